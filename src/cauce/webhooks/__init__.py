@@ -1,0 +1,29 @@
+"""The signed inbox, as pure functions: verify a provider's request, describe it as an event, answer in its manner.
+
+No IO, no clock, no database, no web framework. Importing this package loads no provider and no cryptography; a provider
+is loaded when ``PROVIDERS[origen]`` is first asked for it.
+"""
+
+from __future__ import annotations
+
+from cauce.webhooks.provider import Answer, Draft, NuevoWebhook, Outcome, Provider, Secret
+from cauce.webhooks.registry import PROVIDERS
+from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.verdict import Reason, Rejected, SignedScope, Verdict, Verified
+
+__all__ = [
+    "PROVIDERS",
+    "Answer",
+    "Draft",
+    "Headers",
+    "NuevoWebhook",
+    "Outcome",
+    "Provider",
+    "Reason",
+    "Rejected",
+    "Secret",
+    "SignedScope",
+    "Verdict",
+    "Verified",
+    "WebhookRequest",
+]

@@ -1,0 +1,170 @@
+r"""A verified body as JSON that PostgreSQL can hold, or the reason why it cannot.
+
+Nothing here raises: a body whose signature is good but which cannot be stored as ``jsonb`` is still the provider's
+word and is kept raw. PostgreSQL refuses four things that Python's ``json`` accepts: ``\u0000``, lone surrogates,
+``NaN`` and ``Infinity``, numbers beyond ``numeric`` (https://www.postgresql.org/docs/current/datatype-json.html).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn, TypeAlias
+from urllib.parse import parse_qsl
+
+from cauce.webhooks.limits import MAX_FORM_FIELDS, MAX_JSON_DEPTH, MAX_NUMBER_DIGITS
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+
+
+class Problem(StrEnum):
+    """Why a body cannot be stored as ``jsonb``."""
+
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    NOT_A_FORM = "not_a_form"
+    TOO_DEEP = "too_deep"
+    NUL = "nul"
+    LONE_SURROGATE = "lone_surrogate"
+    NUMBER_TOO_LARGE = "number_too_large"
+    BATCH_TOO_LARGE = "batch_too_large"
+    NOT_AN_EVENT = "not_an_event"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A body that was read, as far as it could be.
+
+    ``text`` is JSON to hand to PostgreSQL as it is, None if there is a ``problem``. ``value`` is the same parsed; it is
+    there even with a ``problem``, when the text was JSON but not storable.
+    """
+
+    value: JsonValue = None
+    text: str | None = None
+    problem: Problem | None = None
+    detail: str = ""
+
+
+class _TooLarge(ValueError):  # noqa: N818 - leaves this module only as a Problem
+    """A number with more than ``MAX_NUMBER_DIGITS`` digits."""
+
+
+# Strings are matched first, and skipped, so that brackets inside them are not counted. A string cannot be left open in
+# JSON, so what follows an open one does not matter.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"[eE][+-]?\d{3}|\d{300}")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NUL = re.compile("\0")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read_json(body: bytes) -> Payload:
+    """Parse a JSON body within the limits of ``limits.py`` and of ``jsonb``."""
+    try:
+        text = body.decode("utf-8")
+        if depth_exceeds(body, MAX_JSON_DEPTH):
+            return Payload(problem=Problem.TOO_DEEP, detail=f"nested deeper than {MAX_JSON_DEPTH}")
+        value = _parse(text, bounded=_LONG_NUMBER.search(body) is not None)
+    except UnicodeDecodeError as error:
+        return Payload(problem=Problem.NOT_UTF8, detail=f"byte {error.start} is not UTF-8")
+    except _TooLarge as error:
+        return Payload(problem=Problem.NUMBER_TOO_LARGE, detail=str(error))
+    except ValueError as error:
+        return Payload(problem=Problem.NOT_JSON, detail=str(error))
+    problem, detail = _unstorable(body, value)
+    return Payload(value, None if problem else text, problem, detail)
+
+
+def write_json(value: JsonValue) -> Payload:
+    """Serialize a value taken out of a body (an item of a batch, a form), under the same rules."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    # dumps writes a float beyond the range of a double as Infinity, which read_json then refuses.
+    return read_json(text.encode("ascii"))
+
+
+def read_form(body: bytes) -> Payload:
+    """Read an ``application/x-www-form-urlencoded`` body as an object; a field that came several times is a list."""
+    try:
+        pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict")
+    except UnicodeDecodeError as error:
+        return Payload(problem=Problem.NOT_UTF8, detail=str(error))
+    except ValueError:
+        return Payload(problem=Problem.NOT_A_FORM, detail=f"more than {MAX_FORM_FIELDS} fields")
+    fields: dict[str, list[JsonValue]] = {}
+    for name, value in pairs:
+        fields.setdefault(name, []).append(value)
+    return write_json({name: values[0] if len(values) == 1 else values for name, values in fields.items()})
+
+
+def at(value: JsonValue, path: str) -> JsonValue:
+    """Return what stands at a dotted path of object keys (``data.object.id``); None if any step is missing."""
+    for key in path.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def depth_exceeds(body: bytes, limit: int) -> bool:
+    """Say whether arrays and objects are nested deeper than ``limit``, without recursion."""
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    depth = 0
+    for token in _STRUCTURE.finditer(body):
+        mark = body[token.start()]
+        if mark in b"[{":
+            depth += 1
+            if depth > limit:
+                return True
+        elif mark in b"]}":
+            depth -= 1
+    return False
+
+
+def _unstorable(body: bytes, value: JsonValue) -> tuple[Problem | None, str]:
+    """Say what in valid JSON ``jsonb`` refuses; the escapes are looked for first, since they are rare."""
+    if b"\\u0000" in body and _any_text(value, _NUL):
+        return Problem.NUL, "a string holds \\u0000, which jsonb refuses"
+    if _SURROGATE_ESCAPE.search(body) and _any_text(value, _SURROGATE):
+        return Problem.LONE_SURROGATE, "a string holds half of a surrogate pair"
+    return None, ""
+
+
+def _parse(text: str, *, bounded: bool) -> JsonValue:
+    """Parse JSON; with ``bounded``, measuring every number first, which takes a call a number."""
+    if not bounded:
+        return json.loads(text, parse_constant=_no_constant)  # type: ignore[no-any-return]  # JSON by definition
+    return json.loads(  # type: ignore[no-any-return]  # JSON by definition
+        text,
+        parse_constant=_no_constant,
+        parse_int=lambda digits: int(_bounded_number(digits)),
+        parse_float=lambda digits: float(_bounded_number(digits)),
+    )
+
+
+def _bounded_number(digits: str) -> str:
+    """Return the literal unless, written out in full, it has too many digits."""
+    mantissa, _, exponent = digits.lower().partition("e")
+    # An exponent of more than five digits is past every limit already, and int() of a long one is slow.
+    power = MAX_NUMBER_DIGITS if len(exponent) > len("-12345") else abs(int(exponent or "0"))
+    if len(mantissa.lstrip("-")) + power > MAX_NUMBER_DIGITS:
+        message = f"a number has more than {MAX_NUMBER_DIGITS} digits"
+        raise _TooLarge(message)
+    return digits
+
+
+def _no_constant(name: str) -> NoReturn:
+    """Refuse ``NaN`` and ``Infinity``, which Python reads and JSON does not have."""
+    message = f"{name} is not JSON"
+    raise ValueError(message)
+
+
+def _any_text(value: JsonValue, wanted: re.Pattern[str]) -> bool:
+    """Say whether any string or key of the value holds ``wanted``; the depth is already bounded."""
+    if isinstance(value, str):
+        return wanted.search(value) is not None
+    if isinstance(value, dict):
+        return any(_any_text(key, wanted) or _any_text(item, wanted) for key, item in value.items())
+    return isinstance(value, list) and any(_any_text(item, wanted) for item in value)

@@ -1,0 +1,47 @@
+"""The providers known by name, each loaded when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from cauce.webhooks.provider import Provider
+
+_WHERE: Final[dict[str, str]] = {
+    "stripe": "stripe:Stripe",
+}
+
+
+class Registry(Mapping[str, "Provider"]):
+    """Providers by ``origen``. Iterating it loads nothing; looking one up imports its module once."""
+
+    def __init__(self, where: Mapping[str, str]) -> None:
+        """Take ``module:Class`` (inside this package) by name."""
+        self._where = dict(where)
+        self._loaded: dict[str, Provider] = {}
+
+    def __getitem__(self, origen: str) -> Provider:
+        """Return the provider, with its default settings.
+
+        Raises:
+            KeyError: no provider has that name.
+        """
+        if origen not in self._loaded:
+            module, _, name = self._where[origen].partition(":")
+            make = getattr(import_module(f"cauce.webhooks.{module}"), name)
+            self._loaded[origen] = make()
+        return self._loaded[origen]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names."""
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        """Count the providers."""
+        return len(self._where)
+
+
+PROVIDERS: Final[Mapping[str, Provider]] = Registry(_WHERE)
+"""Every provider with its default settings, by ``origen``."""

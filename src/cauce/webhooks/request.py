@@ -1,0 +1,95 @@
+"""What came over the wire, as plain data: the only input of every verifier.
+
+Built once by the HTTP layer from an ASGI scope (or by a test, or by a signer), never changed. Header values are decoded
+as latin-1, the one decoding that cannot fail and loses nothing; bodies stay bytes, because bytes are what is signed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from cauce.webhooks.limits import MAX_FORM_FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+
+class Headers:
+    """Case-insensitive multi-map of HTTP headers.
+
+    A header that came twice is kept twice: joining them, as a dict would, is how one request is read in two ways.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Take the list of pairs that ASGI gives in ``scope["headers"]``."""
+        fields: dict[str, list[str]] = {}
+        for name, value in raw:
+            fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip(" \t"))
+        self._fields = fields
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Headers:
+        """Build from text, for signers and tests.
+
+        Raises:
+            UnicodeEncodeError: a name or value is not latin-1, so no HTTP client could send it.
+        """
+        return cls((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """Return every value of ``name``, in the order they came; empty if there is none."""
+        return tuple(self._fields.get(name.lower(), ()))
+
+    def get(self, name: str) -> str | None:
+        """Return the only value of ``name``; None if there is none, or more than one to choose from."""
+        values = self._fields.get(name.lower(), ())
+        return values[0] if len(values) == 1 else None
+
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """Return the pairs as ASGI and HTTP clients take them, names in lower case."""
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Yield (lower-case name, value) pairs."""
+        return ((name, value) for name, values in self._fields.items() for value in values)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare names without case, values exactly."""
+        return isinstance(other, Headers) and self._fields == other._fields
+
+    __hash__ = None  # type: ignore[assignment]  # holds a dict; nobody needs it as a key
+
+    def __repr__(self) -> str:
+        """Name the headers only: values may be bearer tokens."""
+        return f"Headers({', '.join(self._fields)})"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """One request to an inbox.
+
+    ``url`` is the address the provider called, query included. Twilio and Square sign it, so behind a proxy the HTTP
+    layer must build it from the configured public address, never from ``X-Forwarded-*``.
+    """
+
+    body: bytes = field(repr=False)
+    headers: Headers = field(default_factory=Headers)
+    url: str = ""
+    method: str = "POST"
+
+    def query(self) -> list[tuple[str, str]]:
+        """Return the decoded parameters of the URL; empty if it has none, or more than ``MAX_FORM_FIELDS``."""
+        text = self.url.partition("#")[0].partition("?")[2]
+        try:
+            return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+        except ValueError:
+            return []
+
+    def parameter(self, name: str) -> str | None:
+        """Return the only value of a parameter of the URL; None if it is absent or came more than once."""
+        values = [value for key, value in self.query() if key == name]
+        return values[0] if len(values) == 1 else None

@@ -1,0 +1,284 @@
+"""HMAC schemes by declaration: most providers differ only in where they put things.
+
+A provider that signs its body with a shared secret is five lines::
+
+    HmacProvider(
+        origen="acme", secret_setting="ACME_WEBHOOK_SECRET",
+        header="X-Acme-Signature", prefix="sha256=", template="{timestamp}.{body}", timestamp_header="X-Acme-Time",
+        id_from=("body:id",), type_from=("body:type",),
+    )
+
+What the signature covers is computed from the template, so it cannot be declared wrongly.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from cauce.webhooks.limits import MAX_SIGNATURES
+from cauce.webhooks.payload import at, read_json
+from cauce.webhooks.provider import Draft, Provider, Secret, header_of, skew_of, unix_seconds
+from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+Digest = Literal["sha1", "sha256", "sha512"]
+Encoding = Literal["hex", "base64"]
+KeyEncoding = Literal["utf8", "hex", "base64"]
+TimestampFormat = Literal["s", "ms", "iso8601"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A header of ``name=value`` pairs that holds the timestamp and one signature or several: ``t=1,v1=ab,v1=cd``."""
+
+    separator: str
+    timestamp: str
+    signature: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HmacProvider(Provider):
+    """A provider whose signature is an HMAC over a template of ``{body}``, ``{timestamp}``, ``{id}`` and ``{url}``."""
+
+    header: str
+    """Name of the header that holds the signature."""
+    prefix: str = ""
+    """What stands before the signature in its header (``sha256=``)."""
+    pairs: Pairs | None = None
+    """Set if the header is a list of pairs, instead of ``prefix`` and ``timestamp_header``."""
+    digest: Digest = "sha256"
+    encoding: Encoding = "hex"
+    key_encoding: KeyEncoding = "utf8"
+    template: str = "{body}"
+    timestamp_header: str | None = None
+    timestamp_path: str | None = None
+    """Path of a timestamp inside the signed JSON body, for providers that put it there."""
+    timestamp_format: TimestampFormat = "s"
+    id_header: str | None = None
+    """The header that ``{id}`` in the template stands for."""
+    public_url: str | None = None
+    """The URL that ``{url}`` stands for, as registered with the provider; None takes the request's."""
+
+    def __post_init__(self) -> None:
+        """Check the template against the places its parts come from.
+
+        Raises:
+            ValueError: the template names a part that is not known or has no header, or does not sign the body.
+        """
+        super().__post_init__()
+        parts = set(re.findall(r"\{(\w+)\}", self.template))
+        sources = {"body": True, "url": True, "timestamp": self.timestamp_header or self.pairs, "id": self.id_header}
+        wrong = sorted(part for part in parts if not sources.get(part))
+        if wrong or "body" not in parts:
+            message = (
+                f"template {self.template!r} of {self.origen}: it must hold {{body}}, and {{timestamp}} and {{id}} need"
+                f" a header to come from{f' (wrong: {wrong})' if wrong else ''}"
+            )
+            raise ValueError(message)
+
+    @property
+    def signed(self) -> SignedScope:
+        """What the template covers."""
+        id_header = f"header:{self.id_header.lower()}" if self.id_header and "{id}" in self.template else None
+        return SignedScope(
+            raw_body=True,
+            timestamp="{timestamp}" in self.template or self.timestamp_path is not None,
+            url="{url}" in self.template,
+            fields=(id_header,) if id_header else (),
+        )
+
+    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
+        """Compare every signature of the header with that of every secret, then look at the timestamp."""
+        timestamp, signatures = self._read_header(header_of(request, self.header))
+        if self.timestamp_header is not None:
+            timestamp = header_of(request, self.timestamp_header)
+        seconds = self._seconds(timestamp) if timestamp else None
+        message = self._message(request, timestamp, header_of(request, self.id_header) if self.id_header else "")
+        index = matching_secret(secrets, signatures, lambda secret: self._signature(secret, message))
+        if index is None:
+            self.explain(request, secrets, signatures)
+            raise Refusal(
+                Reason.BAD_SIGNATURE,
+                f"no signature in {self.header} is that of any of the {len(secrets)} secrets in {self.secret_setting}",
+            )
+        if self.timestamp_path is not None:
+            seconds = self._body_seconds(request, self.timestamp_path)
+        return Verified(
+            scheme=f"hmac-{self.digest}",
+            covered=self.signed,
+            secret=index,
+            timestamp=seconds,
+            skew=None if seconds is None else skew_of(seconds, now, self.tolerance),
+        )
+
+    def sign(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
+        """Make a signed delivery."""
+        timestamp = self._timestamp(now)
+        headers = {"content-type": draft.content_type, **dict(self._other_headers(draft, timestamp))}
+        request = WebhookRequest(draft.body, url=self.public_url or draft.url)
+        signature = self._signature(secret, self._message(request, timestamp, draft.id_externo))
+        if self.pairs is None:
+            headers[self.header] = self.prefix + signature
+        else:
+            time_pair, signature_pair = f"{self.pairs.timestamp}={timestamp}", f"{self.pairs.signature}={signature}"
+            headers[self.header] = f"{time_pair}{self.pairs.separator}{signature_pair}"
+        return WebhookRequest(draft.body, Headers.of(headers), request.url)
+
+    def explain(
+        self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], signatures: Iterable[str]
+    ) -> None:
+        """Raise a ``Refusal`` that says more than a bad signature does, if the cause can be told."""
+
+    def _read_header(self, text: str) -> tuple[str, list[str]]:
+        """Split the signature's header into its timestamp, empty if it holds none, and its signatures."""
+        if self.pairs is not None:
+            return read_pairs(text, self.pairs, self.header)
+        if not text.startswith(self.prefix):
+            raise Refusal(Reason.WRONG_SCHEME, f"{self.header} does not start with {self.prefix!r}")
+        return "", [text[len(self.prefix) :]]
+
+    def _message(self, request: WebhookRequest, timestamp: str, id_text: str) -> bytes:
+        """Fill the template."""
+        parts = {
+            "{body}": request.body,
+            "{timestamp}": timestamp.encode("latin-1"),
+            "{id}": id_text.encode("latin-1"),
+            "{url}": (self.public_url or request.url).encode("utf-8", "surrogatepass"),
+        }
+        pieces = re.split(r"(\{\w+\})", self.template)
+        return b"".join(parts[piece] if piece in parts else piece.encode() for piece in pieces)
+
+    def _signature(self, secret: Secret, message: bytes) -> str:
+        """Sign with one secret, in the provider's encoding."""
+        return encode(hmac.digest(self._key(secret), message, self.digest), self.encoding)
+
+    def _key(self, secret: Secret) -> bytes:
+        return key_of(secret, self.key_encoding, self.secret_setting)
+
+    def _seconds(self, timestamp: str) -> float:
+        """Read a timestamp from a header, in the provider's format."""
+        if self.timestamp_format == "iso8601":
+            return iso_seconds(timestamp, self.header)
+        return unix_seconds(timestamp[:-3] if self.timestamp_format == "ms" else timestamp, self.header)
+
+    def _body_seconds(self, request: WebhookRequest, path: str) -> float:
+        """Read the timestamp from the signed body."""
+        value = at(read_json(request.body).value, path)
+        if not isinstance(value, int | str):
+            raise Refusal(Reason.MALFORMED_BODY, f"the signed body has no {path}")
+        return self._seconds(str(value))
+
+    def _timestamp(self, now: float) -> str:
+        """Write a timestamp in the provider's format."""
+        if self.timestamp_format == "iso8601":
+            return datetime.fromtimestamp(int(now), UTC).isoformat().replace("+00:00", "Z")
+        return f"{int(now)}000" if self.timestamp_format == "ms" else f"{int(now)}"
+
+    def _other_headers(self, draft: Draft, timestamp: str) -> Iterable[tuple[str, str]]:
+        """Yield the headers beside the signature that a delivery has."""
+        if self.timestamp_header is not None:
+            yield self.timestamp_header, timestamp
+        if self.id_header is not None:
+            yield self.id_header, draft.id_externo
+        for places, value in ((self.id_from, draft.id_externo), (self.type_from, draft.tipo)):
+            for place in places:
+                kind, _, name = place.partition(":")
+                if kind == "header" and value:
+                    yield name, value
+
+
+def read_pairs(text: str, pairs: Pairs, header: str) -> tuple[str, list[str]]:
+    """Split ``t=1,v1=ab,v1=cd`` into the timestamp and the signatures; other names are passed over.
+
+    Raises:
+        Refusal: no timestamp or two different ones, no signature, or more than ``MAX_SIGNATURES``.
+    """
+    found: dict[str, list[str]] = {}
+    for part in text.split(pairs.separator):
+        name, _, value = part.strip().partition("=")
+        found.setdefault(name, []).append(value)
+    timestamps, signatures = found.get(pairs.timestamp, []), found.get(pairs.signature, [])
+    if len(set(timestamps)) != 1:
+        raise Refusal(Reason.MALFORMED_HEADER, f"{header} must hold one {pairs.timestamp}=, not {len(timestamps)}")
+    if not signatures:
+        raise Refusal(Reason.WRONG_SCHEME, f"{header} holds no {pairs.signature}= signature")
+    if len(signatures) > MAX_SIGNATURES:
+        raise Refusal(Reason.MALFORMED_HEADER, f"{header} holds {len(signatures)} signatures, over {MAX_SIGNATURES}")
+    return timestamps[0], signatures
+
+
+def matching_secret(
+    secrets: Iterable[tuple[int, Secret]], signatures: Sequence[str], sign: Callable[[Secret], str]
+) -> int | None:
+    """Return the position of the secret whose signature is among those given, compared in constant time.
+
+    A secret that cannot be read is passed over, so that one bad entry does not silence the good ones.
+
+    Raises:
+        Refusal: no secret could be read.
+    """
+    unreadable: Refusal | None = None
+    readable = False
+    for index, secret in secrets:
+        try:
+            expected = sign(secret).encode("ascii")
+        except Refusal as refusal:
+            unreadable = refusal
+            continue
+        readable = True
+        for signature in signatures:
+            if hmac.compare_digest(expected, signature.encode("utf-8")):
+                return index
+    if unreadable is not None and not readable:
+        raise unreadable
+    return None
+
+
+def key_of(secret: Secret, encoding: KeyEncoding, setting: str) -> bytes:
+    """Return the bytes of a secret.
+
+    Raises:
+        Refusal: it is not in the encoding, or holds nothing.
+    """
+    text = secret.text.strip()
+    try:
+        if encoding == "utf8":
+            key = text.encode()
+        elif encoding == "hex":
+            key = bytes.fromhex(text)
+        else:
+            key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        key = b""
+    if not key:
+        raise Refusal(Reason.MALFORMED_SECRET, f"a secret in {setting} is not {encoding}")
+    return key
+
+
+def encode(raw: bytes, encoding: Encoding) -> str:
+    """Write a signature as text."""
+    return raw.hex() if encoding == "hex" else base64.b64encode(raw).decode("ascii")
+
+
+def iso_seconds(text: str, where: str) -> float:
+    """Read an ISO 8601 timestamp with its offset as Unix seconds.
+
+    Raises:
+        Refusal: it is not one, or has no offset.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise Refusal(Reason.MALFORMED_HEADER, f"the timestamp in {where} is not ISO 8601 with an offset")

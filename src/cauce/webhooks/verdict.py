@@ -1,0 +1,138 @@
+"""What a verifier answers: data that can be logged, counted and stored, never an exception.
+
+A stored request cannot be verified again later (its timestamp will be stale), so the verdict is kept with the event.
+It names the secret by position, never by text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from cauce.webhooks.payload import JsonValue
+
+
+class Reason(StrEnum):
+    """Why a request was refused. The value is the label for logs and metrics."""
+
+    MISSING_HEADER = "missing_header"
+    REPEATED_HEADER = "repeated_header"
+    MALFORMED_HEADER = "malformed_header"
+    HEADER_TOO_LONG = "header_too_long"
+    MALFORMED_BODY = "malformed_body"
+    WRONG_SCHEME = "wrong_scheme"
+    BAD_SIGNATURE = "bad_signature"
+    URL_MISMATCH = "url_mismatch"
+    CONTRADICTION = "contradiction"
+    STALE = "stale"
+    FUTURE = "future"
+    EMPTY_SECRET = "empty_secret"  # noqa: S105 - the name of a reason
+    MALFORMED_SECRET = "malformed_secret"  # noqa: S105 - the name of a reason
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def advice(self) -> str:
+        """What whoever runs the inbox should do."""
+        return _ADVICE[self]
+
+    @property
+    def is_ours(self) -> bool:
+        """True if the fault is this installation's, so the answer is 503 and the provider should try again."""
+        return self in (Reason.EMPTY_SECRET, Reason.MALFORMED_SECRET, Reason.UNAVAILABLE)
+
+
+_ADVICE = {
+    Reason.MISSING_HEADER: "If the provider sent this, check that signing is switched on there and that no proxy"
+    " drops the header.",
+    Reason.REPEATED_HEADER: "Providers send it once; a proxy that adds its own copy must be mended.",
+    Reason.MALFORMED_HEADER: "If the provider sent this, compare the header with the provider's page.",
+    Reason.HEADER_TOO_LONG: "No provider sends one that long; nothing to do.",
+    Reason.MALFORMED_BODY: "The signature is expected inside the body, and the body could not be read.",
+    Reason.WRONG_SCHEME: "The request is signed by a scheme that is not accepted here; switch the provider to the one"
+    " named above.",
+    Reason.BAD_SIGNATURE: "Check that the configured secret is the one of this very endpoint, and that nothing on the"
+    " way parses and rewrites the body.",
+    Reason.URL_MISMATCH: "Set the public URL of this inbox to exactly the one registered with the provider.",
+    Reason.CONTRADICTION: "The signature is good, but an unsigned part of the request does not fit what was signed.",
+    Reason.STALE: "Check the clock of this host; if the request was held in a queue on its way, raise the tolerance. "
+    "Otherwise it is a replay.",
+    Reason.FUTURE: "Check the clock of this host.",
+    Reason.EMPTY_SECRET: "Set the secret; until then everything is refused.",
+    Reason.MALFORMED_SECRET: "Copy the secret again from the provider's page.",
+    Reason.UNAVAILABLE: "Something needed for verification is not here; see above.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SignedScope:
+    """What a signature covers. Whatever is outside can be changed by anyone who holds one valid delivery.
+
+    ``fields`` names the single parts that are covered when the whole is not: ``header:webhook-id``, ``query:data.id``,
+    ``body:pspReference``.
+    """
+
+    raw_body: bool = False
+    timestamp: bool = False
+    url: bool = False
+    fields: tuple[str, ...] = ()
+
+    def covers(self, place: str) -> bool:
+        """Say whether a place (``body:type``, ``header:x-github-event``, ``query:id``) is covered."""
+        kind = place.partition(":")[0]
+        return place in self.fields or (kind == "body" and self.raw_body) or (kind == "query" and self.url)
+
+    def names(self) -> list[str]:
+        """List what is covered, for logs and storage."""
+        whole = [name for name in ("raw_body", "timestamp", "url") if getattr(self, name)]
+        return [*whole, *self.fields]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The request was signed by one of the secrets, inside the tolerance.
+
+    ``secret`` is that secret's position in the configured list; ``timestamp`` the signed moment in Unix seconds, if the
+    scheme has one; ``skew`` how many seconds ago that was (negative: in the future).
+    """
+
+    scheme: str
+    covered: SignedScope
+    secret: int | None = None
+    timestamp: float | None = None
+    skew: float | None = None
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return what is worth storing beside the event; keys are Spanish, as all our JSON keys are."""
+        return {
+            "esquema": self.scheme,
+            "cubre": list(self.covered.names()),
+            "secreto": self.secret,
+            "firmado_en": self.timestamp,
+            "desfase": self.skew,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The request is refused. ``detail`` says what was found and where; it never quotes a secret or a signature."""
+
+    reason: Reason
+    detail: str
+
+    def __str__(self) -> str:
+        """Say what happened and what to do, in one line."""
+        return f"{self.reason}: {self.detail}. {self.reason.advice}"
+
+
+Verdict: TypeAlias = Verified | Rejected
+
+
+class Refusal(Exception):  # noqa: N818 - control flow inside a verifier, never seen outside
+    """Carries a ``Rejected`` from the depth of a verifier to ``Provider.verify``, which returns it."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        """Refuse for ``reason``."""
+        super().__init__(detail)
+        self.rejected = Rejected(reason, detail)

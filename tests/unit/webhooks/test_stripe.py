@@ -1,0 +1,190 @@
+"""Stripe: its rules, and agreement with its own library (``EXAMPLES=20000 pytest ...`` for more cases)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+import stripe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cauce.webhooks import PROVIDERS, Draft, Headers, Reason, Rejected, Secret, Verified, WebhookRequest
+from cauce.webhooks.stripe import Stripe, is_thin
+
+NOW = 1_760_000_000.0
+SECRET = Secret("whsec_5k1mcVs0Tt2xGkUqYbCz")
+OTHER = Secret("whsec_an-older-one")
+BODY = b'{"id":"evt_1","object":"event","type":"checkout.session.completed","data":{"object":{"amount":1000}}}'
+PROVIDER = Stripe()
+
+
+def signed(body: bytes = BODY, secret: Secret = SECRET, now: float = NOW) -> WebhookRequest:
+    """Make a delivery as Stripe would."""
+    return PROVIDER.sign(Draft(body), secret, now)
+
+
+def with_header(value: str, body: bytes = BODY) -> WebhookRequest:
+    """Make a delivery with a Stripe-Signature of our choice."""
+    return WebhookRequest(body, Headers([(b"stripe-signature", value.encode("latin-1"))]))
+
+
+def reason(request: WebhookRequest, *secrets: Secret, now: float = NOW) -> Reason | None:
+    """Return why the request is refused, None if it is not."""
+    verdict = PROVIDER.verify(request, secrets or (SECRET,), now)
+    return verdict.reason if isinstance(verdict, Rejected) else None
+
+
+def test_describes_a_signed_event() -> None:
+    """Id and type come from the signed body, and the payload is the body itself."""
+    request = signed()
+    verdict = PROVIDER.verify(request, [SECRET], NOW + 2)
+    assert isinstance(verdict, Verified)
+    assert (verdict.secret, verdict.timestamp, verdict.skew) == (0, NOW, 2)
+    (evento,) = PROVIDER.describe(request, verdict)
+    assert (evento.origen, evento.tipo, evento.id_externo) == ("stripe", "checkout.session.completed", "evt_1")
+    assert evento.payload == BODY.decode()
+    assert (evento.cuerpo, evento.error, evento.sin_firmar) == (None, None, ())
+
+
+def test_any_of_several_secrets_verifies_and_is_named_by_position() -> None:
+    """During rotation either secret is good, and the verdict says which without its text."""
+    verdict = PROVIDER.verify(signed(), [OTHER, SECRET], NOW)
+    assert isinstance(verdict, Verified)
+    assert verdict.secret == 1
+    assert SECRET.text not in repr(verdict)
+
+
+def test_any_of_several_signatures_verifies() -> None:
+    """Stripe signs with every active secret while one is rolled; other schemes beside them are ignored."""
+    good = signed().headers.get("stripe-signature") or ""
+    timestamp, signature = good.split(",")
+    assert reason(with_header(f"{timestamp},v1={'0' * 64},{signature},v0=abc")) is None
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t\n"])
+def test_an_empty_secret_verifies_nothing(empty: str) -> None:
+    """A request signed with the empty key is refused, alone or beside a good secret."""
+    request = signed(secret=Secret(empty)) if empty.strip() else with_header("t=1,v1=0")
+    assert reason(request, Secret(empty)) is Reason.EMPTY_SECRET
+    assert reason(signed(), Secret(empty), SECRET) is None
+
+
+@pytest.mark.parametrize(("skew", "expected"), [(300, None), (301, Reason.STALE), (-300, None), (-301, Reason.FUTURE)])
+def test_tolerance_holds_to_both_sides(skew: float, expected: Reason | None) -> None:
+    """300 seconds are allowed, one more is not, in the past and in the future."""
+    assert reason(signed(), now=NOW + skew) is expected
+
+
+def test_a_tolerance_of_zero_is_refused() -> None:
+    """Stripe's library takes 0 for no limit; here the limit cannot be switched off."""
+    with pytest.raises(ValueError, match="positive number of seconds"):
+        Stripe(tolerance=0)
+
+
+def test_a_thin_event_is_described() -> None:
+    """A v2 thin event has its id and type in the same places."""
+    body = b'{"id":"evt_test_65","object":"v2.core.event","type":"v1.billing.meter.error_report_triggered"}'
+    request = signed(body)
+    verdict = PROVIDER.verify(request, [SECRET], NOW)
+    assert isinstance(verdict, Verified)
+    (evento,) = PROVIDER.describe(request, verdict)
+    assert evento.id_externo == "evt_test_65"
+    assert is_thin(json.loads(body))
+    assert not is_thin(json.loads(BODY))
+
+
+def test_connect_is_another_instance() -> None:
+    """A Connect endpoint has its own name and secret; its events keep Stripe's id and carry the account."""
+    connect = Stripe(origen="stripe_connect", secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET")  # noqa: S106 - a name
+    body = b'{"id":"evt_2","object":"event","type":"payout.paid","account":"acct_1"}'
+    request = connect.sign(Draft(body), OTHER, NOW)
+    verdict = connect.verify(request, [OTHER], NOW)
+    assert isinstance(verdict, Verified)
+    (evento,) = connect.describe(request, verdict)
+    assert (evento.origen, evento.id_externo) == ("stripe_connect", "evt_2")
+    assert isinstance(connect.verify(request, [SECRET], NOW), Rejected)
+
+
+EVENT = json.loads(BODY)
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        EVENT,
+        {"version": "0", "id": "aws", "detail-type": "checkout.session.completed", "detail": EVENT},
+        {"specversion": "1.0", "id": "azure", "type": "com.stripe", "data": EVENT},
+        [{"specversion": "1.0", "id": "azure", "type": "com.stripe", "data": EVENT}],
+    ],
+)
+def test_trusted_transports_are_unwrapped(envelope: object) -> None:
+    """EventBridge and Event Grid envelopes give the same event, with the same id, as a webhook; nothing is signed."""
+    verdict, (evento,) = PROVIDER.from_trusted_transport(json.dumps(envelope).encode())
+    assert verdict.covered.names() == []
+    assert (evento.id_externo, evento.tipo) == ("evt_1", "checkout.session.completed")
+    assert json.loads(evento.payload or "") == EVENT
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"detail":1}', b'{"detail":{"object":"charge"}}', b"[1]", b"\xff"])
+def test_a_strange_envelope_is_kept_raw(body: bytes) -> None:
+    """What is no envelope of Stripe's is kept as it came, with the reason."""
+    _, (evento,) = PROVIDER.from_trusted_transport(body)
+    assert evento.payload is None
+    assert evento.cuerpo == body
+    assert evento.error
+
+
+def test_the_registry_holds_stripe() -> None:
+    """The default instance answers to its origin."""
+    assert PROVIDERS["stripe"] == PROVIDER
+
+
+# --- agreement with the official library ------------------------------------------------------------------------------
+# Explained differences, kept out of the generated cases:
+#  - it never refuses the future, and tolerance=0 switches staleness off;
+#  - it reads t with int(), so " 12", "+12" and "1_2" are timestamps to it;
+#  - it takes the first of two different t, here they are refused as ambiguous;
+#  - it has no bound on the header's length or the number of signatures.
+
+
+def official(request: WebhookRequest, secret: str, tolerance: int) -> bool:
+    """Ask stripe-python."""
+    try:
+        stripe.WebhookSignature.verify_header(request.body, request.headers.get("stripe-signature"), secret, tolerance)
+    except stripe.SignatureVerificationError:
+        return False
+    return True
+
+
+signatures = st.sampled_from(["good", "other", "upper", "cut", "zeros", "empty"])
+
+
+@settings(max_examples=int(os.environ.get("EXAMPLES", "300")), deadline=None)
+@given(
+    payload=st.text(st.characters(codec="utf-8"), max_size=200),
+    secret=st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=40),
+    age=st.integers(0, 1000),
+    listed=st.lists(st.tuples(st.sampled_from(["v1", "v0", "v2"]), signatures), max_size=4),
+    shuffled=st.booleans(),
+)
+def test_agrees_with_the_official_library(
+    payload: str, secret: str, age: int, listed: list[tuple[str, str]], *, shuffled: bool
+) -> None:
+    """On well-formed headers of any age in the past, both say the same."""
+    now = time.time()
+    timestamp = int(now) - age
+    made = {
+        "good": stripe.WebhookSignature._compute_signature(f"{timestamp}.{payload}", secret),
+        "other": stripe.WebhookSignature._compute_signature(f"{timestamp}.{payload}", secret + "x"),
+        "zeros": "0" * 64,
+        "empty": "",
+    }
+    made |= {"upper": made["good"].upper(), "cut": made["good"][:-1]}
+    parts = [f"t={timestamp}", *(f"{scheme}={made[which]}" for scheme, which in listed)]
+    request = with_header(",".join(reversed(parts) if shuffled else parts), payload.encode())
+    ours = PROVIDER.verify(request, [Secret(secret)], time.time())
+    if abs(age - 300) > 2:  # the official library reads the clock by itself
+        assert isinstance(ours, Verified) == official(request, secret, 300)
