@@ -1,0 +1,65 @@
+# Every target makes .venv from the lock by itself; a second run installs nothing.
+# uv is used where it is on PATH; plain python3 and pip are enough.
+
+PYTHON ?= python3
+ARGS ?=
+UV := $(shell command -v uv 2>/dev/null)
+BIN := .venv/bin
+STAMP := .venv/.stamp
+
+.PHONY: help demo test check bench soak lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+demo: $(STAMP) ## see an event travel, on a PostgreSQL of its own
+	@$(BIN)/cauce demo $(ARGS)
+
+test: $(STAMP) ## run the tests (ARGS='-k word')
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## lint, format, types, floors of the house
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+
+bench: $(STAMP) ## measure (ARGS='--help')
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(STAMP) ## run the long tests
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+lock: .venv ## write requirements/dev.txt anew (ARGS='--upgrade')
+	@uv="$(UV)"; \
+	if [ -z "$$uv" ]; then $(BIN)/python -m pip install --quiet --upgrade --target build/uv uv && uv=build/uv/bin/uv; fi; \
+	$$uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \
+	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	  --all-extras pyproject.toml requirements/dev.in --output-file requirements/dev.txt $(ARGS)
+
+clean: ## remove what the targets made
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+ifneq ($(UV),)
+INSTALL := $(UV) pip install --quiet --python .venv
+
+.venv:
+	@$(UV) venv --quiet --no-project --python '>=3.11' .venv
+else
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Cauce needs Python 3.11 or newer; here is $$($(PYTHON) -V 2>&1). Say which: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make a virtual environment. Install it: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+endif
+
+$(STAMP): requirements/dev.txt pyproject.toml | .venv
+	@echo "installing the locked dependencies into .venv" >&2
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --no-build-isolation --no-deps -e .
+	@touch $@

@@ -1,0 +1,3 @@
+"""Cauce: a durable event bus on PostgreSQL."""
+
+__all__: list[str] = []

@@ -1,0 +1,67 @@
+"""The house keeps its own rules: dependencies with reasons, a lock without addresses, names of CI."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+LOCK = (TOP / "requirements" / "dev.txt").read_text()
+
+
+def name_of(requirement: str) -> str:
+    """The project's name that a requirement starts with."""
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert found
+    return found[0].lower()
+
+
+def asked_for() -> list[str]:
+    """All that pyproject.toml and dev.in ask for by name."""
+    lines = (TOP / "requirements" / "dev.in").read_text().splitlines()
+    requirements = [line for line in lines if line and not line.startswith("#")]
+    requirements += PROJECT["dependencies"]
+    for extra in PROJECT["optional-dependencies"].values():
+        requirements += extra
+    return sorted({name_of(requirement) for requirement in requirements})
+
+
+@pytest.mark.parametrize("name", asked_for())
+def test_every_dependency_has_its_reason(name: str) -> None:
+    """A dependency is in the lock, and docs/adr/0001-dependencies.md says what it is for."""
+    assert f"\n{name}==" in f"\n{LOCK}"
+    assert f"`{name}`" in (TOP / "docs" / "adr" / "0001-dependencies.md").read_text()
+
+
+def test_the_lock_has_a_hash_for_everything_and_no_address() -> None:
+    """Each line of the lock is a pinned name or a hash of it: no index, no file, no path."""
+    entries = re.split(r"\n(?=[a-z])", LOCK.strip())
+    shape = re.compile(r"[a-z0-9-]+==[A-Za-z0-9.]+( ; [^\n/\\]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
+    assert [entry for entry in entries if not shape.fullmatch(entry)] == []
+
+
+def test_classifiers_name_what_ci_runs() -> None:
+    """The lowest Python that the package admits is the one that it says it was tried with."""
+    assert PROJECT["requires-python"] == ">= 3.11"
+    assert [name for name in PROJECT["classifiers"] if "Python :: 3." in name] == [
+        "Programming Language :: Python :: 3.11"
+    ]
+
+
+def test_ci_runs_the_targets_of_the_makefile() -> None:
+    """CI runs what a developer runs, `make test` before `make check`, and can be executed."""
+    script = TOP / ".ci" / "run"
+    assert script.stat().st_mode & 0o100
+    assert script.read_text().endswith("\nmake test\nmake check\n")
+
+
+def test_make_without_a_target_lists_all_of_them() -> None:
+    """The default target names and explains each of the others."""
+    listed = subprocess.run(["make"], cwd=TOP, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^\.PHONY: (.*)$", (TOP / "Makefile").read_text(), re.MULTILINE)[0].split()
+    assert re.findall(r"make (\w+) +\w", listed) == targets
