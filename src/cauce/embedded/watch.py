@@ -1,0 +1,58 @@
+"""The watcher: a small process between the PostgreSQL server and those who use it.
+
+It is the server's parent, and outlives whoever started it. Every user of the server holds a shared lock on one file,
+and the kernel lets go of it however that user ends, SIGKILL included. The watcher waits for the exclusive lock: when
+it gets it, nobody uses the server any more, and it stops it.
+
+`cauce.embedded.server` runs this file as a script (`python -I -S`), so it imports as little as it can.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+
+def watch(folder: str, user: tuple[int, int], sockets: str, *, temporary: bool, command: list[str]) -> int:
+    """Run the server until it ends or nobody uses it, clear away what it leaves, and return its exit code.
+
+    Args:
+        folder: the server's folder, with the lock of its users and its log.
+        user: the uid and gid to run the server as; root only can name others than its own.
+        sockets: the directory of the server's socket, removed at the end.
+        temporary: whether to remove the folder when the last user is gone.
+        command: the server's program and arguments.
+    """
+    uid, gid = user if os.geteuid() == 0 else (None, None)
+    log = os.open(f"{folder}/postgres.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        user=uid,
+        group=gid,
+        extra_groups=None if uid is None else [],
+    )
+    abandoned = threading.Event()
+
+    def wait_for_the_last_user() -> None:
+        fcntl.flock(os.open(f"{folder}/users.lock", os.O_RDWR), fcntl.LOCK_EX)
+        abandoned.set()
+        # a temporary folder has nothing to save
+        server.send_signal(signal.SIGQUIT if temporary else signal.SIGINT)
+
+    threading.Thread(target=wait_for_the_last_user, daemon=True).start()
+    code = server.wait()
+    shutil.rmtree(sockets, ignore_errors=True)
+    if temporary and abandoned.is_set():
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
+
+
+if __name__ == "__main__":
+    _folder, _uid, _gid, _sockets, _temporary, *_command = sys.argv[1:]
+    sys.exit(watch(_folder, (int(_uid), int(_gid)), _sockets, temporary=_temporary == "temporary", command=_command))
