@@ -1,0 +1,140 @@
+-- The tables of the bus.
+--
+-- eventos      the log: one row an event, written once by its publisher, once more when `principal` settles it
+-- catalogo     what the application's catalog says of each event: priority, key
+-- grupos       consumer groups; a group is a position in the log and the subscribers that share it
+-- posiciones   how far each group has read each lane: append-only, the highest n counts
+-- lotes        leases: which worker holds which events, until when, under which fencing token (ficha)
+-- entregas     deliveries that need another attempt, were given back, or are dead: the exception, not the rule
+-- fallos       one row a failed attempt, with its traceback
+-- trabajadores who is alive, for people to read
+-- instancia    one row: the highest transaction id this bus has surely seen, to notice a foreign restore
+--
+-- No foreign key points at eventos: sharing locks on hot rows make multixacts.
+
+-- Types rather than CHECKs wherever one column says it all: the server parses every CHECK of a table anew for every
+-- statement (3 us each, ten of them were a tenth of a publish), a type's rules once a connection.
+create type cauce.estado as enum ('pendiente', 'en_proceso', 'procesado', 'error');
+create domain cauce.nombre as varchar(200) check (value <> '');
+create domain cauce.nivel as smallint check (value between 0 and 9);
+
+create table cauce.eventos (
+    id            bigint       generated always as identity primary key,
+    -- who decides visibility: the publisher's transaction
+    tx            xid8         not null default pg_current_xact_id(),
+    -- who decides delivery order: not before anything that had finished when this row was inserted
+    orden         xid8         not null default greatest(
+                                   pg_current_xact_id(),
+                                   ((pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)::text)::xid8),
+    creado_en     timestamptz  not null default now(),
+    disponible_en timestamptz,
+    -- written when the event is settled; no index covers them, so the update stays in its page (HOT)
+    procesado_en  timestamptz,
+    estado        cauce.estado not null default 'pendiente',
+    intentos      smallint     not null default 0,
+    ignorado      boolean      not null default false,
+    carril        cauce.nivel  not null,
+    prioridad     cauce.nivel  not null,
+    origen        cauce.nombre not null,
+    tipo          cauce.nombre not null,
+    clave         varchar(500),
+    id_externo    varchar(500),
+    ultimo_error  text,
+    payload       jsonb,
+    cabeceras     jsonb,
+    cuerpo        bytea,
+    constraint eventos_procesado check ((estado = 'procesado') = (procesado_en is not null)),
+    constraint eventos_contenido check (payload is not null or cuerpo is not null)
+) with (fillfactor = 50);
+
+create index eventos_log on cauce.eventos (carril, orden, id) include (tx);
+create unique index eventos_id_externo_unico on cauce.eventos (origen, id_externo) where id_externo is not null;
+
+create table cauce.catalogo (
+    origen         cauce.nombre not null,
+    tipo           cauce.nombre not null,     -- '*': the default of every event of that origin
+    prioridad      cauce.nivel not null,
+    clave          text,                      -- the payload's field that is the event's key
+    actualizado_en timestamptz not null default now(),
+    primary key (origen, tipo)
+);
+insert into cauce.catalogo (origen, tipo, prioridad) values ('stripe', '*', 0);
+
+create table cauce.grupos (
+    grupo     cauce.nombre primary key,
+    creado_en timestamptz not null default now()
+);
+
+create table cauce.posiciones (
+    grupo  text        not null,
+    carril cauce.nivel not null,
+    n      bigint      not null,
+    desde  pg_snapshot not null,              -- the window: visible in hasta and not in desde
+    hasta  pg_snapshot not null,
+    orden  xid8        not null,              -- inside it, everything up to (orden, id) is claimed
+    id     bigint      not null,
+    primary key (grupo, carril, n)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+create sequence cauce.lotes_id;
+create table cauce.lotes (
+    id             bigint      primary key,
+    -- random, not counted: a server crash may hand out the same id again, never the same token
+    ficha          bigint      not null default hashtextextended(gen_random_uuid()::text, 0),
+    grupo          text        not null,
+    ids            bigint[]    not null,      -- events delivered for the first time
+    reintentos     integer     not null,      -- how many rows of entregas travel with them
+    trabajador     text        not null,
+    tomado_en      timestamptz not null default clock_timestamp(),
+    arriendo_hasta timestamptz not null,
+    constraint lotes_algo check (cardinality(ids) + reintentos > 0)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+create table cauce.entregas (
+    evento     bigint      not null,
+    grupo      text        not null,
+    suscriptor text        not null,          -- '*': every subscriber of the group
+    prioridad  smallint    not null,
+    estado     cauce.estado not null default 'pendiente' check (estado in ('pendiente', 'error')),
+    intentos   integer     not null check (intentos >= 0),
+    caidas     smallint    not null default 0 check (caidas >= 0),   -- workers that died holding it
+    proximo_en timestamptz not null,
+    lote       bigint,                        -- the lease that holds it now
+    error      text,
+    creado_en  timestamptz not null default now(),
+    primary key (evento, grupo, suscriptor),
+    constraint entregas_muerta check (not (estado = 'error' and lote is not null))
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+create index entregas_debidas on cauce.entregas (grupo, (caidas > 0), prioridad, proximo_en, evento)
+    where lote is null and estado = 'pendiente';
+create index entregas_lote on cauce.entregas (lote) where lote is not null;
+create index entregas_muertas on cauce.entregas (grupo, evento) where estado = 'error';
+
+create table cauce.fallos (
+    id         bigint      generated always as identity primary key,
+    evento     bigint      not null,
+    grupo      text        not null,
+    suscriptor text        not null,
+    intento    integer     not null,
+    error      text        not null,
+    traza      text,
+    trabajador text,
+    ocurrido_en timestamptz not null default clock_timestamp()
+);
+create index fallos_evento on cauce.fallos (evento);
+
+create table cauce.trabajadores (
+    trabajador  text        primary key,
+    grupos      text[]      not null,
+    maquina     text        not null,
+    pid         integer     not null,
+    iniciado_en timestamptz not null default clock_timestamp(),
+    visto_en    timestamptz not null default clock_timestamp()
+) with (fillfactor = 70);
+
+create table cauce.instancia (
+    unica boolean primary key default true check (unica),
+    xid   xid8    not null default pg_current_xact_id()
+);
+insert into cauce.instancia default values;

@@ -1,0 +1,99 @@
+-- Publishing: one INSERT, in the publisher's own transaction, from any language or from a bare INSERT.
+
+-- Refuses a database restored into a younger cluster: what is published there would never be delivered.
+-- Once a connection is enough, since a restore begins with new connections: hence the mark in the session.
+create function cauce.comprobar_instancia() returns void language plpgsql as $$
+declare
+    visto xid8 := (select xid from cauce.instancia);
+begin
+    if visto > pg_current_xact_id() then
+        raise exception 'this database was restored into a younger PostgreSQL cluster: it has seen transaction %, the cluster is at %',
+            visto, pg_current_xact_id()
+            using errcode = 'CA002',
+                  hint = 'Nothing was published or claimed. Restore into a cluster whose transaction counter is ahead '
+                         '(pg_resetwal -x on the new cluster before the restore), then try again.';
+    end if;
+    perform set_config('cauce.comprobada', 'si', false);
+end $$;
+
+-- The doorbell: a notification at commit, for workers that sleep. Committing transactions that notify queue for one lock
+-- of the whole cluster, so it rings as seldom as it can: only while a worker sleeps (it then holds lock (1128355139, 0)
+-- shared, see completar_evento), only one of the publishers of the same 20 ms (a try-lock on the time bucket: a long
+-- publisher silences nobody), once a transaction. Workers poll as well: a lost ring costs time, never an event.
+-- `set local cauce.timbre = 'no'` publishes in silence (PREPARE TRANSACTION refuses a transaction that notified).
+create function cauce.tocar_timbre() returns void language plpgsql as $$
+begin
+    if pg_try_advisory_xact_lock(1128355139, 1 + ((extract(epoch from clock_timestamp()) * 50)::bigint % 2147483646)::integer) then
+        perform pg_notify('cauce', ''), set_config('cauce.timbre', 'no', true);
+    end if;
+end $$;
+
+-- Completes a new event: its lane and key from the catalog (the event's own row, else its origin's, else priority 5),
+-- and the doorbell. A forged or copied tx is refused, for it would never be delivered.
+create function cauce.completar_evento() returns trigger language plpgsql as $$
+declare
+    nivel smallint;
+    campo text;
+begin
+    if current_setting('cauce.comprobada', true) is distinct from 'si' then
+        perform cauce.comprobar_instancia();
+    end if;
+    if new.tx <> pg_current_xact_id() then
+        raise exception 'eventos.tx is written by the database, not by the publisher (got %)', new.tx
+            using errcode = 'CA003', hint = 'Leave tx, orden, id and carril out of the INSERT.';
+    end if;
+    select c.prioridad, c.clave into nivel, campo from cauce.catalogo c
+     where c.origen = new.origen and c.tipo = new.tipo;
+    if nivel is null then
+        select c.prioridad into nivel from cauce.catalogo c where c.origen = new.origen and c.tipo = '*';
+    end if;
+    new.prioridad := coalesce(new.prioridad, nivel, 5);
+    new.carril := new.prioridad;
+    if campo is not null and new.clave is null then
+        new.clave := new.payload ->> campo;
+    end if;
+    if current_setting('cauce.timbre', true) is distinct from 'no'
+       and not (pg_try_advisory_lock(1128355139, 0) and pg_advisory_unlock(1128355139, 0)) then
+        perform cauce.tocar_timbre();
+    end if;
+    return new;
+end $$;
+
+-- Rows that bring their lane were completed in bulk (publicar_eventos).
+create trigger eventos_completar before insert on cauce.eventos for each row
+    when (new.carril is null) execute function cauce.completar_evento();
+
+-- Publish one event in the caller's transaction and return its id; a known id_externo returns the stored id.
+create function cauce.publicar_evento(
+    origen text, tipo text, payload jsonb,
+    clave text default null, prioridad smallint default null,
+    id_externo text default null, cabeceras jsonb default null
+) returns bigint
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    guardado bigint;
+begin
+    insert into cauce.eventos as e (origen, tipo, payload, clave, prioridad, id_externo, cabeceras)
+    values ($1, $2, $3, $4, $5, $6, $7)
+    on conflict (origen, id_externo) where id_externo is not null do nothing
+    returning e.id into guardado;
+    if guardado is null then
+        select e.id into guardado from cauce.eventos e where e.origen = $1 and e.id_externo = $6;
+        if guardado is null then
+            raise exception 'event %/% with id_externo % was stored by a transaction that this one cannot see', $1, $2, $6
+                using errcode = 'serialization_failure', hint = 'Run the transaction again.';
+        end if;
+    end if;
+    return guardado;
+end $$;
+
+-- Lets a role publish, through the function or a bare INSERT, but never write tx, orden, id or carril.
+create function cauce.permitir_publicar(rol text) returns void language plpgsql as $$
+begin
+    execute format('grant usage on schema cauce to %I', rol);
+    execute format('grant select on cauce.catalogo, cauce.instancia to %I', rol);
+    execute format('grant select (id, origen, id_externo) on cauce.eventos to %I', rol);
+    execute format('grant insert (origen, tipo, payload, clave, prioridad, id_externo, cabeceras, disponible_en)
+                    on cauce.eventos to %I', rol);
+end $$;

@@ -1,0 +1,54 @@
+-- Groups: a position per lane, and the log in front of it.
+
+-- Makes a group, or does nothing. `principal` starts at the beginning of the log; another group at now, unless asked.
+-- Every lane gets its position here, under one transaction: a lane without one would be a black hole.
+create function cauce.crear_grupo(grupo text, desde_el_principio boolean default false) returns void
+language plpgsql as $$
+declare
+    ahora pg_snapshot := pg_current_snapshot();
+    nada constant pg_snapshot := '1:1:';      -- nothing is visible in it
+    inicio pg_snapshot := case when crear_grupo.desde_el_principio or crear_grupo.grupo = 'principal' then nada else ahora end;
+begin
+    insert into cauce.grupos (grupo) values (crear_grupo.grupo) on conflict do nothing;
+    if found then
+        insert into cauce.posiciones (grupo, carril, n, desde, hasta, orden, id)
+        select crear_grupo.grupo, carril, 1, inicio, inicio, pg_snapshot_xmax(inicio), 0
+          from generate_series(0, 9) carril;
+    end if;
+end $$;
+
+select cauce.crear_grupo('principal');
+
+-- Writes what an application's catalog says of its events: [{"origen", "tipo", "prioridad", "clave"}].
+-- Returns how many rows were new or changed. Rows of other applications stay.
+create function cauce.guardar_catalogo(tipos jsonb) returns integer language sql as $$
+    with nuevos as (
+        insert into cauce.catalogo as c (origen, tipo, prioridad, clave)
+        select t.origen, t.tipo, t.prioridad, t.clave
+          from jsonb_to_recordset(tipos) t(origen text, tipo text, prioridad smallint, clave text)
+         order by t.origen, t.tipo
+        on conflict (origen, tipo) do update
+           set prioridad = excluded.prioridad, clave = excluded.clave, actualizado_en = now()
+         where (c.prioridad, c.clave) is distinct from (excluded.prioridad, excluded.clave)
+        returning 1)
+    select count(*)::integer from nuevos
+$$;
+
+-- Every transaction id stored in this database must be one its cluster has already passed: see comprobar_instancia.
+-- Looks at the end of each lane and at each position, and remembers the highest id seen.
+create function cauce.comprobar_restauracion() returns void language plpgsql as $$
+declare
+    visto bigint;
+begin
+    select greatest(
+        (select max(ultimo.orden::text::bigint) from generate_series(0, 9) l(carril) cross join lateral (
+            select e.orden from cauce.eventos e where e.carril = l.carril order by e.orden desc, e.id desc limit 1) ultimo),
+        (select max(pg_snapshot_xmax(p.hasta)::text::bigint) - 1 from cauce.posiciones p),
+        (select xid::text::bigint from cauce.instancia)) into visto;
+    if visto >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint and visto > pg_current_xact_id()::text::bigint then
+        update cauce.instancia set xid = visto::text::xid8;
+        perform set_config('cauce.comprobada', 'no', false);
+        return;
+    end if;
+    update cauce.instancia set xid = pg_current_xact_id() where xid < pg_current_xact_id();
+end $$;

@@ -1,0 +1,124 @@
+-- Settling: what a worker reports of its lote, in one transaction, fenced by (lote, ficha).
+
+-- Derives the state of events from what is left of their deliveries in `principal`, the only group that writes it.
+-- `tocados`: the events; their rows are locked already or nobody else can hold them.
+create function cauce.actualizar_estado(tocados bigint[]) returns void language sql as $$
+    update cauce.eventos e
+       set estado = q.estado,
+           procesado_en = case when q.estado = 'procesado' then coalesce(e.procesado_en, clock_timestamp()) end
+      from (
+        select t.id,
+               case when bool_or(d.estado = 'error') then 'error'
+                    when count(d.evento) = 0 then 'procesado'
+                    when bool_and(d.suscriptor = '*' and d.intentos = 0) then 'pendiente'
+                    else 'en_proceso' end::cauce.estado estado
+          from unnest(tocados) t(id)
+          left join cauce.entregas d on d.evento = t.id and d.grupo = 'principal'
+         group by t.id) q
+     where e.id = q.id and (e.estado, e.procesado_en is null) is distinct from (q.estado, q.estado <> 'procesado')
+$$;
+
+-- Writes the outcomes of single deliveries into entregas and fallos, and what they mean onto their events.
+create function cauce.anotar_entregas(grupo text, lote bigint, trabajador text, entregas jsonb, ahora timestamptz) returns void
+language sql as $$
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error, traza, trabajador)
+    select r.evento, $1, r.suscriptor, r.intento, r.error, r.traza, $3
+      from jsonb_to_recordset($4)
+           r(evento bigint, suscriptor text, resultado text, intento integer, error text, traza text)
+     where r.resultado in ('reintentar', 'muerta');
+
+    delete from cauce.entregas d
+     using jsonb_to_recordset($4) r(evento bigint, suscriptor text, resultado text)
+     where d.evento = r.evento and d.grupo = $1 and d.suscriptor = r.suscriptor and d.lote = $2
+       and r.resultado in ('hecha', 'ignorada');
+
+    insert into cauce.entregas as d (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, error)
+    select r.evento, $1, r.suscriptor, e.prioridad,
+           case r.resultado when 'muerta' then 'error' else 'pendiente' end::cauce.estado,
+           r.intento - (r.resultado = 'devuelta')::integer,
+           $5 + make_interval(secs => coalesce(r.espera, 0)), r.error
+      from jsonb_to_recordset($4)
+           r(evento bigint, suscriptor text, resultado text, intento integer, error text, espera double precision)
+      join cauce.eventos e on e.id = r.evento
+     where r.resultado in ('reintentar', 'muerta', 'devuelta')
+    on conflict (evento, grupo, suscriptor) do update
+       set estado = excluded.estado, intentos = excluded.intentos, proximo_en = excluded.proximo_en,
+           error = coalesce(excluded.error, d.error), lote = null,
+           caidas = case when excluded.intentos < d.intentos then d.caidas else 0 end;
+
+    update cauce.eventos e
+       set intentos = greatest(e.intentos, q.intento), ultimo_error = coalesce(q.error, e.ultimo_error),
+           ignorado = e.ignorado or q.ignorado
+      from (select r.evento, max(r.intento - (r.resultado = 'devuelta')::integer)::smallint intento,
+                   (array_agg(r.error order by r.intento desc) filter (where r.error is not null))[1] error,
+                   bool_or(r.resultado = 'ignorada') ignorado
+              from jsonb_to_recordset($4)
+                   r(evento bigint, suscriptor text, resultado text, intento integer, error text)
+             group by r.evento) q
+     where e.id = q.evento and $1 = 'principal'
+$$;
+
+-- Settles a lote, whole or in part.
+--
+-- ids       events of their first delivery that are finished with, whatever became of each delivery
+-- entregas  what else there is to say, one object a delivery:
+--           {"evento", "suscriptor", "resultado", "intento", "error", "traza", "espera"}
+--             hecha       a retry is done: its row goes
+--             reintentar  failed: due again in `espera` seconds
+--             muerta      failed for good
+--             devuelta    given back: due in `espera` seconds, the attempt is not spent
+--             ignorada    nobody anywhere knows the event
+-- Raises CA001, and undoes everything of its transaction, when the lease was lost.
+-- Locks     the lote's row; then the rows of events with failures in id order, before their entregas
+create function cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb default null) returns void
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    l record;
+    ahora constant timestamptz := clock_timestamp();
+    escritos bigint;
+    tocados bigint[] := '{}';
+begin
+    delete from cauce.lotes q where q.id = $1 and q.ficha = $2 returning q.* into l;
+    if not found then
+        raise exception 'the lease of lote % was lost', $1
+            using errcode = 'CA001', hint = 'Another worker has its deliveries now; nothing of this settlement was kept.';
+    end if;
+    if $3 <> l.ids and not $3 <@ l.ids then
+        raise exception 'lote % does not hold all of the events %', $1, $3 using errcode = 'CA006';
+    end if;
+    if $4 is not null then
+        tocados := array(select distinct r.evento from jsonb_to_recordset($4) r(evento bigint) order by 1);
+        if l.grupo = 'principal' then
+            perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
+        end if;
+        perform cauce.anotar_entregas(l.grupo, $1, l.trabajador, $4, ahora);
+    end if;
+    if l.grupo = 'principal' then
+        update cauce.eventos e set estado = 'procesado', procesado_en = ahora, intentos = greatest(e.intentos, 1)
+         where e.id = any ($3) and e.id <> all (tocados);
+        get diagnostics escritos = row_count;
+        if tocados <> '{}' then
+            escritos := escritos + (select count(*) from unnest($3) u(id) where u.id = any (tocados));
+        end if;
+        if escritos <> cardinality($3) then
+            raise exception 'lote % settles events that are not there any more', $1 using errcode = 'CA006';
+        end if;
+        if tocados <> '{}' then
+            perform cauce.actualizar_estado(tocados);
+        end if;
+    end if;
+    if cardinality($3) < cardinality(l.ids) or l.reintentos > 0 then
+        l.ids := array(select u.id from unnest(l.ids) with ordinality u(id, o) where u.id <> all ($3) order by u.o);
+        l.reintentos := (select count(*) from cauce.entregas d where d.lote = $1);
+        if cardinality(l.ids) + l.reintentos > 0 then
+            insert into cauce.lotes values (l.*);
+        end if;
+    end if;
+end $$;
+

@@ -1,0 +1,82 @@
+-- Leases: kept by the heartbeat, taken away from the dead.
+
+-- Extends the leases of exactly these lotes; returns those that still exist, so that a worker learns what it lost.
+-- Skips a lote that is being settled right now: waiting for it would let the others expire.
+create function cauce.renovar(lotes bigint[], fichas bigint[], arriendo interval) returns setof bigint
+language sql as $$
+    with vivos as materialized (
+        select l.id from cauce.lotes l join unnest(lotes, fichas) u(id, ficha) on l.id = u.id and l.ficha = u.ficha
+         order by l.id for no key update of l skip locked),
+    renovados as (
+        update cauce.lotes l set arriendo_hasta = clock_timestamp() + arriendo
+          from vivos v where l.id = v.id returning l.id)
+    select l.id from cauce.lotes l join unnest(lotes, fichas) u(id, ficha) on l.id = u.id and l.ficha = u.ficha
+$$;
+
+-- Shows events as en_proceso while a worker holds them: a transaction of its own, only over pendiente.
+create function cauce.marcar_en_proceso(lotes bigint[], fichas bigint[]) returns bigint
+language sql as $$
+    with mios as materialized (
+        select e.id from cauce.lotes l
+          join unnest(lotes, fichas) u(id, ficha) on l.id = u.id and l.ficha = u.ficha
+         cross join unnest(l.ids) i(id)
+          join cauce.eventos e on e.id = i.id
+         where l.grupo = 'principal' and e.estado = 'pendiente'
+         order by e.id for no key update of e skip locked),
+    marcados as (
+        update cauce.eventos e set estado = 'en_proceso' from mios m where e.id = m.id and e.estado = 'pendiente' returning 1)
+    select count(*) from marcados
+$$;
+
+-- Takes expired lotes over, of any group: every event of theirs becomes a delivery of its own, to be handed out alone,
+-- and after `limite_caidas` dead workers an error. Returns how many lotes were taken over.
+create function cauce.rescatar(limite_caidas integer) returns integer
+language plpgsql as $$
+declare
+    l record;
+    cuantos integer := 0;
+    tocados bigint[];
+begin
+    for l in select q.* from cauce.lotes q where q.arriendo_hasta < clock_timestamp() order by q.id for update skip locked loop
+        tocados := l.ids || array(select d.evento from cauce.entregas d where d.lote = l.id);
+        if l.grupo = 'principal' then
+            perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
+        end if;
+        delete from cauce.lotes q where q.id = l.id;
+        with otra_vez as (
+            update cauce.entregas d
+               set lote = null, caidas = d.caidas + 1, proximo_en = clock_timestamp(),
+                   estado = case when d.caidas + 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado
+             where d.lote = l.id
+            returning d.evento, d.suscriptor, d.intentos, d.caidas),
+        enteras as (
+            insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, caidas, proximo_en)
+            select e.id, l.grupo, '*', e.prioridad,
+                   case when 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado, 1, 1, clock_timestamp()
+              from cauce.eventos e where e.id = any (l.ids)
+            returning evento, suscriptor, intentos, caidas)
+        insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador)
+        select d.evento, l.grupo, d.suscriptor, d.intentos,
+               format('worker %s died or lost its lease while it held this delivery (%s of %s times)',
+                      l.trabajador, d.caidas, limite_caidas), l.trabajador
+          from (table otra_vez union all table enteras) d;
+        if l.grupo = 'principal' then
+            update cauce.eventos e set intentos = greatest(e.intentos, d.intentos),
+                   ultimo_error = case when d.estado = 'error' then format('%s workers died while they held this event', d.caidas)
+                                       else e.ultimo_error end
+              from cauce.entregas d where d.evento = e.id and d.grupo = 'principal' and e.id = any (tocados);
+            perform cauce.actualizar_estado(tocados);
+        end if;
+        cuantos := cuantos + 1;
+    end loop;
+    return cuantos;
+end $$;
+
+-- Says that a worker is alive, and forgets those that have been silent for an hour.
+create function cauce.presentar_trabajador(trabajador text, grupos text[], maquina text, pid integer) returns void
+language sql as $$
+    insert into cauce.trabajadores as t (trabajador, grupos, maquina, pid)
+    values (presentar_trabajador.trabajador, presentar_trabajador.grupos, presentar_trabajador.maquina, presentar_trabajador.pid)
+    on conflict (trabajador) do update set visto_en = clock_timestamp();
+    delete from cauce.trabajadores t where t.visto_en < clock_timestamp() - interval '1 hour';
+$$;
