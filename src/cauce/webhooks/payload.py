@@ -38,11 +38,13 @@ class Payload:
     """A body that was read, as far as it could be.
 
     ``text`` is JSON to hand to PostgreSQL as it is, None if there is a ``problem``. ``value`` is the same parsed; it is
-    there even with a ``problem``, when the text was JSON but not storable.
+    there even with a ``problem``, when the text was JSON but not storable. ``raw`` is what was read: the whole body, or
+    one item of a batch.
     """
 
     value: JsonValue = None
     text: str | None = None
+    raw: bytes = b""
     problem: Problem | None = None
     detail: str = ""
 
@@ -65,16 +67,16 @@ def read_json(body: bytes) -> Payload:
     try:
         text = body.decode("utf-8")
         if depth_exceeds(body, MAX_JSON_DEPTH):
-            return Payload(problem=Problem.TOO_DEEP, detail=f"nested deeper than {MAX_JSON_DEPTH}")
+            return Payload(raw=body, problem=Problem.TOO_DEEP, detail=f"nested deeper than {MAX_JSON_DEPTH}")
         value = _parse(text, bounded=_LONG_NUMBER.search(body) is not None)
     except UnicodeDecodeError as error:
-        return Payload(problem=Problem.NOT_UTF8, detail=f"byte {error.start} is not UTF-8")
+        return Payload(raw=body, problem=Problem.NOT_UTF8, detail=f"byte {error.start} is not UTF-8")
     except _TooLarge as error:
-        return Payload(problem=Problem.NUMBER_TOO_LARGE, detail=str(error))
+        return Payload(raw=body, problem=Problem.NUMBER_TOO_LARGE, detail=str(error))
     except ValueError as error:
-        return Payload(problem=Problem.NOT_JSON, detail=str(error))
+        return Payload(raw=body, problem=Problem.NOT_JSON, detail=str(error))
     problem, detail = _unstorable(body, value)
-    return Payload(value, None if problem else text, problem, detail)
+    return Payload(value, None if problem else text, body, problem, detail)
 
 
 def write_json(value: JsonValue) -> Payload:
@@ -89,13 +91,33 @@ def read_form(body: bytes) -> Payload:
     try:
         pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict")
     except UnicodeDecodeError as error:
-        return Payload(problem=Problem.NOT_UTF8, detail=str(error))
+        return Payload(raw=body, problem=Problem.NOT_UTF8, detail=str(error))
     except ValueError:
-        return Payload(problem=Problem.NOT_A_FORM, detail=f"more than {MAX_FORM_FIELDS} fields")
+        return Payload(raw=body, problem=Problem.NOT_A_FORM, detail=f"more than {MAX_FORM_FIELDS} fields")
     fields: dict[str, list[JsonValue]] = {}
     for name, value in pairs:
         fields.setdefault(name, []).append(value)
     return write_json({name: values[0] if len(values) == 1 else values for name, values in fields.items()})
+
+
+def read_embedded(body: bytes, field: str) -> Payload:
+    """Read the JSON that a form holds in one of its fields."""
+    form = read_form(body)
+    text = at(form.value, field)
+    if form.problem or not isinstance(text, str):
+        return form
+    return read_json(text.encode("utf-8", "surrogatepass"))
+
+
+def split_batch(body: bytes, most: int) -> tuple[Payload, ...]:
+    """Read a JSON body that may be a list of events; anything but a list is one event."""
+    whole = read_json(body)
+    if not isinstance(whole.value, list):
+        return (whole,)
+    if not 0 < len(whole.value) <= most:
+        detail = f"{len(whole.value)} events in one body; 1 to {most} are read"
+        return (Payload(raw=body, problem=Problem.BATCH_TOO_LARGE, detail=detail),)
+    return tuple(write_json(item) for item in whole.value)
 
 
 def at(value: JsonValue, path: str) -> JsonValue:

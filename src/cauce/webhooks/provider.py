@@ -1,8 +1,9 @@
 """The one interface of all providers, and the parts they share.
 
-The HTTP layer does, in this order: ``preflight`` (for anything but POST), ``verify``, ``handshake``, ``describe``,
-stores what that returned, commits, and answers with ``respond`` or its own default. None of these methods does IO,
-reads a clock or raises on what a stranger sent. A provider is a frozen dataclass, so an instance with other settings is
+The HTTP layer does, in this order: ``preflight`` (of every request, whatever its method), 405 for anything but POST,
+``verify``, ``handshake``, ``describe``, stores what that returned, commits, and answers with ``respond`` or its own
+default. None of these methods does IO, reads a clock or raises on what a stranger sent. A provider is a frozen
+dataclass, so an instance with other settings is
 ``Stripe(origen="stripe_connect", secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET")``.
 """
 
@@ -142,8 +143,7 @@ class Provider(ABC):
             ValueError: the tolerance is not a positive number of seconds.
         """
         if not self.tolerance > 0:
-            message = f"tolerance of {self.origen} is {self.tolerance}; give a positive number of seconds"
-            raise ValueError(message)
+            raise ValueError(f"tolerance of {self.origen} is {self.tolerance}; give a positive number of seconds")
 
     @property
     @abstractmethod
@@ -155,12 +155,21 @@ class Provider(ABC):
         """Verify with secrets that are not empty, each beside its position; raise ``Refusal`` to reject."""
 
     @abstractmethod
+    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
+        """Sign a draft; raise ``Refusal`` or ``ValueError`` if that cannot be."""
+
     def sign(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
         """Make the delivery this provider would send at ``now`` (Unix seconds), for tests and simulators.
 
         Raises:
             ValueError: this scheme cannot sign with that secret, or that body.
         """
+        if not secret.text.strip():
+            raise ValueError(f"the secret to sign for {self.origen} is empty")
+        try:
+            return self.make(draft, secret, now)
+        except Refusal as refusal:
+            raise ValueError(str(refusal.rejected)) from refusal
 
     def verify(self, request: WebhookRequest, secrets: Sequence[Secret], now: float) -> Verdict:
         """Say whether one of the secrets signed this request. Never raises, whatever the request holds.
@@ -175,8 +184,11 @@ class Provider(ABC):
         except Refusal as refusal:
             return refusal.rejected
 
-    def preflight(self, request: WebhookRequest) -> Answer | None:  # noqa: ARG002 - for providers that send one
-        """Answer a request that is no delivery (HEAD when an endpoint is registered); None: there is none, so 405."""
+    def preflight(self, request: WebhookRequest) -> Answer | None:  # noqa: ARG002 - for providers that need one
+        """Answer a request that is no delivery, before verification; None: there is nothing special about it.
+
+        Some providers send HEAD when an endpoint is registered, or unsigned twins of what they also sign.
+        """
         return None
 
     def handshake(self, request: WebhookRequest) -> Answer | None:  # noqa: ARG002 - for providers that have one
@@ -203,9 +215,9 @@ class Provider(ABC):
         return NuevoWebhook(
             origen=self.origen,
             tipo=tipo.text if tipo else TIPO_DESCONOCIDO,
-            id_externo=id_externo.text if id_externo else self.hash_of(request, payload, tipo),
+            id_externo=id_externo.text if id_externo else self.hash_of(payload, tipo),
             payload=payload.text,
-            cuerpo=request.body if payload.problem else None,
+            cuerpo=payload.raw if payload.problem else None,
             error=f"{payload.problem}: {payload.detail}" if payload.problem else None,
             cabeceras=self.kept(request),
             sin_firmar=tuple(name for name, it in found if it is not None and not self.signed.covers(it.place)),
@@ -233,13 +245,13 @@ class Provider(ABC):
                 return Found(text, place)
         return None
 
-    def hash_of(self, request: WebhookRequest, payload: Payload, tipo: Found | None) -> str:
+    def hash_of(self, payload: Payload, tipo: Found | None) -> str:
         """Identify an event that has no id among what was signed, by its type and content.
 
         The type is part of it because one body may be sent under several types (Shopify's topics).
         """
-        content = payload.text.encode() if payload.text is not None else request.body
-        return "sha256:" + hashlib.sha256((tipo.text if tipo else "").encode() + b"\n" + content).hexdigest()
+        kind = tipo.text.encode() if tipo else b""
+        return "sha256:" + hashlib.sha256(kind + b"\n" + payload.raw).hexdigest()
 
     def kept(self, request: WebhookRequest) -> dict[str, str]:
         """Return the headers of the allow-list, cut to ``MAX_STORED_HEADER`` characters, several joined by commas."""

@@ -10,7 +10,34 @@ if TYPE_CHECKING:
     from cauce.webhooks.provider import Provider
 
 _WHERE: Final[dict[str, str]] = {
+    "adyen": "adyen:Adyen",
+    "adyen_platform": "adyen:AdyenPlatform",
+    "anthropic": "standard:ANTHROPIC",
+    "clerk": "standard:CLERK",
+    "discord": "discord:Discord",
+    "github": "github:GitHub",
+    "gitlab": "standard:GITLAB",
+    "gitlab_token": "gitlab:GitLabToken",
+    "intercom": "intercom:Intercom",
+    "lemonsqueezy": "lemonsqueezy:LemonSqueezy",
+    "linear": "linear:Linear",
+    "mailgun": "mailgun:Mailgun",
+    "mercadopago": "mercadopago:MercadoPago",
+    "openai": "standard:OPENAI",
+    "paddle": "paddle:Paddle",
+    "paypal": "paypal:PayPal",
+    "redsys": "redsys:Redsys",
+    "resend": "standard:RESEND",
+    "sendgrid": "sendgrid:SendGrid",
+    "shopify": "shopify:Shopify",
+    "slack": "slack:Slack",
+    "square": "square:Square",
+    "standard": "standard:StandardWebhooks",
     "stripe": "stripe:Stripe",
+    "supabase": "standard:SUPABASE",
+    "svix": "standard:SVIX",
+    "twilio": "twilio:Twilio",
+    "zendesk": "zendesk:Zendesk",
 }
 
 
@@ -18,7 +45,7 @@ class Registry(Mapping[str, "Provider"]):
     """Providers by ``origen``. Iterating it loads nothing; looking one up imports its module once."""
 
     def __init__(self, where: Mapping[str, str]) -> None:
-        """Take ``module:Class`` (inside this package) by name."""
+        """Take ``module:Class`` or ``module:INSTANCE``, inside this package, by name."""
         self._where = dict(where)
         self._loaded: dict[str, Provider] = {}
 
@@ -30,8 +57,8 @@ class Registry(Mapping[str, "Provider"]):
         """
         if origen not in self._loaded:
             module, _, name = self._where[origen].partition(":")
-            make = getattr(import_module(f"cauce.webhooks.{module}"), name)
-            self._loaded[origen] = make()
+            found = getattr(import_module(f"cauce.webhooks.{module}"), name)
+            self._loaded[origen] = found() if isinstance(found, type) else found
         return self._loaded[origen]
 
     def __iter__(self) -> Iterator[str]:

@@ -25,6 +25,7 @@ from cauce.webhooks.limits import MAX_SIGNATURES
 from cauce.webhooks.payload import at, read_json
 from cauce.webhooks.provider import Draft, Provider, Secret, header_of, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.urls import rewritten
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 
 if TYPE_CHECKING:
@@ -102,14 +103,18 @@ class HmacProvider(Provider):
         if self.timestamp_header is not None:
             timestamp = header_of(request, self.timestamp_header)
         seconds = self._seconds(timestamp) if timestamp else None
-        message = self._message(request, timestamp, header_of(request, self.id_header) if self.id_header else "")
-        index = matching_secret(secrets, signatures, lambda secret: self._signature(secret, message))
+        id_text = header_of(request, self.id_header) if self.id_header else ""
+
+        def matches(url: str) -> int | None:
+            message = self._message(request.body, url, timestamp, id_text)
+            return matching_secret(secrets, signatures, lambda secret: self._signature(secret, message))
+
+        url = self.public_url or request.url
+        index = matches(url)
         if index is None:
-            self.explain(request, secrets, signatures)
-            raise Refusal(
-                Reason.BAD_SIGNATURE,
-                f"no signature in {self.header} is that of any of the {len(secrets)} secrets in {self.secret_setting}",
-            )
+            if self.signed.url:
+                blame_url(url, matches)
+            raise no_match(self.header, secrets, self.secret_setting)
         if self.timestamp_path is not None:
             seconds = self._body_seconds(request, self.timestamp_path)
         return Verified(
@@ -120,23 +125,18 @@ class HmacProvider(Provider):
             skew=None if seconds is None else skew_of(seconds, now, self.tolerance),
         )
 
-    def sign(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
+    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
         """Make a signed delivery."""
         timestamp = self._timestamp(now)
         headers = {"content-type": draft.content_type, **dict(self._other_headers(draft, timestamp))}
-        request = WebhookRequest(draft.body, url=self.public_url or draft.url)
-        signature = self._signature(secret, self._message(request, timestamp, draft.id_externo))
+        url = self.public_url or draft.url
+        signature = self._signature(secret, self._message(draft.body, url, timestamp, draft.id_externo))
         if self.pairs is None:
             headers[self.header] = self.prefix + signature
         else:
             time_pair, signature_pair = f"{self.pairs.timestamp}={timestamp}", f"{self.pairs.signature}={signature}"
             headers[self.header] = f"{time_pair}{self.pairs.separator}{signature_pair}"
-        return WebhookRequest(draft.body, Headers.of(headers), request.url)
-
-    def explain(
-        self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], signatures: Iterable[str]
-    ) -> None:
-        """Raise a ``Refusal`` that says more than a bad signature does, if the cause can be told."""
+        return WebhookRequest(draft.body, Headers.of(headers), url)
 
     def _read_header(self, text: str) -> tuple[str, list[str]]:
         """Split the signature's header into its timestamp, empty if it holds none, and its signatures."""
@@ -146,13 +146,13 @@ class HmacProvider(Provider):
             raise Refusal(Reason.WRONG_SCHEME, f"{self.header} does not start with {self.prefix!r}")
         return "", [text[len(self.prefix) :]]
 
-    def _message(self, request: WebhookRequest, timestamp: str, id_text: str) -> bytes:
+    def _message(self, body: bytes, url: str, timestamp: str, id_text: str) -> bytes:
         """Fill the template."""
         parts = {
-            "{body}": request.body,
+            "{body}": body,
             "{timestamp}": timestamp.encode("latin-1"),
             "{id}": id_text.encode("latin-1"),
-            "{url}": (self.public_url or request.url).encode("utf-8", "surrogatepass"),
+            "{url}": url.encode("utf-8", "surrogatepass"),
         }
         pieces = re.split(r"(\{\w+\})", self.template)
         return b"".join(parts[piece] if piece in parts else piece.encode() for piece in pieces)
@@ -216,31 +216,60 @@ def read_pairs(text: str, pairs: Pairs, header: str) -> tuple[str, list[str]]:
     return timestamps[0], signatures
 
 
-def matching_secret(
-    secrets: Iterable[tuple[int, Secret]], signatures: Sequence[str], sign: Callable[[Secret], str]
-) -> int | None:
-    """Return the position of the secret whose signature is among those given, compared in constant time.
+def first_match(secrets: Iterable[tuple[int, Secret]], matches: Callable[[Secret], bool]) -> int | None:
+    """Return the position of the first secret that matches.
 
     A secret that cannot be read is passed over, so that one bad entry does not silence the good ones.
 
     Raises:
-        Refusal: no secret could be read.
+        Refusal: none matches, and none could be read or something needed to read one is not installed.
     """
     unreadable: Refusal | None = None
     readable = False
     for index, secret in secrets:
         try:
-            expected = sign(secret).encode("ascii")
+            if matches(secret):
+                return index
+            readable = True
         except Refusal as refusal:
             unreadable = refusal
-            continue
-        readable = True
-        for signature in signatures:
-            if hmac.compare_digest(expected, signature.encode("utf-8")):
-                return index
-    if unreadable is not None and not readable:
+    if unreadable is not None and (not readable or unreadable.rejected.reason is Reason.UNAVAILABLE):
         raise unreadable
     return None
+
+
+def matching_secret(
+    secrets: Iterable[tuple[int, Secret]], signatures: Sequence[str], sign: Callable[[Secret], str]
+) -> int | None:
+    """Return the position of the secret whose signature is among those given, compared in constant time.
+
+    Raises:
+        Refusal: see ``first_match``.
+    """
+    given = [signature.encode("utf-8", "surrogatepass") for signature in signatures]
+
+    def matches(secret: Secret) -> bool:
+        expected = sign(secret).encode("ascii")
+        return any(hmac.compare_digest(expected, signature) for signature in given)
+
+    return first_match(secrets, matches)
+
+
+def blame_url(seen: str, matches: Callable[[str], int | None]) -> None:
+    """Tell a URL that was rewritten on its way from a wrong secret.
+
+    Raises:
+        Refusal: the signature is good for another spelling of the URL.
+    """
+    for url in rewritten(seen):
+        if matches(url) is not None:
+            raise Refusal(Reason.URL_MISMATCH, f"the provider signed {url}, and here the URL is {seen}")
+
+
+def no_match(header: str, secrets: Sequence[object], setting: str) -> Refusal:
+    """Return the refusal of a signature that is none of ours."""
+    detail = f"no signature in {header} is that of any of the {len(secrets)} secrets in {setting}"
+    return Refusal(Reason.BAD_SIGNATURE, detail)
 
 
 def key_of(secret: Secret, encoding: KeyEncoding, setting: str) -> bytes:

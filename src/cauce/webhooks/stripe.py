@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cauce.webhooks.limits import MAX_BATCH
-from cauce.webhooks.payload import JsonValue, Payload, Problem, at, read_json, write_json
+from cauce.webhooks.payload import JsonValue, Payload, Problem, at, split_batch, write_json
 from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.signing import HmacProvider, Pairs
 from cauce.webhooks.verdict import SignedScope, Verified
@@ -47,7 +47,7 @@ class Stripe(HmacProvider):
         A body without any Stripe event in it is kept raw.
         """
         request = WebhookRequest(body)
-        events = tuple(self.event(request, payload) for payload in _unwrap(read_json(body)))
+        events = tuple(self.event(request, payload) for payload in _unwrap(body))
         return Verified(scheme="trusted-transport", covered=SignedScope()), events
 
 
@@ -56,17 +56,13 @@ def is_thin(value: JsonValue) -> bool:
     return at(value, "object") == "v2.core.event"
 
 
-def _unwrap(envelope: Payload) -> tuple[Payload, ...]:
+def _unwrap(body: bytes) -> tuple[Payload, ...]:
     """Return the Stripe events in an envelope: EventBridge's ``detail``, Event Grid's ``data``, or the event itself."""
-    if envelope.problem:
-        return (envelope,)
-    values = envelope.value if isinstance(envelope.value, list) else [envelope.value]
-    if not 0 < len(values) <= MAX_BATCH:
-        detail = f"{len(values)} events in one body; 1 to {MAX_BATCH} are read"
-        return (Payload(problem=Problem.BATCH_TOO_LARGE, detail=detail),)
-    events = [_stripe_event(value) for value in values]
+    events = [_stripe_event(payload.value) for payload in split_batch(body, MAX_BATCH)]
     if any(event is None for event in events):
-        return (Payload(problem=Problem.NOT_AN_EVENT, detail="not an EventBridge or Event Grid envelope of Stripe's"),)
+        return (
+            Payload(problem=Problem.NOT_AN_EVENT, detail="no EventBridge or Event Grid envelope of a Stripe event"),
+        )
     return tuple(write_json(event) for event in events)
 
 

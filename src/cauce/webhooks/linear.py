@@ -1,0 +1,53 @@
+"""Linear: ``Linear-Signature``, hex HMAC-SHA256 over the body, which holds ``webhookTimestamp`` in milliseconds.
+
+The delivery's id is an unsigned header, and the timestamp differs between attempts, so an event is identified by a hash
+of its body without the timestamp. Linear's own library allows 60 s. Rules from https://linear.app/developers/webhooks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from cauce.webhooks.limits import MAX_TIPO
+from cauce.webhooks.payload import at
+from cauce.webhooks.provider import Found, is_storable
+from cauce.webhooks.signing import HmacProvider, TimestampFormat
+
+if TYPE_CHECKING:
+    from cauce.webhooks.payload import JsonValue, Payload
+    from cauce.webhooks.request import WebhookRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(HmacProvider):
+    """Linear's webhooks; ``tipo`` is ``<type>.<action>``."""
+
+    origen: str = "linear"
+    secret_setting: str = "LINEAR_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    header: str = "Linear-Signature"
+    timestamp_path: str | None = "webhookTimestamp"
+    timestamp_format: TimestampFormat = "ms"
+    id_from: tuple[str, ...] = ("header:linear-delivery",)
+    type_from: tuple[str, ...] = ("body:type",)
+    keep_headers: tuple[str, ...] = ("linear-signature", "linear-delivery", "linear-event")
+    retry_horizon: float = 8 * 3600.0
+    answer_within: float = 5.0
+    documentation: ClassVar[str] = "https://linear.app/developers/webhooks#securing-webhooks"
+
+    def tipo_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
+        """Join the type and the action, both signed."""
+        kind, action = super().tipo_of(request, value), at(value, "action")
+        if kind is None or not isinstance(action, str):
+            return kind
+        tipo = f"{kind.text}.{action}"
+        return Found(tipo, kind.place) if is_storable(tipo, MAX_TIPO) else kind
+
+    def hash_of(self, payload: Payload, tipo: Found | None) -> str:
+        """Identify an event by its content, which is the same in every attempt but for the timestamp."""
+        if not isinstance(payload.value, dict):
+            return super().hash_of(payload, tipo)
+        content = {key: value for key, value in payload.value.items() if key != "webhookTimestamp"}
+        return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
