@@ -88,6 +88,66 @@ begin
     return guardado;
 end $$;
 
+-- Publish many events in one statement: [{"origen", "tipo", "payload", "clave", "prioridad", "id_externo", "cabeceras"}],
+-- of which the first three are required. Returns their ids in the order given; for a known id_externo the stored id.
+create function cauce.publicar_eventos(eventos jsonb) returns bigint[]
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    propia constant xid8 := pg_current_xact_id();
+    orden constant xid8 := greatest(propia, (pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)::text::xid8);
+    ids bigint[] := array(select nextval('cauce.eventos_id_seq') from generate_series(1, jsonb_array_length(eventos)));
+    guardados bigint;
+begin
+    if current_setting('cauce.comprobada', true) is distinct from 'si' then
+        perform cauce.comprobar_instancia();
+    end if;
+    insert into cauce.eventos as e (id, tx, orden, origen, tipo, payload, clave, prioridad, carril, id_externo, cabeceras)
+    overriding system value
+    select n.id, propia, orden, n.origen, n.tipo, coalesce(n.payload, 'null'), coalesce(n.clave, n.payload ->> c.clave),
+           nivel, nivel, n.id_externo, n.cabeceras
+      from rows from (
+               jsonb_to_recordset(eventos) as (origen text, tipo text, payload jsonb, clave text, prioridad smallint,
+                                               id_externo text, cabeceras jsonb),
+               unnest(ids)) n(origen, tipo, payload, clave, prioridad, id_externo, cabeceras, id)
+      left join cauce.catalogo c on c.origen = n.origen and c.tipo = n.tipo
+      left join cauce.catalogo d on d.origen = n.origen and d.tipo = '*' and c.origen is null
+     cross join lateral (select coalesce(n.prioridad, c.prioridad, d.prioridad, 5)::smallint nivel) v
+    on conflict (origen, id_externo) where id_externo is not null do nothing;
+    get diagnostics guardados = row_count;
+    if guardados < cardinality(ids) then
+        ids := array(
+            select coalesce(e.id, n.id)
+              from rows from (jsonb_to_recordset(eventos) as (origen text, id_externo text), unnest(ids))
+                   with ordinality n(origen, id_externo, id, o)
+              left join cauce.eventos e on e.origen = n.origen and e.id_externo = n.id_externo
+             order by n.o);
+    end if;
+    if current_setting('cauce.timbre', true) is distinct from 'no'
+       and not (pg_try_advisory_lock(1128355139, 0) and pg_advisory_unlock(1128355139, 0)) then
+        perform cauce.tocar_timbre();
+    end if;
+    return ids;
+end $$;
+
+-- Keeps a verified webhook: the same id_externo of an origin once, however often it comes. A body that is not JSON
+-- that PostgreSQL can hold (payload null) stays raw in `cuerpo` and is an error from the start.
+create function cauce.recibir_evento(
+    origen text, tipo text, id_externo text, payload text, cuerpo bytea, cabeceras jsonb, motivo text,
+    out id bigint, out duplicado boolean)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    insert into cauce.eventos as e (origen, tipo, id_externo, payload, cuerpo, cabeceras, estado, ultimo_error)
+    values ($1, $2, $3, $4::jsonb, $5, $6, case when $4 is null then 'error' else 'pendiente' end::cauce.estado, $7)
+    on conflict (origen, id_externo) where id_externo is not null do nothing
+    returning e.id into id;
+    duplicado := id is null;
+    if duplicado then
+        select e.id into id from cauce.eventos e where e.origen = $1 and e.id_externo = $3;
+    end if;
+end $$;
+
 -- Lets a role publish, through the function or a bare INSERT, but never write tx, orden, id or carril.
 create function cauce.permitir_publicar(rol text) returns void language plpgsql as $$
 begin
