@@ -1,10 +1,11 @@
 """GitHub: ``X-Hub-Signature-256: sha256=<hex>``, HMAC-SHA256 over the body alone.
 
 Neither the event's name (``X-GitHub-Event``) nor the delivery's id (``X-GitHub-Delivery``) is signed: whoever holds one
-valid delivery can send it again under another id, or as another event. So events are identified by a hash of what was
-signed, unless ``accept_unsigned`` names ``id_externo``. The name is nowhere else and is accepted, but a name that does
-not fit the signed body is refused. ``tipo`` is ``<event>.<action>``, or ``<event>`` for events without actions.
-GitHub never tries again by itself. Rules from https://docs.github.com/en/webhooks.
+valid delivery can send it again under another id, or as another event. So events are identified by a hash of the body,
+unless ``accept_unsigned`` names ``id_externo``. The name is nowhere else and is accepted, but a name that does not fit
+the signed body is refused, and the same body under another name is a duplicate. ``tipo`` is ``<event>.<action>``, or
+``<event>`` for events without actions. GitHub never tries again by itself. Rules from
+https://docs.github.com/en/webhooks.
 """
 
 from __future__ import annotations

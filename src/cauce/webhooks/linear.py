@@ -6,14 +6,13 @@ of its body without the timestamp. Linear's own library allows 60 s. Rules from 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cauce.webhooks.limits import MAX_TIPO
 from cauce.webhooks.payload import at
-from cauce.webhooks.provider import Found, is_storable
+from cauce.webhooks.provider import WHOLE_BODY, Found, is_storable, sha256_of
 from cauce.webhooks.signing import HmacProvider, TimestampFormat
 
 if TYPE_CHECKING:
@@ -45,9 +44,9 @@ class Linear(HmacProvider):
         tipo = f"{kind.text}.{action}"
         return Found(tipo, kind.place) if is_storable(tipo, MAX_TIPO) else kind
 
-    def hash_of(self, payload: Payload, tipo: Found | None) -> str:
+    def hash_of(self, request: WebhookRequest, payload: Payload) -> Found:
         """Identify an event by its content, which is the same in every attempt but for the timestamp."""
         if not isinstance(payload.value, dict):
-            return super().hash_of(payload, tipo)
+            return super().hash_of(request, payload)
         content = {key: value for key, value in payload.value.items() if key != "webhookTimestamp"}
-        return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return Found(sha256_of(json.dumps(content, sort_keys=True).encode()), WHOLE_BODY)

@@ -102,6 +102,15 @@ class NuevoWebhook:
     sin_firmar: tuple[Unsigned, ...] = ()
 
 
+WHOLE_BODY: Final = "body:"
+"""The place of what is computed from the body as it came."""
+
+
+def sha256_of(content: bytes) -> str:
+    """Write the hash that stands for an id."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
 class Found(NamedTuple):
     """A text taken from a request, and the place it stood at."""
 
@@ -115,7 +124,7 @@ class Provider(ABC):
 
     ``id_from`` and ``type_from`` are places, tried in order: ``body:data.id``, ``header:x-github-event``, ``query:id``.
     A place that the signature does not cover is passed over, unless ``accept_unsigned`` names the field; then the event
-    says so in ``sin_firmar``. Without any place left the id is a hash of what was signed.
+    says so in ``sin_firmar``. Without any place left the id is a hash of the body.
     """
 
     origen: str
@@ -210,12 +219,12 @@ class Provider(ABC):
     def event(self, request: WebhookRequest, payload: Payload) -> NuevoWebhook:
         """Describe one event of the request."""
         tipo = self.tipo_of(request, payload.value)
-        id_externo = self.id_of(request, payload.value)
+        id_externo = self.id_of(request, payload.value) or self.hash_of(request, payload)
         found: tuple[tuple[Unsigned, Found | None], ...] = (("tipo", tipo), ("id_externo", id_externo))
         return NuevoWebhook(
             origen=self.origen,
             tipo=tipo.text if tipo else TIPO_DESCONOCIDO,
-            id_externo=id_externo.text if id_externo else self.hash_of(payload, tipo),
+            id_externo=id_externo.text,
             payload=payload.text,
             cuerpo=payload.raw if payload.problem else None,
             error=f"{payload.problem}: {payload.detail}" if payload.problem else None,
@@ -245,13 +254,9 @@ class Provider(ABC):
                 return Found(text, place)
         return None
 
-    def hash_of(self, payload: Payload, tipo: Found | None) -> str:
-        """Identify an event that has no id among what was signed, by its type and content.
-
-        The type is part of it because one body may be sent under several types (Shopify's topics).
-        """
-        kind = tipo.text.encode() if tipo else b""
-        return "sha256:" + hashlib.sha256(kind + b"\n" + payload.raw).hexdigest()
+    def hash_of(self, request: WebhookRequest, payload: Payload) -> Found:  # noqa: ARG002 - some use more than the body
+        """Identify an event without an id by its content, which is as trustworthy as the body is."""
+        return Found(sha256_of(payload.raw), WHOLE_BODY)
 
     def kept(self, request: WebhookRequest) -> dict[str, str]:
         """Return the headers of the allow-list, cut to ``MAX_STORED_HEADER`` characters, several joined by commas."""

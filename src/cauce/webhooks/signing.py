@@ -186,9 +186,9 @@ class HmacProvider(Provider):
     def _other_headers(self, draft: Draft, timestamp: str) -> Iterable[tuple[str, str]]:
         """Yield the headers beside the signature that a delivery has."""
         if self.timestamp_header is not None:
-            yield self.timestamp_header, timestamp
+            yield self.timestamp_header.lower(), timestamp
         if self.id_header is not None:
-            yield self.id_header, draft.id_externo
+            yield self.id_header.lower(), draft.id_externo
         for places, value in ((self.id_from, draft.id_externo), (self.type_from, draft.tipo)):
             for place in places:
                 kind, _, name = place.partition(":")

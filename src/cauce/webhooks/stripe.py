@@ -58,11 +58,12 @@ def is_thin(value: JsonValue) -> bool:
 
 def _unwrap(body: bytes) -> tuple[Payload, ...]:
     """Return the Stripe events in an envelope: EventBridge's ``detail``, Event Grid's ``data``, or the event itself."""
-    events = [_stripe_event(payload.value) for payload in split_batch(body, MAX_BATCH)]
+    payloads = split_batch(body, MAX_BATCH)
+    if payloads[0].problem and payloads[0].value is None:
+        return payloads
+    events = [_stripe_event(payload.value) for payload in payloads]
     if any(event is None for event in events):
-        return (
-            Payload(problem=Problem.NOT_AN_EVENT, detail="no EventBridge or Event Grid envelope of a Stripe event"),
-        )
+        return (Payload(raw=body, problem=Problem.NOT_AN_EVENT, detail="no envelope of a Stripe event"),)
     return tuple(write_json(event) for event in events)
 
 
