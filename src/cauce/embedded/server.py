@@ -1,7 +1,10 @@
 """The server of a folder, and those who use it.
 
-Users hold a shared lock on `users.lock`; the last to let go stops the server, either here (`stop`) or, if it died,
-through the watcher. `start.lock` is held while one of them starts it.
+Three locks in the folder, all of them let go by the kernel when their holder dies:
+
+- `users.lock` is shared by the users; the last to let go stops the server, here (`stop`) or, if it died, by the watcher
+- `start.lock` is held while one of them starts it
+- `watch.lock` is held by the watcher until the server has ended and all is cleared away
 """
 
 from __future__ import annotations
@@ -87,9 +90,7 @@ class EmbeddedPostgres:
         self._tcp = tcp
         self._port = _UNIX_PORT
         self._sockets: str | None = None
-        self._own_sockets: Path | None = None
         self._lock: int | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
         self._removal: weakref.finalize[[Path, int], EmbeddedPostgres] | None = None
         self.folder = (Path(tempfile.mkdtemp(prefix="cauce-")) if folder is None else folder).resolve()
 
@@ -218,58 +219,74 @@ class EmbeddedPostgres:
 
     def _launch(self, user: User, deadline: float) -> None:
         """Start a server, again for as long as processes of a killed one linger on."""
-        while not self._comes_up(self._spawn(user), deadline):
+        while True:
+            self._spawn(user, deadline)
+            _await(
+                lambda: self._ready() is not None or not self._watched(),
+                deadline,
+                lambda: f"PostgreSQL did not start within {START_SECONDS:g} s in {self.folder}{self._tail()}",
+            )
+            if self._ready() is not None:
+                return
             if _STILL_IN_USE not in self._tail() or time.monotonic() > deadline:
                 raise EmbeddedError(f"PostgreSQL did not start in {self.folder}{self._tail()}")
 
-    def _comes_up(self, watcher: subprocess.Popen[bytes], deadline: float) -> bool:
-        """Wait until the server is ready, or has ended."""
-        _await(
-            lambda: watcher.poll() is not None or self._ready() is not None,
-            deadline,
-            lambda: f"PostgreSQL did not start within {START_SECONDS:g} s in {self.folder}{self._tail()}",
-        )
-        return watcher.poll() is None
-
-    def _spawn(self, user: User) -> subprocess.Popen[bytes]:
-        """Start the watcher, and by it the server."""
-        if self._watcher is not None:
-            self._watcher.wait()  # it may still be clearing away the former server's socket
-        self._forget_reused_pid()
-        if self.log.exists():
-            self.log.replace(self.log.with_suffix(".log.1"))
-        if self._tcp and self._port == _UNIX_PORT:
-            self._port = _free_port()
-        sockets = self._make_sockets(user)
-        settings = {
-            "listen_addresses": "127.0.0.1" if self._tcp else "",
-            "port": str(self._port),
-            "unix_socket_directories": '"' + sockets.replace('"', '""') + '"',
-            **self._settings,
-        }
-        command = [binary("postgres", self.folder, user), "-D", str(self._data)]
-        for name, value in settings.items():
-            command += ["-c", f"{name}={value}"]
-        watcher = [sys.executable, "-I", "-S", watch.__file__, str(self.folder), str(user.uid), str(user.gid), sockets]
-        watcher.append("temporary" if self._temporary else "kept")
-        # a session of its own: Ctrl-C in a terminal is meant for us, not for the server
-        self._watcher = subprocess.Popen(
-            watcher + command, cwd="/", env=environment(), stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        return self._watcher
+    def _spawn(self, user: User, deadline: float) -> None:
+        """Start the watcher, and by it the server, after the former watcher has cleared away its own."""
+        guard = _lock(self.folder / "watch.lock", fcntl.LOCK_EX, deadline)
+        try:
+            self._forget_reused_pid()
+            if self.log.exists():
+                self.log.replace(self.log.with_suffix(".log.1"))
+            if self._tcp and self._port == _UNIX_PORT:
+                self._port = _free_port()
+            sockets = self._make_sockets(user)
+            settings = {
+                "listen_addresses": "127.0.0.1" if self._tcp else "",
+                "port": str(self._port),
+                "unix_socket_directories": '"' + sockets.replace('"', '""') + '"',
+                **self._settings,
+            }
+            command = [
+                sys.executable,
+                "-I",
+                "-S",
+                watch.__file__,
+                str(self.folder),
+                str(user.uid),
+                str(user.gid),
+                sockets,
+            ]
+            command += ["temporary" if self._temporary else "kept"]
+            command += [binary("postgres", self.folder, user), "-D", str(self._data)]
+            for name, value in settings.items():
+                command += ["-c", f"{name}={value}"]
+            with self.log.open("ab") as log:
+                subprocess.run(
+                    command,
+                    check=False,  # a watcher that failed holds no lock, and has said why in the log
+                    cwd="/",
+                    env=environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C in a terminal is meant for us, not for the server
+                    pass_fds=[guard],
+                )
+        finally:
+            os.close(guard)  # the watcher has it too: closed, not unlocked
 
     def _make_sockets(self, user: User) -> str:
         """Make the directory of the server's socket: short, and at the same path as before, so that `dsn` lasts."""
-        if self._own_sockets is None:
+        if self._sockets is None:
             sockets = Path(tempfile.mkdtemp(prefix="cauce-"))
         else:
-            sockets = self._own_sockets
+            sockets = Path(self._sockets)
             sockets.mkdir(mode=0o700)
         if len(os.fsencode(sockets / f".s.PGSQL.{self._port}")) > SOCKET_PATH_BYTES:
             sockets.rmdir()
             raise EmbeddedError(f"{sockets} is too long for a socket ({SOCKET_PATH_BYTES} bytes): set a shorter TMPDIR")
         os.chown(sockets, *user)
-        self._own_sockets = sockets
         return str(sockets)
 
     def _end(self, how: signal.Signals) -> None:
@@ -277,14 +294,20 @@ class EmbeddedPostgres:
         if running is not None:
             os.kill(running.pid, how)
         _await(
-            lambda: self._postmaster() is None,
+            lambda: self._postmaster() is None and not self._watched(),
             time.monotonic() + STOP_SECONDS,
             lambda: f"PostgreSQL did not stop within {STOP_SECONDS:g} s in {self.folder}{self._tail()}",
         )
-        if self._watcher is not None:
-            self._watcher.wait()
 
     # ------------------------------------------------------------------------------------------------- what is running
+
+    def _watched(self) -> bool:
+        """Whether a watcher is there."""
+        probe = os.open(self.folder / "watch.lock", os.O_RDWR)
+        try:
+            return not _try_lock(probe, fcntl.LOCK_SH)
+        finally:
+            os.close(probe)
 
     def _ready(self) -> _Postmaster | None:
         running = self._postmaster()

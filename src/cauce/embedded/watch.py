@@ -4,7 +4,8 @@ It is the server's parent, and outlives whoever started it. Every user of the se
 and the kernel lets go of it however that user ends, SIGKILL included. The watcher waits for the exclusive lock: when
 it gets it, nobody uses the server any more, and it stops it.
 
-`cauce.embedded.server` runs this file as a script (`python -I -S`), so it imports as little as it can.
+`cauce.embedded.server` runs this file as a script (`python -I -S`), so it imports as little as it can. Its output, and
+by inheritance the server's, is the log. It is nobody's child, for who started it may leave before it.
 """
 
 import fcntl
@@ -20,23 +21,15 @@ def watch(folder: str, user: tuple[int, int], sockets: str, *, temporary: bool, 
     """Run the server until it ends or nobody uses it, clear away what it leaves, and return its exit code.
 
     Args:
-        folder: the server's folder, with the lock of its users and its log.
+        folder: the server's folder, with the lock of its users.
         user: the uid and gid to run the server as; root only can name others than its own.
         sockets: the directory of the server's socket, removed at the end.
         temporary: whether to remove the folder when the last user is gone.
         command: the server's program and arguments.
     """
     uid, gid = user if os.geteuid() == 0 else (None, None)
-    log = os.open(f"{folder}/postgres.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    server = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        user=uid,
-        group=gid,
-        extra_groups=None if uid is None else [],
-    )
+    extra_groups = None if uid is None else []
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, user=uid, group=gid, extra_groups=extra_groups)
     abandoned = threading.Event()
 
     def wait_for_the_last_user() -> None:
@@ -54,5 +47,7 @@ def watch(folder: str, user: tuple[int, int], sockets: str, *, temporary: bool, 
 
 
 if __name__ == "__main__":
+    if os.fork():
+        os._exit(0)
     _folder, _uid, _gid, _sockets, _temporary, *_command = sys.argv[1:]
     sys.exit(watch(_folder, (int(_uid), int(_gid)), _sockets, temporary=_temporary == "temporary", command=_command))
