@@ -1,3 +1,58 @@
-"""Cauce: a durable event bus on PostgreSQL."""
+"""Cauce, a durable event bus on PostgreSQL.
 
-__all__: list[str] = []
+Webhooks are verified and stored, business code publishes events in its own transaction, and workers hand every event to
+its handler and to its subscribers. Start with ``Catalog``, ``EventType`` and ``Bus``; publish with ``publicar_evento``;
+run ``cauce worker module:bus``.
+"""
+
+from __future__ import annotations
+
+from cauce.bus import Bus
+from cauce.catalog import Catalog, EventHandlers, EventType, Subscriber
+from cauce.config import Settings
+from cauce.errors import (
+    CatalogError,
+    CauceError,
+    ConfigError,
+    ForeignRestore,
+    InvalidPayload,
+    LeaseLost,
+    NotFound,
+    NotInTransaction,
+    PublishError,
+    SchemaError,
+    UnknownEvent,
+)
+from cauce.evento import Estado, Evento, NuevoEvento
+from cauce.outcome import Attempt, Discard, RetryAfter
+from cauce.publishing import publicar_evento, publicar_eventos
+from cauce.retry import RetryPolicy
+
+__all__ = [
+    "Attempt",
+    "Bus",
+    "Catalog",
+    "CatalogError",
+    "CauceError",
+    "ConfigError",
+    "Discard",
+    "Estado",
+    "EventHandlers",
+    "EventType",
+    "Evento",
+    "ForeignRestore",
+    "InvalidPayload",
+    "LeaseLost",
+    "NotFound",
+    "NotInTransaction",
+    "NuevoEvento",
+    "PublishError",
+    "RetryAfter",
+    "RetryPolicy",
+    "SchemaError",
+    "Settings",
+    "Subscriber",
+    "UnknownEvent",
+    "publicar_evento",
+    "publicar_eventos",
+]

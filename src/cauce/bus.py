@@ -1,0 +1,172 @@
+"""The bus: an application's catalog, handlers and subscribers, checked against each other and laid out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cauce.catalog import MANEJADOR, PRINCIPAL, TODOS, Binding, Catalog, EventHandlers, Subscriber
+from cauce.errors import CatalogError
+from cauce.handlers import Shape, Takes, shape_of, takes_payload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from cauce.catalog import AnyHandler, EventType
+    from cauce.evento import Evento
+    from cauce.outcome import Attempt
+    from cauce.retry import RetryPolicy
+
+    ErrorHook = Callable[[BaseException, Evento[Any], Attempt], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """One delivery's recipient: a handler under the name its deliveries are stored by."""
+
+    nombre: str
+    handler: AnyHandler
+    shape: Shape
+    retry: RetryPolicy | None
+    timeout: float | None
+
+
+@dataclass(slots=True)
+class Route:
+    """What happens to one event type in one group. Without ``tx`` first, outside any transaction."""
+
+    tipo: EventType[Any]
+    plain: list[Consumer] = field(default_factory=list[Consumer])
+    transactional: list[Consumer] = field(default_factory=list[Consumer])
+
+    def add(self, consumer: Consumer) -> None:
+        """Put a consumer where it belongs."""
+        (self.transactional if consumer.shape.takes is Takes.TX else self.plain).append(consumer)
+
+    def named(self, nombre: str) -> Consumer | None:
+        """Return the consumer of that name."""
+        return next((c for c in (*self.plain, *self.transactional) if c.nombre == nombre), None)
+
+    @property
+    def validate(self) -> Callable[[str], Any]:
+        """Pydantic's own validator of JSON text: one call less an event than through the adapter."""
+        return self.tipo.adapter.validator.validate_json
+
+
+class Bus:
+    """An application's events and everything that listens to them.
+
+    Args:
+        catalogs: every catalog; explicit, or "an event without a handler" would depend on what happens to be imported.
+        event_handlers: the dedicated handler of each event.
+        subscribers: further consumers; those with a ``grupo`` of their own make that group.
+        on_error: called with every failure of a handler (for Sentry and the like), in the worker's thread; what it
+            raises is logged and goes no further.
+
+    Raises:
+        CatalogError: listing every fault: an event without a handler or with two, a subscriber of an unknown event, two
+            names alike, a handler whose payload type differs or whose shape is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalogs: Sequence[type[Catalog]],
+        event_handlers: EventHandlers,
+        subscribers: Sequence[Subscriber] = (),
+        on_error: ErrorHook | None = None,
+    ) -> None:
+        self.catalogs, self.event_handlers, self.subscribers = tuple(catalogs), event_handlers, tuple(subscribers)
+        self.on_error = on_error
+        self.types = {(tipo.origen, tipo.tipo): tipo for catalog in catalogs for tipo in catalog.types()}
+        faults = [*self._faults()]
+        self._routes = self._lay_out(faults)
+        if faults:
+            raise CatalogError(faults)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups this application has, ``principal`` first."""
+        return tuple(self._routes)
+
+    def routes(self, grupo: str) -> Mapping[tuple[str, str], Route]:
+        """Return what each (origen, tipo) of a group leads to; empty for a group this application does not have."""
+        return self._routes.get(grupo, {})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the catalog as the table ``catalogo`` holds it."""
+        return [
+            {
+                "origen": tipo.origen,
+                "tipo": tipo.tipo,
+                "prioridad": catalog.prioridad if tipo.prioridad is None else tipo.prioridad,
+                "clave": tipo.clave,
+            }
+            for catalog in self.catalogs
+            for tipo in catalog.types()
+        ]
+
+    def subscriptions(self) -> list[dict[str, str]]:
+        """Return who listens to what, as the table ``suscripciones`` holds it."""
+        return [
+            {"grupo": grupo, "suscriptor": consumer.nombre, "origen": origen, "tipo": tipo}
+            for grupo, routes in self._routes.items()
+            for (origen, tipo), route in routes.items()
+            for consumer in (*route.plain, *route.transactional)
+        ]
+
+    def _faults(self) -> Iterable[str]:
+        known = [tipo for catalog in self.catalogs for tipo in catalog.types()]
+        yield from (f"the event {tipo} is declared {n} times" for tipo, n in Counter(known).items() if n > 1)
+        yield from (f"the event {tipo} has two handlers" for tipo in dict.fromkeys(self.event_handlers.twice))
+        yield from (
+            f"the event {tipo} has no handler" for tipo in self.types.values() if tipo not in self.event_handlers
+        )
+        yield from (
+            f"event_handlers: {tipo} is in none of the catalogs" for tipo in self.event_handlers if tipo not in known
+        )
+        names = Counter(subscriber.nombre for subscriber in self.subscribers)
+        yield from (f"{n} subscribers are called {name!r}" for name, n in names.items() if n > 1)
+        for subscriber in self.subscribers:
+            yield from self._faults_of(subscriber)
+
+    def _faults_of(self, subscriber: Subscriber) -> Iterable[str]:
+        name = f"subscriber {subscriber.nombre!r}"
+        if subscriber.nombre in ("", TODOS, MANEJADOR):
+            yield f"{name}: that name is reserved"
+        if not subscriber.grupo:
+            yield f"{name}: grupo is empty"
+        if not subscriber.bindings:
+            yield f"{name} listens to nothing"
+        bound = Counter(binding.tipo for binding in subscriber.bindings)
+        yield from (f"{name} listens to {tipo} {n} times" for tipo, n in bound.items() if n > 1)
+        yield from (
+            f"{name} listens to {tipo}, which is in none of the catalogs"
+            for tipo in bound
+            if tipo not in self.types.values()
+        )
+
+    def _lay_out(self, faults: list[str]) -> dict[str, dict[tuple[str, str], Route]]:
+        routes: dict[str, dict[tuple[str, str], Route]] = {PRINCIPAL: {}}
+
+        def add(grupo: str, nombre: str, binding: Binding) -> None:
+            handler = f"{binding.tipo}: handler {getattr(binding.handler, '__qualname__', repr(binding.handler))}"
+            if not takes_payload(binding.handler, binding.tipo):
+                faults.append(f"{handler} is annotated for another payload than {binding.tipo.payload!r}")
+                return
+            try:
+                shape = shape_of(binding.handler)
+            except TypeError as error:
+                faults.append(f"{handler} {error}")
+                return
+            group = routes.setdefault(grupo, {})
+            route = group.setdefault((binding.tipo.origen, binding.tipo.tipo), Route(binding.tipo))
+            route.add(Consumer(nombre, binding.handler, shape, binding.retry, binding.timeout))
+
+        for tipo in self.event_handlers:
+            add(PRINCIPAL, MANEJADOR, self.event_handlers.bindings[tipo])
+        for subscriber in self.subscribers:
+            for binding in subscriber.bindings:
+                add(subscriber.grupo, subscriber.nombre, binding)
+        return routes

@@ -1,0 +1,206 @@
+"""The typed catalog: every event's name once, with its payload's type, and what listens to it.
+
+``EventType`` is invariant in its payload on purpose: a covariant one would let a wrong payload through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from cauce.errors import InvalidPayload
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import TypeAlias
+
+    from psycopg import AsyncConnection, Connection
+
+    from cauce.evento import Evento
+    from cauce.outcome import Attempt
+    from cauce.retry import RetryPolicy
+
+PRINCIPAL = "principal"
+"""The group of the dedicated handlers; the only one that writes an event's state."""
+MANEJADOR = "manejador"
+"""The name under which the dedicated handler's deliveries are stored."""
+TODOS = "*"
+"""Stands for every subscriber of a group in a stored delivery."""
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    # psycopg's connections are generic over the row type, which is the handler's own business: hence Any
+    Handler: TypeAlias = (
+        Callable[[Evento[T]], Awaitable[None]]
+        | Callable[[Evento[T], AsyncConnection[Any]], Awaitable[None]]
+        | Callable[[Evento[T], Attempt], Awaitable[None]]
+        | Callable[[Evento[T]], None]
+        | Callable[[Evento[T], Connection[Any]], None]
+        | Callable[[Evento[T], Attempt], None]
+    )
+AnyHandler = Callable[..., Any]
+"""A handler whose payload type has been checked and is no longer of interest."""
+
+
+class EventType(Generic[T]):
+    """One event name of the catalog, with the type of its payload: anything pydantic validates.
+
+    Args:
+        tipo: the event's name, at most 255 characters.
+        payload: the payload's type; of a Stripe event ``StripeEvent[...]``, the whole Stripe event.
+        clave: the payload's field that is the event's key, stored in the column ``clave``.
+        prioridad: 0 (first) to 9, if it differs from the catalog's.
+
+    Raises:
+        TypeError: ``clave`` is not a field of the payload, or the priority is out of range.
+    """
+
+    origen: str = ""
+    """Set by the catalog that declares the event; empty in a type that no catalog declares."""
+
+    def __init__(self, tipo: str, payload: type[T], *, clave: str | None = None, prioridad: int | None = None) -> None:
+        if clave is not None and clave not in _fields(payload):
+            raise TypeError(f"{tipo}: clave={clave!r} is not a field of {getattr(payload, '__name__', payload)}")
+        _check_priority(tipo, prioridad)
+        self.tipo, self.payload, self.clave, self.prioridad = tipo, payload, clave, prioridad
+
+    def handled_by(
+        self, handler: Handler[T], /, *, retry: RetryPolicy | None = None, timeout: float | None = None
+    ) -> Binding:
+        """Bind a handler; the payload types must agree, for the type checker and at start-up.
+
+        Args:
+            handler: ``(evento)``, ``(evento, tx)`` or ``(evento, attempt)``, async or sync.
+            retry: when a failure is tried again; None: the settings say.
+            timeout: seconds an attempt may take; None: the settings say.
+        """
+        return Binding(self, cast("AnyHandler", handler), retry, timeout)
+
+    def dump(self, payload: T) -> str:
+        """Return the payload as JSON text.
+
+        Raises:
+            InvalidPayload: it is not of this event's type.
+        """
+        try:
+            return self.adapter.dump_json(self.adapter.validate_python(payload), by_alias=True).decode()
+        except (ValidationError, ValueError) as error:
+            raise InvalidPayload(f"the payload of {self} is not a valid {self._payload_name}: {error}") from error
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[T]:
+        """Pydantic's validator and serializer of the payload."""
+        return TypeAdapter(self.payload)
+
+    @property
+    def _payload_name(self) -> str:
+        return getattr(self.payload, "__name__", str(self.payload))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal by (origen, tipo)."""
+        return isinstance(other, EventType) and (self.origen, self.tipo) == (other.origen, other.tipo)
+
+    def __hash__(self) -> int:
+        """Agree with equality."""
+        return hash((self.origen, self.tipo))
+
+    def __repr__(self) -> str:
+        """Say origin and name: ``reserva/reserva.creada``."""
+        return f"{self.origen or '(no catalog)'}/{self.tipo}"
+
+
+def _fields(payload: object) -> Mapping[str, object]:
+    """Return the declared fields of a pydantic model, a dataclass or a TypedDict."""
+    for name in ("model_fields", "__dataclass_fields__", "__annotations__"):
+        fields = getattr(payload, name, None)
+        if fields:
+            return cast("Mapping[str, object]", fields)
+    return {}
+
+
+def _check_priority(where: str, prioridad: int | None) -> None:
+    if prioridad is not None and not 0 <= prioridad <= 9:  # noqa: PLR2004 - the domain cauce.nivel says the same
+        raise TypeError(f"{where}: prioridad={prioridad} is not between 0 (first) and 9 (last)")
+
+
+class Catalog:
+    """The events of one origin; subclass it and declare each once.
+
+    Example:
+        >>> class ReservaEvents(Catalog, origen="reserva"):
+        ...     reserva_creada = EventType("reserva.creada", ReservaCreada, clave="reserva_id")
+    """
+
+    origen: ClassVar[str]
+    prioridad: ClassVar[int]
+
+    def __init_subclass__(cls, *, origen: str, prioridad: int = 5) -> None:
+        """Give the events their origin.
+
+        Raises:
+            TypeError: the origin is empty, the priority out of range, or an event belongs to another catalog already.
+        """
+        super().__init_subclass__()
+        if not origen:
+            raise TypeError(f"{cls.__name__}: origen is empty")
+        _check_priority(cls.__name__, prioridad)
+        cls.origen, cls.prioridad = origen, prioridad
+        for tipo in cls.types():
+            if tipo.origen:
+                raise TypeError(f"{cls.__name__}: {tipo} belongs to another catalog already")
+            tipo.origen = origen
+
+    @classmethod
+    def types(cls) -> list[EventType[Any]]:
+        """Return the events declared here, in order; their payloads differ, hence Any."""
+        return [value for value in vars(cls).values() if isinstance(value, EventType)]
+
+
+class Binding:
+    """An event and one handler of it, with the attempts and the time it may have."""
+
+    __slots__ = ("handler", "retry", "timeout", "tipo")
+
+    def __init__(
+        self, tipo: EventType[Any], handler: AnyHandler, retry: RetryPolicy | None, timeout: float | None
+    ) -> None:
+        self.tipo, self.handler, self.retry, self.timeout = tipo, handler, retry, timeout
+
+
+class EventHandlers(Mapping[EventType[Any], AnyHandler]):
+    """The map ``event_handlers``: each event's dedicated handler.
+
+    Made of bindings, not a dict literal: a literal would silently keep the last of two handlers of one event; here
+    ``twice`` names it, and the bus refuses to start.
+    """
+
+    def __init__(self, *bindings: Binding) -> None:
+        self.bindings = {binding.tipo: binding for binding in reversed(bindings)}
+        self.twice = [b.tipo for i, b in enumerate(bindings) if any(b.tipo == c.tipo for c in bindings[:i])]
+
+    def __getitem__(self, tipo: EventType[Any]) -> AnyHandler:
+        """Return an event's handler."""
+        return self.bindings[tipo].handler
+
+    def __iter__(self) -> Iterator[EventType[Any]]:
+        """Go through the events in order."""
+        return reversed(self.bindings)
+
+    def __len__(self) -> int:
+        """Count the events."""
+        return len(self.bindings)
+
+
+class Subscriber:
+    """A named consumer of one or more events, beside their dedicated handlers.
+
+    The name is stored in ``entregas``, so it is given and survives a rename of the function. A subscriber with a group
+    of its own (``grupo``) reads the log at its own pace and writes nothing per event.
+    """
+
+    def __init__(self, nombre: str, *bindings: Binding, grupo: str = PRINCIPAL) -> None:
+        self.nombre, self.bindings, self.grupo = nombre, bindings, grupo

@@ -1,0 +1,77 @@
+"""The settings: read from the environment, each with its unit, its default and its reason.
+
+``DATABASE_URL``, ``CRON_SECRET`` and ``STRIPE_WEBHOOK_SECRET`` keep the names the field uses; all others begin with
+``CAUCE_``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cauce.errors import ConfigError
+from cauce.retry import RetryPolicy
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Every setting of worker, HTTP and CLI."""
+
+    model_config = SettingsConfigDict(env_prefix="CAUCE_", extra="ignore", populate_by_name=True, frozen=True)
+
+    database_url: str = Field(default="", validation_alias=AliasChoices("DATABASE_URL", "database_url"))
+    """The database, as libpq reads it: ``postgresql://user:password@host:port/name``."""
+    cron_secret: SecretStr = Field(default=SecretStr(""), validation_alias=AliasChoices("CRON_SECRET", "cron_secret"))
+    """The bearer secret of ``procesar_lote``; without it the endpoint answers 503."""
+    stripe_webhook_secret: SecretStr = Field(
+        default=SecretStr(""), validation_alias=AliasChoices("STRIPE_WEBHOOK_SECRET", "stripe_webhook_secret")
+    )
+    """The endpoint's signing secret (``whsec_...``); several, separated by commas, during rotation."""
+
+    batch_size: int = Field(default=500, ge=1, le=10_000)
+    """Events in a batch at most. Large batches are what makes the log fast."""
+    batch_seconds: Seconds = 1.0
+    """Seconds a batch should take: slow handlers get smaller batches."""
+    slots: int = Field(default=2, ge=1, le=32)
+    """Batches of a group that a worker has in hand at once, each on a connection of its own."""
+    concurrency: int = Field(default=10, ge=1, le=1000)
+    """Handlers without ``tx`` that run at once in a batch; also the threads of sync handlers."""
+    lease_seconds: Seconds = 30.0
+    """Seconds after which the deliveries of a silent worker are handed to another."""
+    poll_seconds: Seconds = 1.0
+    """Seconds between looks at the log while nothing rings."""
+    handler_timeout_seconds: Seconds = 60.0
+    """Seconds an attempt may take, where the binding does not say."""
+    grace_seconds: float = Field(default=20.0, ge=0)
+    """Seconds that running handlers get to finish after SIGTERM; the rest is given back at once."""
+    max_attempts: int = Field(default=12, ge=1)
+    """Attempts of a delivery, where the binding does not say."""
+    backoff_base_seconds: float = Field(default=1.0, ge=0)
+    """Seconds: the longest delay after the first failure; doubled after each."""
+    backoff_cap_seconds: float = Field(default=3600.0, ge=0)
+    """Seconds: no delay is longer."""
+    crash_limit: int = Field(default=3, ge=1)
+    """Workers that may die holding a delivery before it ends in ``error``."""
+    retention_days: float | None = Field(default=None, ge=0)
+    """Days that processed events are kept; without it, for ever."""
+    pooler: bool = False
+    """A pooler in transaction mode (PgBouncer) stands before the database: no LISTEN, no prepared statements."""
+    max_body_bytes: int = Field(default=1_048_576, ge=1)
+    """Bytes of a webhook's body at most; more is answered 413."""
+
+    def retry_policy(self) -> RetryPolicy:
+        """Return the policy for handlers that have none of their own."""
+        return RetryPolicy(self.max_attempts, self.backoff_base_seconds, self.backoff_cap_seconds)
+
+    def require_database_url(self) -> str:
+        """Return the database's address.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not self.database_url:
+            raise ConfigError("DATABASE_URL is not set; for example postgresql://user:password@localhost:5432/name")
+        return self.database_url

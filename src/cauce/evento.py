@@ -1,0 +1,55 @@
+"""What an event is: the row of the table ``eventos``, read and about to be written. Field names are column names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from cauce.catalog import EventType
+
+T = TypeVar("T")
+
+
+class Estado(StrEnum):
+    """How far an event has come in the group ``principal``."""
+
+    PENDIENTE = "pendiente"
+    EN_PROCESO = "en_proceso"
+    PROCESADO = "procesado"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Evento(Generic[T]):
+    """One stored event, as a handler receives it."""
+
+    id: int
+    origen: str
+    tipo: str
+    payload: T
+    intentos: int
+    """The attempt under way: 1 the first time."""
+    prioridad: int
+    creado_en: datetime
+    """When the publishing transaction began, by the database's clock."""
+    clave: str | None = None
+    id_externo: str | None = None
+    cabeceras: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Headers: whatever JSON the publisher put there, hence Any."""
+
+
+@dataclass(frozen=True, slots=True)
+class NuevoEvento(Generic[T]):
+    """One event to be published with others by ``publicar_eventos``."""
+
+    tipo: EventType[T]
+    payload: T
+    clave: str | None = None
+    prioridad: int | None = None
+    id_externo: str | None = None
+    cabeceras: Mapping[str, Any] | None = None

@@ -1,0 +1,102 @@
+"""What shape a handler has: async or sync, and what it takes besides the event."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import dataclass
+from enum import StrEnum
+from types import UnionType
+from typing import TYPE_CHECKING, Any
+
+from psycopg import AsyncConnection, Connection
+
+from cauce.evento import Evento
+from cauce.outcome import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cauce.catalog import AnyHandler, EventType
+
+
+class Takes(StrEnum):
+    """The second parameter of a handler."""
+
+    NOTHING = "nothing"
+    TX = "tx"
+    ATTEMPT = "attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a handler is to be called."""
+
+    is_async: bool
+    takes: Takes
+
+
+def shape_of(handler: AnyHandler) -> Shape:
+    """Read a handler's shape from its signature.
+
+    The second parameter is known by its annotation, or by its name (``tx``, ``attempt``) where annotations cannot be
+    resolved at run time.
+
+    Raises:
+        TypeError: it has another shape than (evento), (evento, tx) or (evento, attempt), or a sync handler asks for an
+            async connection, or an async one for a sync connection.
+    """
+    is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - asked for the method, not whether it is callable
+    parameters = _parameters(handler)
+    if len(parameters) == 1:
+        return Shape(is_async, Takes.NOTHING)
+    if len(parameters) != 2:  # noqa: PLR2004 - the event and one more
+        raise TypeError(f"takes {len(parameters)} parameters; give it (evento), (evento, tx) or (evento, attempt)")
+    second = parameters[1]
+    hint = _hints(handler).get(second.name)
+    kind = typing.get_origin(hint) or hint
+    if kind is Attempt or (kind is None and second.name == "attempt"):
+        return Shape(is_async, Takes.ATTEMPT)
+    if kind in (AsyncConnection, Connection) or (kind is None and second.name == "tx"):
+        if kind is (Connection if is_async else AsyncConnection):
+            wanted = "AsyncConnection" if is_async else "Connection"
+            raise TypeError(f"is {'async' if is_async else 'sync'}: its {second.name} is a psycopg.{wanted}")
+        return Shape(is_async, Takes.TX)
+    raise TypeError(f"its parameter {second.name!r} is neither a psycopg connection nor a cauce.Attempt")
+
+
+def takes_payload(handler: AnyHandler, tipo: EventType[Any]) -> bool:
+    """Say whether the handler's annotation admits the event's payload; True if that cannot be known."""
+    parameters = _parameters(handler)
+    hint = _hints(handler).get(parameters[0].name) if parameters else None
+    if hint is None:
+        return True
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+    return any(_admits(option, tipo.payload) for option in options)
+
+
+def _admits(option: object, payload: object) -> bool:
+    if option is Any or option is Evento:
+        return True
+    if typing.get_origin(option) is not Evento:
+        return False
+    (argument,) = typing.get_args(option)
+    return argument in (Any, payload) or isinstance(argument, typing.TypeVar)
+
+
+def _parameters(handler: AnyHandler) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [
+        p
+        for p in inspect.signature(handler).parameters.values()
+        if p.kind in kinds and p.default is inspect.Parameter.empty
+    ]
+
+
+def _hints(handler: AnyHandler) -> Mapping[str, Any]:
+    """Resolve annotations; none where a name exists only for type checkers."""
+    target = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004 - likewise
+    try:
+        return typing.get_type_hints(target)
+    except (NameError, TypeError):
+        return {}
