@@ -2,6 +2,7 @@
 --
 -- eventos      the log: one row an event, written once by its publisher, once more when `principal` settles it
 -- catalogo     what the application's catalog says of each event: priority, key
+-- suscripciones who listens to what, so that a worker of an older deploy knows what it does not know
 -- grupos       consumer groups; a group is a position in the log and the subscribers that share it
 -- posiciones   how far each group has read each lane: append-only, the highest n counts
 -- lotes        leases: which worker holds which events, until when, under which fencing token (ficha)
@@ -15,7 +16,7 @@
 -- Types rather than CHECKs wherever one column says it all: the server parses every CHECK of a table anew for every
 -- statement (3 us each, ten of them were a tenth of a publish), a type's rules once a connection.
 create type cauce.estado as enum ('pendiente', 'en_proceso', 'procesado', 'error');
-create domain cauce.nombre as varchar(200) check (value <> '');
+create domain cauce.nombre as varchar(255) check (value <> '');
 create domain cauce.nivel as smallint check (value between 0 and 9);
 
 create table cauce.eventos (
@@ -59,6 +60,14 @@ create table cauce.catalogo (
     primary key (origen, tipo)
 );
 insert into cauce.catalogo (origen, tipo, prioridad) values ('stripe', '*', 0);
+
+create table cauce.suscripciones (
+    grupo      cauce.nombre,
+    suscriptor cauce.nombre,
+    origen     cauce.nombre,
+    tipo       cauce.nombre,
+    primary key (grupo, origen, tipo, suscriptor)
+);
 
 create table cauce.grupos (
     grupo     cauce.nombre primary key,

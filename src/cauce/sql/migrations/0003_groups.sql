@@ -19,19 +19,40 @@ end $$;
 
 select cauce.crear_grupo('principal');
 
--- Writes what an application's catalog says of its events: [{"origen", "tipo", "prioridad", "clave"}].
--- Returns how many rows were new or changed. Rows of other applications stay.
-create function cauce.guardar_catalogo(tipos jsonb) returns integer language sql as $$
-    with nuevos as (
-        insert into cauce.catalogo as c (origen, tipo, prioridad, clave)
-        select t.origen, t.tipo, t.prioridad, t.clave
-          from jsonb_to_recordset(tipos) t(origen text, tipo text, prioridad smallint, clave text)
-         order by t.origen, t.tipo
-        on conflict (origen, tipo) do update
-           set prioridad = excluded.prioridad, clave = excluded.clave, actualizado_en = now()
-         where (c.prioridad, c.clave) is distinct from (excluded.prioridad, excluded.clave)
-        returning 1)
-    select count(*)::integer from nuevos
+-- Writes what an application says of its events, [{"origen", "tipo", "prioridad", "clave"}], and of who listens to them,
+-- [{"grupo", "suscriptor", "origen", "tipo"}]; makes the groups that are new. A deploy (`reemplazar`) also forgets the
+-- listeners that its groups no longer have; a worker that merely starts does not, since it may be the older program.
+create function cauce.guardar_catalogo(tipos jsonb, suscripciones jsonb, reemplazar boolean) returns void
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    perform pg_advisory_xact_lock(1128355141, 0);
+    insert into cauce.catalogo as c (origen, tipo, prioridad, clave)
+    select t.origen, t.tipo, t.prioridad, t.clave
+      from jsonb_to_recordset($1) t(origen text, tipo text, prioridad smallint, clave text)
+    on conflict (origen, tipo) do update
+       set prioridad = excluded.prioridad, clave = excluded.clave, actualizado_en = now()
+     where (c.prioridad, c.clave) is distinct from (excluded.prioridad, excluded.clave);
+    if $3 then
+        delete from cauce.suscripciones s
+         where s.grupo in (select n.grupo from jsonb_to_recordset($2) n(grupo text))
+           and not exists (
+                select from jsonb_to_recordset($2) n(grupo text, suscriptor text, origen text, tipo text)
+                 where (n.grupo, n.suscriptor, n.origen, n.tipo) = (s.grupo, s.suscriptor, s.origen, s.tipo));
+    end if;
+    insert into cauce.suscripciones (grupo, suscriptor, origen, tipo)
+    select n.grupo, n.suscriptor, n.origen, n.tipo
+      from jsonb_to_recordset($2) n(grupo text, suscriptor text, origen text, tipo text)
+    on conflict do nothing;
+    perform cauce.crear_grupo(n.grupo) from (select distinct r.grupo from jsonb_to_recordset($2) r(grupo text)) n;
+end $$;
+
+-- What the database knows of an event type: whether any catalog has it, and whether the group listens to it.
+create function cauce.conocido(grupo text, origen text, tipo text, out en_catalogo boolean, out en_grupo boolean)
+language sql stable as $$
+    select exists (select from cauce.catalogo c where c.origen = conocido.origen and c.tipo = conocido.tipo),
+           exists (select from cauce.suscripciones s where s.grupo = conocido.grupo
+                      and s.origen = conocido.origen and s.tipo = conocido.tipo)
 $$;
 
 -- Every transaction id stored in this database must be one its cluster has already passed: see comprobar_instancia.

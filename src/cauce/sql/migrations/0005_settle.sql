@@ -20,43 +20,58 @@ $$;
 
 -- Writes the outcomes of single deliveries into entregas and fallos, and what they mean onto their events.
 create function cauce.anotar_entregas(grupo text, lote bigint, trabajador text, entregas jsonb, ahora timestamptz) returns void
-language sql as $$
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    acabadas bigint;
+begin
+    -- A retry that is done must be one this lote holds: after a lost connection the same report may come twice.
+    delete from cauce.entregas d
+     using jsonb_to_recordset($4) r(evento bigint, suscriptor text, resultado text)
+     where d.evento = r.evento and d.grupo = $1 and d.suscriptor = r.suscriptor and d.lote = $2 and r.resultado = 'hecha';
+    get diagnostics acabadas = row_count;
+    if acabadas <> (select count(*) from jsonb_to_recordset($4) r(resultado text) where r.resultado = 'hecha') then
+        raise exception 'lote % no longer holds a delivery it reports as done', $2 using errcode = 'CA001';
+    end if;
+
+    delete from cauce.entregas d
+     using jsonb_to_recordset($4) r(evento bigint, suscriptor text, resultado text)
+     where d.evento = r.evento and d.grupo = $1 and d.suscriptor = r.suscriptor and d.lote = $2 and r.resultado = 'ignorada';
+
     insert into cauce.fallos (evento, grupo, suscriptor, intento, error, traza, trabajador)
     select r.evento, $1, r.suscriptor, r.intento, r.error, r.traza, $3
       from jsonb_to_recordset($4)
            r(evento bigint, suscriptor text, resultado text, intento integer, error text, traza text)
      where r.resultado in ('reintentar', 'muerta');
 
-    delete from cauce.entregas d
-     using jsonb_to_recordset($4) r(evento bigint, suscriptor text, resultado text)
-     where d.evento = r.evento and d.grupo = $1 and d.suscriptor = r.suscriptor and d.lote = $2
-       and r.resultado in ('hecha', 'ignorada');
-
-    insert into cauce.entregas as d (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, error)
+    insert into cauce.entregas as d (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, lote, error)
     select r.evento, $1, r.suscriptor, e.prioridad,
            case r.resultado when 'muerta' then 'error' else 'pendiente' end::cauce.estado,
            r.intento - (r.resultado = 'devuelta')::integer,
-           $5 + make_interval(secs => coalesce(r.espera, 0)), r.error
+           $5 + make_interval(secs => coalesce(r.espera, 0)),
+           case r.resultado when 'retenida' then $2 end, r.error
       from jsonb_to_recordset($4)
            r(evento bigint, suscriptor text, resultado text, intento integer, error text, espera double precision)
       join cauce.eventos e on e.id = r.evento
-     where r.resultado in ('reintentar', 'muerta', 'devuelta')
+     where r.resultado in ('reintentar', 'muerta', 'devuelta', 'retenida')
     on conflict (evento, grupo, suscriptor) do update
-       set estado = excluded.estado, intentos = excluded.intentos, proximo_en = excluded.proximo_en,
-           error = coalesce(excluded.error, d.error), lote = null,
-           caidas = case when excluded.intentos < d.intentos then d.caidas else 0 end;
+       set estado = excluded.estado, intentos = excluded.intentos, proximo_en = excluded.proximo_en, lote = excluded.lote,
+           error = coalesce(excluded.error, d.error),
+           caidas = case when excluded.error is null then d.caidas else 0 end;
 
-    update cauce.eventos e
-       set intentos = greatest(e.intentos, q.intento), ultimo_error = coalesce(q.error, e.ultimo_error),
-           ignorado = e.ignorado or q.ignorado
-      from (select r.evento, max(r.intento - (r.resultado = 'devuelta')::integer)::smallint intento,
-                   (array_agg(r.error order by r.intento desc) filter (where r.error is not null))[1] error,
-                   bool_or(r.resultado = 'ignorada') ignorado
-              from jsonb_to_recordset($4)
-                   r(evento bigint, suscriptor text, resultado text, intento integer, error text)
-             group by r.evento) q
-     where e.id = q.evento and $1 = 'principal'
-$$;
+    if $1 = 'principal' then
+        update cauce.eventos e
+           set intentos = greatest(e.intentos, q.intento), ultimo_error = coalesce(q.error, e.ultimo_error),
+               ignorado = e.ignorado or q.ignorado
+          from (select r.evento, max(r.intento - (r.resultado = 'devuelta')::integer)::smallint intento,
+                       (array_agg(r.error order by r.intento desc) filter (where r.error is not null))[1] error,
+                       bool_or(r.resultado = 'ignorada') ignorado
+                  from jsonb_to_recordset($4)
+                       r(evento bigint, suscriptor text, resultado text, intento integer, error text)
+                 group by r.evento) q
+         where e.id = q.evento;
+    end if;
+end $$;
 
 -- Settles a lote, whole or in part.
 --
@@ -67,6 +82,7 @@ $$;
 --             reintentar  failed: due again in `espera` seconds
 --             muerta      failed for good
 --             devuelta    given back: due in `espera` seconds, the attempt is not spent
+--             retenida    still in hand: becomes a row of its own, under the same lease
 --             ignorada    nobody anywhere knows the event
 -- Raises CA001, and undoes everything of its transaction, when the lease was lost.
 -- Locks     the lote's row; then the rows of events with failures in id order, before their entregas
@@ -79,7 +95,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    l record;
+    l cauce.lotes;
     ahora constant timestamptz := clock_timestamp();
     escritos bigint;
     tocados bigint[] := '{}';
@@ -113,7 +129,7 @@ begin
             perform cauce.actualizar_estado(tocados);
         end if;
     end if;
-    if cardinality($3) < cardinality(l.ids) or l.reintentos > 0 then
+    if cardinality($3) < cardinality(l.ids) or l.reintentos > 0 or $4 is not null then
         l.ids := array(select u.id from unnest(l.ids) with ordinality u(id, o) where u.id <> all ($3) order by u.o);
         l.reintentos := (select count(*) from cauce.entregas d where d.lote = $1);
         if cardinality(l.ids) + l.reintentos > 0 then

@@ -1,0 +1,120 @@
+"""The database's tables: brought up to date, and checked before anything runs on them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from cauce import sql
+from cauce.errors import FOREIGN_RESTORE, ForeignRestore, SchemaError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from cauce.bus import Bus
+
+MIGRATION_LOCK = 1128355142
+"""Advisory lock of the migrator: several that start at once take turns."""
+
+
+def migrate(conn: Connection[Any], bus: Bus | None = None) -> list[str]:
+    """Bring the tables up to date, each migration in a transaction of its own, and write the application's catalog.
+
+    Safe when several start at once, and when nothing is to be done.
+
+    Args:
+        conn: a connection in autocommit, of the role that shall own the tables.
+        bus: the application whose events, subscribers and groups are written.
+
+    Returns:
+        The migrations applied now.
+
+    Raises:
+        SchemaError: the tables are newer than this program, or the connection is not in autocommit.
+        ForeignRestore: the database was restored into a younger cluster.
+    """
+    if not conn.autocommit:
+        raise SchemaError("migrate wants a connection in autocommit: psycopg.connect(dsn, autocommit=True)")
+    applied: list[str] = []
+    while (name := _apply_next(conn)) is not None:
+        applied.append(name)
+    check_restore(conn)
+    if bus is not None:
+        save_catalog(conn, bus, replace=True)
+    return applied
+
+
+def check(conn: Connection[Any]) -> None:
+    """Make sure that the tables are those of this program and that the database is where it was.
+
+    Raises:
+        SchemaError: they are missing, older or newer.
+        ForeignRestore: the database was restored into a younger cluster.
+    """
+    version, newest = _version(conn), max(sql.migrations())
+    _refuse_newer(version)
+    if version < newest:
+        found = f"at version {version} of {newest}" if version else "missing"
+        raise SchemaError(f"the tables of schema cauce are {found}; run: cauce migrate module:bus")
+    check_restore(conn)
+
+
+def check_restore(conn: Connection[Any]) -> None:
+    """Refuse a database restored into a younger cluster, and note how far this one has come.
+
+    Raises:
+        ForeignRestore: some stored transaction id lies ahead of the cluster's.
+    """
+    conn.execute("select cauce.comprobar_restauracion()")
+    try:
+        conn.execute("select cauce.comprobar_instancia()")
+    except psycopg.Error as error:
+        if error.sqlstate == FOREIGN_RESTORE:
+            raise ForeignRestore(f"{error.diag.message_primary}. {error.diag.message_hint}") from error
+        raise
+
+
+def save_catalog(conn: Connection[Any], bus: Bus, *, replace: bool) -> None:
+    """Write the application's events, listeners and groups; ``replace`` forgets listeners its groups no longer have."""
+    conn.execute(
+        "select cauce.guardar_catalogo(%s, %s, %s)", (json.dumps(bus.rows()), json.dumps(bus.subscriptions()), replace)
+    )
+
+
+def _apply_next(conn: Connection[Any]) -> str | None:
+    """Apply the next migration that is due and return its name; None when there is none."""
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        version = _version(conn)
+        _refuse_newer(version)
+        number = version + 1
+        if number not in sql.migrations():
+            return None
+        name, text = sql.migrations()[number]
+        if version == 0:
+            conn.execute("create schema if not exists cauce")
+            conn.execute(
+                "create table cauce.migraciones ("
+                "numero integer primary key, nombre text not null, aplicada_en timestamptz not null default now())"
+            )
+        conn.execute("insert into cauce.migraciones (numero, nombre) values (%s, %s)", (number, name))
+        conn.execute(text)
+    return f"{number:04}_{name}"
+
+
+def _version(conn: Connection[Any]) -> int:
+    row = conn.execute("select to_regclass('cauce.migraciones') is not null").fetchone()
+    if not row or not row[0]:
+        return 0
+    row = conn.execute("select coalesce(max(numero), 0) from cauce.migraciones").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _refuse_newer(version: int) -> None:
+    newest = max(sql.migrations())
+    if version > newest:
+        raise SchemaError(
+            f"the tables of schema cauce are at version {version}, this program knows {newest}; upgrade cauce here"
+        )
