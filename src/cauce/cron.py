@@ -1,0 +1,74 @@
+"""``procesar_lote``: the work of a worker, for a moment, for whoever has a cron and no process of his own."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from cauce.runner import Runner, Tally, connect
+from cauce.upkeep import Upkeep
+from cauce.worker import process
+
+if TYPE_CHECKING:
+    from cauce.bus import Bus
+    from cauce.config import Settings
+
+PENDING_COUNT: Final = 10_000
+"""How far ``pendientes`` counts."""
+
+
+class Conteo(TypedDict):
+    """What one call has done: deliveries, by what became of them; ``pendientes`` counts events to 10,000 at most."""
+
+    procesados: int
+    reintentos: int
+    errores: int
+    ignorados: int
+    devueltos: int
+    lotes: int
+    pendientes: int
+
+
+async def procesar_lote(bus: Bus, settings: Settings, *, limite: int = 500, segundos: float = 20.0) -> Conteo:
+    """Process what is due in every group of the bus: expired leases, due retries, new events; Stripe's first.
+
+    Args:
+        bus: the application's.
+        settings: as a worker's.
+        limite: deliveries of events and retries claimed at most, over all groups.
+        segundos: no batch begins after so many seconds.
+    """
+    ends = monotonic() + segundos
+    tally, claimed = Tally(), 0
+    async with process(bus, settings) as shared:
+        await Upkeep(settings, shared.worker, bus.groups).once()
+        for grupo in bus.groups:
+            runner = Runner(shared, grupo)
+            try:
+                while claimed < limite and monotonic() < ends:
+                    batch = await runner.claim(min(limite - claimed, settings.batch_size))
+                    if batch is None:
+                        break
+                    claimed += len(batch.rows)
+                    await runner.run(batch, lambda: 0)
+            finally:
+                await asyncio.shield(runner.close())
+            tally += runner.tally
+    async with await connect(settings) as conn:
+        await conn.execute("delete from cauce.trabajadores where trabajador = %s", (shared.worker,))
+        cursor = await conn.execute(
+            "select coalesce(sum(r.pendientes), 0)::bigint from unnest(%s::text[]) g(grupo)"
+            " cross join lateral cauce.retraso(g.grupo, %s) r",
+            (list(bus.groups), PENDING_COUNT),
+        )
+        row = await cursor.fetchone()
+    return Conteo(
+        procesados=tally.done,
+        reintentos=tally.retried,
+        errores=tally.dead,
+        ignorados=tally.ignored,
+        devueltos=tally.given_back,
+        lotes=tally.batches,
+        pendientes=min(int(row[0]), PENDING_COUNT) if row else 0,
+    )

@@ -1,0 +1,335 @@
+"""Dispatch: from the rows of a batch to what their handlers made of them.
+
+Handlers without ``tx`` run first, several at once, outside any transaction. Those with ``tx`` are left to the runner,
+which calls them inside the settling transaction. What succeeds needs no words; a ``Report`` holds the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg import Connection
+from psycopg.pq import TransactionStatus
+from pydantic import ValidationError
+
+from cauce import log
+from cauce.catalog import PRINCIPAL, TODOS
+from cauce.evento import Evento
+from cauce.handlers import Takes
+from cauce.outcome import Attempt, Discard, RetryAfter
+from cauce.watch import GivenBack, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator
+
+    from psycopg import AsyncConnection
+
+    from cauce.bus import Bus, Consumer, Route
+    from cauce.config import Settings
+    from cauce.log import Batch, Entrega, Failure, Row
+    from cauce.watch import Lane
+
+logger = logging.getLogger("cauce.dispatch")
+
+GIVE_BACK_SECONDS: Final = 5.0
+"""Seconds after which an event that only a newer deploy knows is offered again."""
+THREAD_SECONDS: Final = 5.0
+"""Seconds that the thread of a sync handler is waited for after its connection was cut."""
+MAX_ERROR: Final = 2_000
+"""Characters kept of an error's message."""
+MAX_TRACEBACK: Final = 20_000
+"""Characters kept of a traceback: its end, where the failure is."""
+
+
+@dataclass(slots=True)
+class Delivery:
+    """An event on its way to one consumer."""
+
+    consumer: Consumer
+    evento: Evento[Any]
+    held: bool
+    """It has a row of its own in ``entregas``, which must go when it is done."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a batch has come to."""
+
+    plain: list[Delivery] = field(default_factory=list[Delivery])
+    transactional: list[Delivery] = field(default_factory=list[Delivery])
+    """Still to be run, inside the settling transaction."""
+    entregas: list[Entrega] = field(default_factory=list["Entrega"])
+    """What there is to say of deliveries that did not simply succeed."""
+    done: int = 0
+
+    def say(self, evento: int, suscriptor: str, resultado: str, intento: int, more: Failure | None = None) -> None:
+        """Note what became of a delivery; ``more``: the error, and when it is due again."""
+        entrega: Entrega = {"evento": evento, "suscriptor": suscriptor, "resultado": resultado, "intento": intento}
+        self.entregas.append({**entrega, **more} if more else entrega)
+
+    def succeeded(self, delivery: Delivery) -> None:
+        """Note a success."""
+        self.done += 1
+        if delivery.held:
+            self.say(delivery.evento.id, delivery.consumer.nombre, "hecha", delivery.evento.intentos)
+
+    def give_back(self, delivery: Delivery) -> None:
+        """Note that a delivery was not tried, or not to the end."""
+        self.say(delivery.evento.id, delivery.consumer.nombre, "devuelta", delivery.evento.intentos)
+
+    def count(self, resultado: str) -> int:
+        """Count the deliveries that ended so."""
+        return sum(entrega["resultado"] == resultado for entrega in self.entregas)
+
+
+class Dispatcher:
+    """Runs the handlers of one group of an application."""
+
+    def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
+        self._bus, self._grupo, self._settings, self._watch = bus, grupo, settings, watch
+        self._policy = settings.retry_policy()
+        self._routes = {key: (route, route.validate) for key, route in bus.routes(grupo).items()}
+        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=f"cauce-{grupo}")
+        self._known: dict[tuple[str, str], tuple[float, tuple[bool, bool]]] = {}
+        self.stopping = False
+        """Set by the worker: what has not begun is given back."""
+
+    async def read(self, batch: Batch, conn: AsyncConnection[Any]) -> Report:
+        """Lay out a batch: whom each event goes to; what fits nowhere is settled here."""
+        report = Report()
+        for row in batch.rows:
+            found = self._routes.get((row.origen, row.tipo))
+            if found is None:
+                await self._unknown(row, report, conn)
+                continue
+            route, validate = found
+            if row.payload is None:
+                self._misfit(row, report, "the body is not JSON that PostgreSQL can hold; it is kept in `cuerpo`")
+                continue
+            try:
+                payload = validate(row.payload)
+            except ValidationError as error:
+                self._misfit(row, report, f"the payload is not a {route.tipo.payload!r} any more: {error}")
+                continue
+            evento = Evento(
+                row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
+                row.clave, row.id_externo, json.loads(row.cabeceras) if row.cabeceras else {},
+            )  # fmt: skip
+            if row.suscriptor is None:
+                self._fan_out(route, evento, report)
+            else:
+                await self._again(route, evento, row, report, conn)
+        return report
+
+    async def run_plain(self, report: Report) -> None:
+        """Run the handlers that take no ``tx``, several at once."""
+        deliveries = iter(report.plain)
+        lanes = min(self._settings.concurrency, len(report.plain))
+        if lanes == 1:
+            await self._lane(deliveries, report)
+        elif lanes:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(lanes):
+                    group.create_task(self._lane(deliveries, report))
+
+    async def run_in(self, delivery: Delivery, conn: AsyncConnection[Any], lane: Lane) -> None:
+        """Run a handler that takes ``tx``, inside the transaction the connection is in.
+
+        Raises:
+            Exception: whatever the handler raises, or that it left the transaction unusable.
+        """
+        consumer = delivery.consumer
+        if consumer.shape.is_async:
+            await self._watch.limit(lane, consumer.handler(delivery.evento, conn), self._seconds(consumer))
+        else:
+            await self._run_sync_in(delivery, conn, lane)
+        if conn.pgconn.transaction_status != TransactionStatus.INTRANS:
+            raise RuntimeError("the handler left its transaction aborted or ended; an SQL error must not be swallowed")
+
+    async def _run_sync_in(self, delivery: Delivery, conn: AsyncConnection[Any], lane: Lane) -> None:
+        """Run a sync handler with ``tx`` in a thread, on the same connection.
+
+        A thread cannot be stopped. When its time is over its connection is cut, so that nothing it does counts, and
+        closed; the thread itself is waited for a moment.
+        """
+        consumer = delivery.consumer
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(self._threads, consumer.handler, delivery.evento, _TxView(conn.pgconn))
+        try:
+            await self._watch.limit(lane, asyncio.shield(call), self._seconds(consumer))
+        except (TimeoutError, GivenBack, asyncio.CancelledError):
+            if not call.done():
+                _cut(conn)
+                await asyncio.wait([call], timeout=THREAD_SECONDS)
+                call.add_done_callback(lambda call: call.cancelled() or call.exception())
+                conn.pgconn.finish()
+            raise
+
+    def failed(self, delivery: Delivery, error: BaseException, report: Report) -> None:
+        """Note a failure: due again by the policy, or dead."""
+        consumer, evento = delivery.consumer, delivery.evento
+        policy = consumer.retry or self._policy
+        spent = isinstance(error, Discard) or evento.intentos >= policy.max_attempts
+        wait = error.seconds if isinstance(error, RetryAfter) else policy.delay(evento.intentos)
+        report.say(
+            evento.id,
+            consumer.nombre,
+            "muerta" if spent else "reintentar",
+            evento.intentos,
+            {
+                "error": _text(f"{type(error).__name__}: {error}")[:MAX_ERROR],
+                "traza": _text("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:],
+                "espera": wait,
+            },
+        )
+        logger.warning(
+            "event %s (%s/%s), subscriber %s, attempt %s failed%s: %s",
+            evento.id, evento.origen, evento.tipo, consumer.nombre, evento.intentos,
+            "; no more attempts" if spent else f"; again in {wait:.1f} s", error,
+        )  # fmt: skip
+        self._tell(error, delivery)
+
+    def close(self) -> None:
+        """Let the threads of sync handlers go; one that is stuck is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _lane(self, deliveries: Iterator[Delivery], report: Report) -> None:
+        """Run deliveries one after another; lanes share the iterator, so no delivery needs a task of its own."""
+        with self._watch.lane() as lane:
+            for delivery in deliveries:
+                if self.stopping:
+                    report.give_back(delivery)
+                    continue
+                consumer = delivery.consumer
+                try:
+                    await self._watch.limit(lane, self._call(delivery), self._seconds(consumer))
+                except GivenBack:
+                    report.give_back(delivery)
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its failure
+                    self.failed(delivery, error, report)
+                else:
+                    report.succeeded(delivery)
+
+    def _call(self, delivery: Delivery) -> Awaitable[object]:
+        """Begin a handler that takes no ``tx``; the result is to be awaited."""
+        consumer = delivery.consumer
+        if consumer.shape.takes is Takes.NOTHING:
+            arguments: tuple[Any, ...] = (delivery.evento,)
+        else:
+            arguments = (delivery.evento, self._attempt(delivery))
+        if consumer.shape.is_async:
+            call: Awaitable[object] = consumer.handler(*arguments)
+            return call
+        return asyncio.get_running_loop().run_in_executor(self._threads, consumer.handler, *arguments)
+
+    def _attempt(self, delivery: Delivery) -> Attempt:
+        consumer, evento = delivery.consumer, delivery.evento
+        return Attempt(
+            number=evento.intentos,
+            last=evento.intentos >= (consumer.retry or self._policy).max_attempts,
+            subscriber=consumer.nombre,
+            group=self._grupo,
+            idempotency_key=f"{evento.id}:{self._grupo}:{consumer.nombre}",
+        )
+
+    def _seconds(self, consumer: Consumer) -> float:
+        return self._settings.handler_timeout_seconds if consumer.timeout is None else consumer.timeout
+
+    def _tell(self, error: BaseException, delivery: Delivery) -> None:
+        if self._bus.on_error is not None:
+            try:
+                self._bus.on_error(error, delivery.evento, self._attempt(delivery))
+            except Exception:
+                logger.exception("on_error raised; the failure of event %s is recorded", delivery.evento.id)
+
+    @staticmethod
+    def _fan_out(route: Route, evento: Evento[Any], report: Report) -> None:
+        for consumer in route.plain:
+            report.plain.append(Delivery(consumer, evento, held=False))
+        for consumer in route.transactional:
+            report.transactional.append(Delivery(consumer, evento, held=False))
+
+    async def _again(
+        self, route: Route, evento: Evento[Any], row: Row, report: Report, conn: AsyncConnection[Any]
+    ) -> None:
+        """Lay out a retry: of one consumer, or of all after a worker died."""
+        if row.suscriptor == TODOS:
+            report.say(row.id, TODOS, "hecha", row.intento)
+            self._fan_out(route, evento, report)
+        elif (consumer := route.named(row.suscriptor or "")) is None:
+            await self._unknown(row, report, conn)
+        else:
+            place = report.transactional if consumer.shape.takes is Takes.TX else report.plain
+            place.append(Delivery(consumer, evento, held=True))
+
+    def _misfit(self, row: Row, report: Report, error: str) -> None:
+        """End an event that cannot be handed to any handler."""
+        logger.error("event %s (%s/%s) ends in error: %s", row.id, row.origen, row.tipo, error)
+        report.say(row.id, row.suscriptor or TODOS, "muerta", row.intento, {"error": _text(error)[:MAX_ERROR]})
+
+    async def _unknown(self, row: Row, report: Report, conn: AsyncConnection[Any]) -> None:
+        """Settle an event that this program does not know; a newer deploy may."""
+        in_catalog, in_group = await self._ask(row, conn)
+        name = row.suscriptor or TODOS
+        if in_group or (in_catalog and self._grupo == PRINCIPAL and row.suscriptor in (None, TODOS)):
+            report.say(row.id, name, "devuelta", row.intento, {"espera": GIVE_BACK_SECONDS})
+        elif self._grupo != PRINCIPAL and row.suscriptor is None:
+            report.done += 1  # the group does not listen to it
+        elif row.suscriptor in (None, TODOS) and row.cabeceras and "webhook" in json.loads(row.cabeceras):
+            report.say(row.id, name, "ignorada", row.intento, {"error": f"nobody handles {row.origen}/{row.tipo}"})
+        else:
+            who = "handler" if row.suscriptor in (None, TODOS) else f"subscriber {row.suscriptor!r}"
+            self._misfit(row, report, f"no {who} for {row.origen}/{row.tipo} in this application nor in any catalog")
+
+    async def _ask(self, row: Row, conn: AsyncConnection[Any]) -> tuple[bool, bool]:
+        """Ask the database about an event type, at most once in a while."""
+        key = (row.origen, row.tipo)
+        asked, answer = self._known.get(key, (0.0, (False, False)))
+        if asked < monotonic() - GIVE_BACK_SECONDS or key not in self._known:
+            answer = await log.known(conn, self._grupo, row.origen, row.tipo)
+            self._known[key] = (monotonic(), answer)
+        return answer
+
+
+class _TxView(Connection[Any]):
+    """A sync face of an async connection that is in a transaction of ours: a handler may use it, not end it.
+
+    The libpq connection is the same; the event loop does not touch it while the handler's thread runs.
+    """
+
+    def commit(self) -> None:
+        """Refuse.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("the transaction is the bus's: return to commit, raise to roll back")
+
+    rollback = commit
+
+    def close(self) -> None:
+        """Refuse, as ``commit``."""
+        self.commit()
+
+    def __del__(self, *_: object) -> None:
+        """Leave the connection open: it is only lent."""
+
+
+def _cut(conn: AsyncConnection[Any]) -> None:
+    """End a connection that another thread may be using: shut its socket, so that the thread gets an error."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as twin:
+        twin.shutdown(socket.SHUT_RDWR)
+
+
+def _text(text: str) -> str:
+    """Return text that PostgreSQL can store."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,162 @@
+"""The log as a worker sees it: claim a batch, settle it. Each is one SQL function; here is how to call it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
+
+import psycopg
+
+from cauce.errors import FOREIGN_RESTORE, LEASE_LOST, ForeignRestore, LeaseLost
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from psycopg import AsyncConnection
+
+TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s))"
+TERMINAR = "select cauce.terminar(%s, %s, %s, %s::jsonb)"
+# In a pipeline an error would take the claim behind it along, so a lost lease shows as no row here.
+TERMINAR_SI_ES_MIO = (
+    "select cauce.terminar(l.id, l.ficha, %s, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
+)
+CONOCIDO = "select en_catalogo, en_grupo from cauce.conocido(%s, %s, %s)"
+
+
+class Row(NamedTuple):
+    """One delivery as ``cauce.tomar`` hands it out; the columns of that function, in order."""
+
+    lote: int
+    ficha: int
+    suscriptor: str | None
+    intento: int
+    caidas: int
+    id: int
+    origen: str
+    tipo: str
+    clave: str | None
+    id_externo: str | None
+    prioridad: int
+    creado_en: datetime
+    payload: str | None
+    cabeceras: str | None
+
+
+class Failure(TypedDict, total=False):
+    """What went wrong, and when the delivery is due again."""
+
+    error: str
+    traza: str
+    espera: float
+    """Seconds from now."""
+
+
+class Entrega(Failure, total=False):
+    """What there is to say of a delivery that did not simply succeed; the objects that ``cauce.terminar`` reads."""
+
+    evento: Required[int]
+    suscriptor: Required[str]
+    resultado: Required[str]
+    intento: Required[int]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Deliveries under one lease, and the fencing token that proves it."""
+
+    lote: int
+    ficha: int
+    rows: list[Row]
+
+    @property
+    def ids(self) -> list[int]:
+        """The events that come for the first time."""
+        return [row.id for row in self.rows if row.suscriptor is None]
+
+    @property
+    def suspect(self) -> bool:
+        """A worker died holding one of these; nothing else shall be in hand with it."""
+        return self.rows[0].caidas > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """How to ask for a batch: whose, how large, for whom, for how many seconds."""
+
+    grupo: str
+    size: int
+    worker: str
+    lease: float
+
+    @property
+    def values(self) -> tuple[str, int, str, float]:
+        """The parameters of ``cauce.tomar``."""
+        return self.grupo, self.size, self.worker, self.lease
+
+
+async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
+    """Claim a batch in a transaction of its own; None: nothing is due.
+
+    Raises:
+        ForeignRestore: the database was restored into a younger cluster.
+    """
+    try:
+        cursor = await conn.execute(TOMAR, wanted.values, binary=True)
+    except psycopg.Error as error:
+        _translate(error)
+        raise
+    return _batch(await cursor.fetchall())
+
+
+async def settle(conn: AsyncConnection[Any], batch: Batch, ids: Sequence[int], entregas: Sequence[Entrega]) -> None:
+    """Settle a batch, whole or in part, in the transaction the connection is in.
+
+    Raises:
+        LeaseLost: somebody else has it now.
+    """
+    try:
+        await conn.execute(TERMINAR, (batch.lote, batch.ficha, ids, _document(entregas)))
+    except psycopg.Error as error:
+        _translate(error)
+        raise
+
+
+async def settle_and_claim(
+    conn: AsyncConnection[Any], batch: Batch, entregas: Sequence[Entrega], wanted: Claim
+) -> tuple[bool, Batch | None]:
+    """Settle a whole batch and claim the next: two transactions, one round trip.
+
+    Returns:
+        Whether the lease was still ours, and the next batch.
+    """
+    settled, claimed = conn.cursor(), conn.cursor(binary=True)
+    async with conn.pipeline() as pipeline:
+        await settled.execute(TERMINAR_SI_ES_MIO, (batch.ids, _document(entregas), batch.lote, batch.ficha))
+        await pipeline.sync()
+        await claimed.execute(TOMAR, wanted.values)
+    return settled.rowcount == 1, _batch(await claimed.fetchall())
+
+
+async def known(conn: AsyncConnection[Any], grupo: str, origen: str, tipo: str) -> tuple[bool, bool]:
+    """Say whether any catalog has this event type, and whether the group listens to it somewhere."""
+    row = await (await conn.execute(CONOCIDO, (grupo, origen, tipo))).fetchone()
+    return (bool(row[0]), bool(row[1])) if row else (False, False)
+
+
+def _batch(rows: Sequence[tuple[Any, ...]]) -> Batch | None:
+    if not rows:
+        return None
+    return Batch(rows[0][0], rows[0][1], [Row._make(row) for row in rows])
+
+
+def _document(entregas: Sequence[Entrega]) -> str | None:
+    return json.dumps(entregas) if entregas else None
+
+
+def _translate(error: psycopg.Error) -> None:
+    if error.sqlstate == LEASE_LOST:
+        raise LeaseLost(f"{error.diag.message_primary}") from error
+    if error.sqlstate == FOREIGN_RESTORE:
+        raise ForeignRestore(f"{error.diag.message_primary}. {error.diag.message_hint}") from error

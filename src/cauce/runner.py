@@ -1,0 +1,191 @@
+"""One batch after another on one connection: claim, run, settle together with the next claim.
+
+The runner is what workers and ``procesar_lote`` share. It survives a lost connection by itself: what the handlers
+without ``tx`` came to is kept and settled on the next connection, those with ``tx`` run again there, since their
+transaction was undone, or, if it was not, the fence says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import psycopg
+from psycopg import AsyncConnection
+
+from cauce import log
+from cauce.dispatch import Dispatcher
+from cauce.errors import LeaseLost
+from cauce.log import Batch, Claim
+from cauce.settling import Settling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cauce.bus import Bus
+    from cauce.config import Settings
+    from cauce.dispatch import Report
+    from cauce.heartbeat import Heartbeat
+    from cauce.watch import Watch
+
+logger = logging.getLogger("cauce.runner")
+
+FIRST_SIZE: Final = 16
+"""Events of the first batch, while nothing is known of the handlers; then up to four times as many each time."""
+RECONNECT_CAP: Final = 5.0
+"""Seconds between attempts to reach the database, at most."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Deliveries, by what became of them."""
+
+    done: int = 0
+    retried: int = 0
+    dead: int = 0
+    ignored: int = 0
+    given_back: int = 0
+    batches: int = 0
+
+    def __iadd__(self, other: Tally) -> Self:
+        """Add another's."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+    def add(self, report: Report) -> None:
+        """Add a batch's."""
+        self.done += report.done
+        self.retried += report.count("reintentar")
+        self.dead += report.count("muerta")
+        self.ignored += report.count("ignorada")
+        self.given_back += report.count("devuelta")
+        self.batches += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What the runners of one process share."""
+
+    bus: Bus
+    settings: Settings
+    worker: str
+    heartbeat: Heartbeat
+    watch: Watch
+    suspects: asyncio.Lock
+    """Held while a delivery runs whose worker died: one at a time, so that what kills a process is known."""
+
+
+class Runner:
+    """Processes the batches of one group on one connection."""
+
+    def __init__(self, process: Process, grupo: str) -> None:
+        self.process, self.grupo = process, grupo
+        self._settings = process.settings
+        self.dispatcher = Dispatcher(process.bus, grupo, process.settings, process.watch)
+        self._size = min(FIRST_SIZE, self._settings.batch_size)
+        self._conn: AsyncConnection[Any] | None = None
+        self.tally = Tally()
+
+    @property
+    def size(self) -> int:
+        """How many events the next batch should have, going by how long the last ones took."""
+        return self._size
+
+    async def claim(self, size: int | None = None) -> Batch | None:
+        """Claim a batch; None: nothing is due."""
+        conn = await self.connection()
+        return self.hold(await log.claim(conn, self.wanted(size or self._size)))
+
+    async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
+        """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none)."""
+        began = monotonic()
+        try:
+            if batch.suspect:
+                async with self.process.suspects:
+                    following = await self._run(batch, more)
+            else:
+                following = await self._run(batch, more)
+        finally:
+            self.process.heartbeat.release(batch)
+        self._adapt(len(batch.rows), monotonic() - began)
+        return following
+
+    async def connection(self) -> AsyncConnection[Any]:
+        """Return the connection, made anew if it was lost; tries until the database answers."""
+        failures = 0
+        while self._conn is None or self._conn.closed:
+            try:
+                self._conn = await connect(self._settings)
+            except psycopg.OperationalError as error:
+                wait = _backoff(failures)
+                failures += 1
+                logger.warning("no connection to the database, again in %.1f s: %s", wait, error)
+                await asyncio.sleep(wait)
+        return self._conn
+
+    async def drop_connection(self) -> None:
+        """Close the connection, if any; the next use makes a new one."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            await conn.close()
+
+    async def close(self) -> None:
+        """Close the connection and let the threads go."""
+        self.dispatcher.close()
+        await self.drop_connection()
+
+    def wanted(self, size: int) -> Claim:
+        """Say what to claim."""
+        return Claim(self.grupo, size, self.process.worker, self._settings.lease_seconds)
+
+    def hold(self, batch: Batch | None) -> Batch | None:
+        """Keep the lease of what was claimed."""
+        if batch is not None:
+            self.process.heartbeat.hold(batch)
+        return batch
+
+    def _adapt(self, events: int, seconds: float) -> None:
+        fitting = int(self._settings.batch_seconds * events / max(seconds, 1e-6))
+        self._size = max(1, min(fitting, 4 * max(events, self._size), self._settings.batch_size))
+
+    async def _run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
+        settling: Settling | None = None
+        failures = 0
+        while True:
+            try:
+                if settling is None:
+                    report = await self.dispatcher.read(batch, await self.connection())
+                    await self.dispatcher.run_plain(report)
+                    settling = Settling(self, batch, report)
+                following = await settling.finish(more)
+            except LeaseLost as error:
+                logger.warning("batch %s: %s", batch.lote, error)
+                return None
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                logger.warning("batch %s is settled on another connection; the last said: %s", batch.lote, error)
+                await self.drop_connection()
+                await asyncio.sleep(_backoff(failures))
+                failures += 1
+            else:
+                self.tally.add(settling.report)
+                return following
+
+
+async def connect(settings: Settings) -> AsyncConnection[Any]:
+    """Open a connection in autocommit, as the pooler before the database allows."""
+    return await AsyncConnection.connect(
+        settings.require_database_url(),
+        autocommit=True,
+        connect_timeout=10,
+        prepare_threshold=None if settings.pooler else 0,
+    )
+
+
+def _backoff(failures: int) -> float:
+    """Return the seconds to wait before the database is tried again."""
+    return random.uniform(0.5, 1) * min(RECONNECT_CAP, 0.05 * 2.0 ** min(failures, 30))  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,164 @@
+"""The end of a batch: its ``tx`` handlers and its settlement.
+
+Handlers with ``tx`` of a batch run one after another inside the settling transaction, without savepoints. If one
+raises, all of it rolls back and a second pass runs each delivery in a transaction of its own, spending no attempt on the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from cauce import log
+from cauce.dispatch import Report
+from cauce.errors import LeaseLost
+from cauce.watch import GivenBack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg import AsyncConnection
+
+    from cauce.dispatch import Delivery
+    from cauce.log import Batch
+    from cauce.runner import Runner
+    from cauce.watch import Lane
+
+logger = logging.getLogger("cauce.runner")
+
+
+class Settling:
+    """The end of a batch: ``tx`` handlers and settlement, in steps that can be taken up on another connection."""
+
+    def __init__(self, runner: Runner, batch: Batch, report: Report) -> None:
+        self._runner, self._batch, self.report = runner, batch, report
+        self._dispatcher = runner.dispatcher
+        self._apart = False
+        """The second pass: every delivery with ``tx`` has a row and a transaction of its own."""
+        self._settled = False
+
+    async def finish(self, more: Callable[[], int]) -> Batch | None:
+        """Settle; return the next batch if it was claimed along."""
+        report, runner = self.report, self._runner
+        if self._settled:
+            return await self._claim(more())
+        if self._dispatcher.stopping and not self._apart:
+            self._give_back_transactional()
+        if not report.transactional and not self._apart:
+            return await self._settle_plain(more())
+        with runner.process.watch.lane() as lane:
+            if not self._apart:
+                failed = await self._together(lane)
+                if failed is None:
+                    self._settled = True
+                    return await self._claim(more())
+                if len(report.transactional) == 1:
+                    self._judge(failed, report.transactional.pop())
+                    return await self._settle_plain(more())
+                await self._take_apart()
+            while report.transactional:
+                await self._alone(report.transactional[0], lane)
+                report.transactional.pop(0)
+        self._settled = True
+        return await self._claim(more())
+
+    async def _settle_plain(self, size: int) -> Batch | None:
+        runner = self._runner
+        conn = await runner.connection()
+        if not size:
+            await log.settle(conn, self._batch, self._batch.ids, self.report.entregas)
+            return None
+        ours, following = await log.settle_and_claim(
+            conn,
+            self._batch,
+            self.report.entregas,
+            runner.wanted(size),
+        )
+        if not ours:
+            logger.warning("batch %s: the lease was lost; another worker does it again", self._batch.lote)
+        return runner.hold(following)
+
+    async def _claim(self, size: int) -> Batch | None:
+        return await self._runner.claim(size) if size else None
+
+    async def _together(self, lane: Lane) -> BaseException | None:
+        """First pass: every ``tx`` handler and the settlement in one transaction. Return what went wrong."""
+        report = self.report
+        conn = await self._runner.connection()
+        said, done = len(report.entregas), report.done
+        delivery: Delivery | None = None
+        try:
+            async with conn.transaction():
+                for delivery in report.transactional:
+                    await self._dispatcher.run_in(delivery, conn, lane)
+                    report.succeeded(delivery)
+                await log.settle(conn, self._batch, self._batch.ids, report.entregas)
+        except BaseException as error:
+            del report.entregas[said:]
+            report.done = done
+            if not self._is_a_failure(error, conn):
+                raise
+            return error
+        return None
+
+    async def _take_apart(self) -> None:
+        """Between the passes: keep what is known, and give every ``tx`` delivery a row of its own under this lease."""
+        report = self.report
+        said = len(report.entregas)
+        for delivery in report.transactional:
+            if not delivery.held:
+                report.say(delivery.evento.id, delivery.consumer.nombre, "retenida", delivery.evento.intentos)
+        try:
+            await log.settle(await self._runner.connection(), self._batch, self._batch.ids, report.entregas)
+        except BaseException:
+            del report.entregas[said:]
+            raise
+        report.entregas = [entrega for entrega in report.entregas if entrega["resultado"] != "retenida"]
+        for delivery in report.transactional:
+            delivery.held = True
+        self._apart = True
+
+    async def _alone(self, delivery: Delivery, lane: Lane) -> None:
+        """Second pass: one ``tx`` delivery in a transaction of its own, no attempt spent on the first pass."""
+        single = Report()
+        if self._dispatcher.stopping:
+            single.give_back(delivery)
+        else:
+            conn = await self._runner.connection()
+            try:
+                async with conn.transaction():
+                    await self._dispatcher.run_in(delivery, conn, lane)
+                    single.succeeded(delivery)
+                    await log.settle(conn, self._batch, [], single.entregas)
+            except BaseException as error:
+                if not self._is_a_failure(error, conn):
+                    raise
+                single = Report()
+                self._judge(error, delivery, single)
+            else:
+                self.report.done += 1
+                return
+        await log.settle(await self._runner.connection(), self._batch, [], single.entregas)
+        self.report.entregas += single.entregas
+
+    def _judge(self, error: BaseException, delivery: Delivery, report: Report | None = None) -> None:
+        report = report or self.report
+        if isinstance(error, GivenBack):
+            report.give_back(delivery)
+        else:
+            self._dispatcher.failed(delivery, error, report)
+
+    def _give_back_transactional(self) -> None:
+        for delivery in self.report.transactional:
+            self.report.give_back(delivery)
+        self.report.transactional.clear()
+
+    @staticmethod
+    def _is_a_failure(error: BaseException, conn: AsyncConnection[Any]) -> bool:
+        """Say whether the error is a handler's, to be judged, rather than a lost lease, connection or worker."""
+        if isinstance(error, (TimeoutError, GivenBack)):
+            return True  # a sync handler's connection is closed by then
+        if isinstance(error, (LeaseLost, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
+            return False
+        return not conn.closed

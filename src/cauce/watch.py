@@ -1,0 +1,89 @@
+"""Time limits of handlers without a timer per call: one watch looks at all that runs, every tenth of a second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+
+TICK = 0.1
+"""Seconds between looks, so about how much later than its limit a handler is stopped."""
+
+
+class GivenBack(Exception):  # noqa: N818 - a verdict, raised
+    """The worker stops and the handler's grace is over: the delivery goes back."""
+
+
+class Lane:
+    """A task that runs one handler after another."""
+
+    __slots__ = ("deadline", "expired", "stopped", "task")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task, self.deadline, self.expired, self.stopped = task, inf, False, False
+
+
+class Watch:
+    """Stops handlers that run longer than they may, and all of them when the worker's grace is over."""
+
+    def __init__(self) -> None:
+        self._lanes: set[Lane] = set()
+
+    @contextlib.contextmanager
+    def lane(self) -> Generator[Lane]:
+        """Watch the current task."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("handlers run in a task of asyncio")
+        lane = Lane(task)
+        self._lanes.add(lane)
+        try:
+            yield lane
+        finally:
+            self._lanes.discard(lane)
+
+    async def limit(self, lane: Lane, call: Awaitable[object], seconds: float) -> None:
+        """Await a handler, for at most so many seconds.
+
+        Raises:
+            TimeoutError: it took longer; it was cancelled.
+            GivenBack: the worker stopped it.
+        """
+        lane.deadline = monotonic() + seconds
+        try:
+            await call
+        except asyncio.CancelledError:
+            if lane.expired:
+                raise TimeoutError(f"took longer than {seconds:g} s") from None
+            if lane.stopped:
+                raise GivenBack from None
+            if lane.task.cancelling():
+                raise
+            raise RuntimeError("the handler was cancelled from within") from None
+        finally:
+            lane.deadline = inf
+            if lane.expired or lane.stopped:
+                lane.expired = lane.stopped = False
+                lane.task.uncancel()
+
+    async def run(self) -> None:
+        """Look at what runs, for ever."""
+        while True:
+            await asyncio.sleep(TICK)
+            now = monotonic()
+            for lane in self._lanes:
+                if lane.deadline < now and not (lane.expired or lane.stopped):
+                    lane.expired = True
+                    lane.task.cancel()
+
+    def stop(self) -> None:
+        """Cancel every handler that runs now; their deliveries go back."""
+        for lane in self._lanes:
+            if lane.deadline < inf and not (lane.expired or lane.stopped):
+                lane.stopped = True
+                lane.task.cancel()
