@@ -174,7 +174,7 @@ def test_two_servers_run_at_once(server: EmbeddedPostgres) -> None:
         assert one(server.dsn, "select to_regclass('only_here') is null") is True
 
 
-@pytest.mark.parametrize("name", ["a folder", "señal ñandú 河", "x" * 150, 'it\'s, "quoted"'])
+@pytest.mark.parametrize("name", ["a folder", "señal ñandú 河", "x" * 150, "it's, indeed"])
 def test_any_name_of_a_folder_will_do(folder: Path, name: str) -> None:
     """Spaces, letters beyond ASCII, quotes, and paths longer than a socket's may be are all the same to it."""
     with EmbeddedPostgres(folder / name, settings=QUICK) as server:

@@ -28,8 +28,8 @@ def watch(folder: str, user: tuple[int, int], sockets: str, *, temporary: bool, 
         command: the server's program and arguments.
     """
     uid, gid = user if os.geteuid() == 0 else (None, None)
-    extra_groups = None if uid is None else []
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, user=uid, group=gid, extra_groups=extra_groups)
+    groups: list[int] | None = None if uid is None else []
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, user=uid, group=gid, extra_groups=groups)
     abandoned = threading.Event()
 
     def wait_for_the_last_user() -> None:
