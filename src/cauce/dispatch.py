@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
-from pydantic import ValidationError
 
 from cauce import log
 from cauce.catalog import PRINCIPAL, TODOS
@@ -117,7 +116,7 @@ class Dispatcher:
                 continue
             try:
                 payload = validate(row.payload)
-            except ValidationError as error:
+            except Exception as error:  # noqa: BLE001 - a validator of the application may raise anything
                 self._misfit(row, report, f"the payload is not a {route.tipo.payload!r} any more: {error}")
                 continue
             evento = Evento(

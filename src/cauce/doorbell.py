@@ -9,6 +9,7 @@ mode, a server that refuses) those looks are all there is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final
@@ -86,6 +87,7 @@ class Doorbell:
                 try:
                     if conn is None and not self._settings.pooler:
                         conn = await connect(self._settings)
+                        await conn.execute("set lock_timeout = '1s'")  # without the lock the log is polled, that is all
                         await conn.execute("listen cauce")
                     await self._night(conn)
                 except psycopg.Error as error:
@@ -103,7 +105,8 @@ class Doorbell:
         """From the moment somebody sleeps until the bell rings."""
         await self._somebody_sleeps.wait()
         if conn is not None:
-            await conn.execute("select pg_advisory_lock_shared(%s, %s)", SLEEPING)
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                await conn.execute("select pg_advisory_lock_shared(%s, %s)", SLEEPING)
         self.wake()
         while not await self._rang(conn):
             self._interval = min(2 * self._interval, self._settings.poll_seconds)
@@ -111,7 +114,7 @@ class Doorbell:
         self.rings += 1
         self.wake()
         if conn is not None:
-            await conn.execute("select pg_advisory_unlock_shared(%s, %s)", SLEEPING)
+            await conn.execute("select pg_advisory_unlock_all()")
         if not any(self._sleepers.values()):
             self._somebody_sleeps.clear()
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s))"
-TERMINAR = "select cauce.terminar(%s, %s, %s, %s::jsonb)"
+TERMINAR = "select cauce.terminar(%s, %s, %s::bigint[], %s::jsonb)"
 # In a pipeline an error would take the claim behind it along, so a lost lease shows as no row here.
 TERMINAR_SI_ES_MIO = (
-    "select cauce.terminar(l.id, l.ficha, %s, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
+    "select cauce.terminar(l.id, l.ficha, %s::bigint[], %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
 )
 CONOCIDO = "select en_catalogo, en_grupo from cauce.conocido(%s, %s, %s)"
 
