@@ -1,7 +1,8 @@
 """The end of a batch: its ``tx`` handlers and its settlement.
 
 Handlers with ``tx`` of a batch run one after another inside the settling transaction, without savepoints. If one
-raises, all of it rolls back and a second pass runs each delivery in a transaction of its own, spending no attempt on the first.
+raises, all of it rolls back, and a second pass runs each delivery in a transaction of its own; the first pass spends no
+attempt.
 """
 
 from __future__ import annotations
