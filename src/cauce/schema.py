@@ -92,16 +92,16 @@ def _apply_next(conn: Connection[Any]) -> str | None:
         number = version + 1
         if number not in sql.migrations():
             return None
-        name, text = sql.migrations()[number]
+        migration = sql.migrations()[number]
         if version == 0:
             conn.execute("create schema if not exists cauce")
             conn.execute(
                 "create table cauce.migraciones ("
                 "numero integer primary key, nombre text not null, aplicada_en timestamptz not null default now())"
             )
-        conn.execute("insert into cauce.migraciones (numero, nombre) values (%s, %s)", (number, name))
-        conn.execute(text)
-    return f"{number:04}_{name}"
+        conn.execute("insert into cauce.migraciones (numero, nombre) values (%s, %s)", (number, migration.name))
+        conn.execute(migration.text)
+    return f"{number:04}_{migration.name}"
 
 
 def _version(conn: Connection[Any]) -> int:

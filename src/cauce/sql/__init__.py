@@ -1,23 +1,34 @@
-"""The SQL texts: migrations in order, and one file a query; never assembled in Python."""
+"""The SQL texts: migrations in order, and one file a query; never assembled in Python.
+
+They are bytes because psycopg takes those as they are; a text read from a file is no ``LiteralString`` to a type checker.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import NamedTuple
+
+
+class Migration(NamedTuple):
+    """One step of the schema."""
+
+    number: int
+    name: str
+    text: bytes
 
 
 @cache
-def query(name: str) -> LiteralString:
-    """Return the text of ``queries/NAME.sql``; it ships with the package, so it is as literal as one in the source."""
-    return cast("LiteralString", (files(__name__) / "queries" / f"{name}.sql").read_text())
+def query(name: str) -> bytes:
+    """Return the text of ``queries/NAME.sql``."""
+    return (files(__name__) / "queries" / f"{name}.sql").read_bytes()
 
 
 @cache
-def migrations() -> dict[int, tuple[str, LiteralString]]:
-    """Return number -> (name, text) of every migration, in order."""
-    found = {}
+def migrations() -> dict[int, Migration]:
+    """Return every migration by its number, in order."""
+    found: dict[int, Migration] = {}
     for file in sorted((files(__name__) / "migrations").iterdir(), key=lambda file: file.name):
         number, _, name = file.name.removesuffix(".sql").partition("_")
-        found[int(number)] = (name, cast("LiteralString", file.read_text()))
+        found[int(number)] = Migration(int(number), name, file.read_bytes())
     return found
