@@ -1,6 +1,6 @@
 """The SQL texts: migrations in order, and one file a query; never assembled in Python.
 
-They are bytes because psycopg takes those as they are; a text read from a file is no ``LiteralString`` to a type checker.
+They are bytes, which psycopg takes as they are; a text read from a file is no ``LiteralString`` to a type checker.
 """
 
 from __future__ import annotations
