@@ -162,7 +162,7 @@ class Dispatcher:
         """
         consumer = delivery.consumer
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._threads, consumer.handler, delivery.evento, _TxView(conn.pgconn))
+        call = loop.run_in_executor(self._threads, consumer.handler, delivery.evento, _lend(conn))
         try:
             await self._watch.limit(lane, asyncio.shield(call), self._seconds(consumer))
         except (TimeoutError, GivenBack, asyncio.CancelledError):
@@ -321,6 +321,13 @@ class _TxView(Connection[Any]):
 
     def __del__(self, *_: object) -> None:
         """Leave the connection open: it is only lent."""
+
+
+def _lend(conn: AsyncConnection[Any]) -> _TxView:
+    """Return a sync face, which prepares nothing: the names of prepared statements are the async face's to give."""
+    view = _TxView(conn.pgconn)
+    view.prepare_threshold = None
+    return view
 
 
 def _cut(conn: AsyncConnection[Any]) -> None:
