@@ -1,40 +1,34 @@
-"""What every test may ask for: one PostgreSQL server a run, and one empty database a test."""
+"""What every test may ask for, beside the fixtures of the package's own plugin: short names for the usual databases."""
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
-from psycopg import sql
-
-from cauce.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_numbers = count(1)
+    from cauce.embedded import EmbeddedPostgres
+    from cauce.testing import Database, Server
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedPostgres]:
-    """A temporary server for the whole run. Nothing here outlives a power cut, so nothing waits for the disk."""
-    settings = {
-        "fsync": "off",
-        "max_connections": "200",
-        "max_prepared_transactions": "10",
-        "shared_buffers": "128MB",
-    }
-    with EmbeddedPostgres(settings=settings) as server:
-        yield server
+def server(cauce_server: Server) -> EmbeddedPostgres:
+    """The embedded server of the whole run, for tests of what only our own server can do."""
+    if cauce_server.embedded is None:
+        pytest.skip("the tests run on another PostgreSQL")
+    return cauce_server.embedded
 
 
 @pytest.fixture
-def dsn(server: EmbeddedPostgres) -> Iterator[str]:
-    """The address of a fresh, empty database, dropped after the test with whoever is still connected."""
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(server.dsn, autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        yield server.database(name)
-        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+def dsn(cauce_server: Server) -> Iterator[str]:
+    """The address of a fresh, empty database."""
+    with cauce_server.empty() as database:
+        yield database.dsn
+
+
+@pytest.fixture
+def db(cauce_db: Database) -> Database:
+    """A fresh database with Cauce's tables in it, and no application's catalog."""
+    return cauce_db

@@ -1,0 +1,182 @@
+"""A handler called alone, with a made-up event."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from psycopg import AsyncConnection, Connection
+from psycopg.pq import TransactionStatus
+
+from cauce.catalog import MANEJADOR, PRINCIPAL
+from cauce.evento import Evento
+from cauce.handlers import Takes, shape_of
+from cauce.outcome import Attempt
+from cauce.retry import RetryPolicy
+from cauce.testing.loop import run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg.pq.abc import PGconn
+
+    from cauce.catalog import AnyHandler, EventType, Handler
+    from cauce.handlers import Shape
+
+T = TypeVar("T")
+
+MADE_UP: Final = "prueba"
+"""Origin and name of an event whose type the test does not say."""
+
+
+def call(  # noqa: PLR0913 - the event's columns, by name
+    handler: Handler[T],
+    payload: T,
+    /,
+    *,
+    tx: Connection[Any] | None = None,
+    attempt: int = 1,
+    tipo: EventType[T] | None = None,
+    clave: str | None = None,
+    id_externo: str | None = None,
+    cabeceras: Mapping[str, Any] | None = None,
+) -> None:
+    """Call a handler with an event that is stored nowhere: nothing is retried, settled or caught.
+
+    Args:
+        handler: of any shape, async or sync.
+        payload: the event's. With ``tipo``, the handler gets what is left of it after a journey through JSON.
+        tx: the test's connection, for a handler that takes ``tx``, be it async or sync. It runs inside a transaction as
+            in a worker, or inside a savepoint if the connection is in a transaction: kept if the handler returns,
+            undone if it raises.
+        attempt: the attempt under way, 1 the first time.
+        tipo: the event's type; without it origin and name are "prueba".
+        clave: the event's key.
+        id_externo: its id at its origin.
+        cabeceras: its headers.
+
+    Raises:
+        TypeError: the handler takes ``tx`` and there is none, or it has a shape that no handler has.
+        Exception: whatever the handler raises.
+    """
+    function, shape, arguments = _lay_out(handler, payload, attempt, tipo, (clave, id_externo, cabeceras))
+    if shape.takes is Takes.TX:
+        if tx is None:
+            raise _no_tx(function, "cauce_db.connect()")
+        if shape.is_async:
+            run(_in_async(_lend_async(tx.pgconn), function, *arguments), "call")
+        else:
+            _in(tx, function, *arguments)
+    elif shape.is_async:
+        run(function(*arguments), "call")
+    else:
+        function(*arguments)
+
+
+async def call_async(  # noqa: PLR0913 - the event's columns, by name
+    handler: Handler[T],
+    payload: T,
+    /,
+    *,
+    tx: AsyncConnection[Any] | None = None,
+    attempt: int = 1,
+    tipo: EventType[T] | None = None,
+    clave: str | None = None,
+    id_externo: str | None = None,
+    cabeceras: Mapping[str, Any] | None = None,
+) -> None:
+    """Do the same as ``call`` in the running event loop, on an async connection; sync handlers run in a thread."""
+    function, shape, arguments = _lay_out(handler, payload, attempt, tipo, (clave, id_externo, cabeceras))
+    if shape.takes is Takes.TX:
+        if tx is None:
+            raise _no_tx(function, "an AsyncConnection")
+        if shape.is_async:
+            await _in_async(tx, function, *arguments)
+        else:
+            await asyncio.to_thread(_in, _lend(tx.pgconn), function, *arguments)
+    elif shape.is_async:
+        await function(*arguments)
+    else:
+        await asyncio.to_thread(function, *arguments)
+
+
+class _Lent(Connection[Any]):
+    """Another face of a connection, which stays open when this one goes."""
+
+    def __del__(self, *_: object) -> None:
+        """Leave it open."""
+
+
+class _LentAsync(AsyncConnection[Any]):
+    """The same, async."""
+
+    def __del__(self, *_: object) -> None:
+        """Leave it open."""
+
+
+def _lend(pgconn: PGconn) -> Connection[Any]:
+    """Return a sync face of an async connection."""
+    lent = _Lent(pgconn)
+    lent.prepare_threshold = None  # the names of prepared statements are the other face's to give
+    return lent
+
+
+def _lend_async(pgconn: PGconn) -> AsyncConnection[Any]:
+    """Return an async face of a sync connection."""
+    lent = _LentAsync(pgconn)
+    lent.prepare_threshold = None
+    return lent
+
+
+def _lay_out(
+    handler: Handler[T],
+    payload: T,
+    attempt: int,
+    tipo: EventType[T] | None,
+    columns: tuple[str | None, str | None, Mapping[str, Any] | None],
+) -> tuple[AnyHandler, Shape, tuple[object, ...]]:
+    """Return the handler, how it is to be called, and with what; ``tx`` is not among that."""
+    clave, id_externo, cabeceras = columns
+    if tipo is not None:
+        payload = tipo.adapter.validate_json(tipo.dump(payload))
+    evento = Evento(
+        id=1,
+        origen=tipo.origen if tipo else MADE_UP,
+        tipo=tipo.tipo if tipo else MADE_UP,
+        payload=payload,
+        intentos=attempt,
+        prioridad=5,
+        creado_en=datetime.now(UTC),
+        clave=clave,
+        id_externo=id_externo,
+        cabeceras=cabeceras or {},
+    )
+    shape = shape_of(handler)
+    if shape.takes is not Takes.ATTEMPT:
+        return handler, shape, (evento,)
+    last = attempt >= RetryPolicy().max_attempts
+    key = f"{evento.id}:{PRINCIPAL}:{MANEJADOR}"
+    return handler, shape, (evento, Attempt(attempt, last, MANEJADOR, PRINCIPAL, key))
+
+
+def _in(tx: Connection[Any], handler: AnyHandler, evento: object) -> None:
+    with tx.transaction():
+        handler(evento, tx)
+        _check(tx.pgconn)
+
+
+async def _in_async(tx: AsyncConnection[Any], handler: AnyHandler, evento: object) -> None:
+    async with tx.transaction():
+        await handler(evento, tx)
+        _check(tx.pgconn)
+
+
+def _check(pgconn: PGconn) -> None:
+    """Refuse what a worker refuses."""
+    if pgconn.transaction_status != TransactionStatus.INTRANS:
+        raise RuntimeError("the handler left its transaction aborted or ended; an SQL error must not be swallowed")
+
+
+def _no_tx(handler: AnyHandler, example: str) -> TypeError:
+    return TypeError(f"the handler {getattr(handler, '__qualname__', handler)} takes tx: say tx=, {example}")
