@@ -1,0 +1,166 @@
+"""The bus under test: a Stripe-like payload, validated, and handlers that do nothing but count.
+
+``listo`` has its dedicated handler and nobody else. ``abanico`` has three recipients: its handler and two subscribers.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from pydantic import BaseModel
+
+from cauce import (
+    Bus,
+    Catalog,
+    EventHandlers,
+    EventType,
+    NuevoEvento,
+    Settings,
+    Subscriber,
+    publicar_evento,
+    publicar_eventos,
+)
+from cauce.evento import Evento  # noqa: TC001 - Bus reads the handlers' annotations at run time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+CHUNK: Final = 1_000
+"""Events of one bulk call."""
+
+PENDING: Final = """
+select count(*) from cauce.eventos e
+  join cauce.suscripciones s on s.grupo = 'principal' and (s.origen, s.tipo) = (e.origen, e.tipo)
+ where e.estado <> 'procesado'"""
+"""Deliveries not yet recorded as done."""
+
+
+class Metadata(BaseModel):
+    """What the shop wrote onto the payment."""
+
+    reserva: str
+
+
+class Intent(BaseModel):
+    """A payment."""
+
+    id: str
+    amount: int
+    currency: str
+    customer: str
+    status: str
+    metadata: Metadata
+
+
+class Data(BaseModel):
+    """The envelope Stripe puts around the object."""
+
+    object: Intent
+
+
+class Payment(BaseModel):
+    """A Stripe-like event, numbered; ``padding`` makes it as long as a phase wants."""
+
+    id: str = "evt_1NG8Du2eZvKYlo2CUI79vXWy"
+    object: str = "event"
+    data: Data
+    livemode: bool = False
+    seq: int
+    padding: str = ""
+
+
+DATA: Final = Data(
+    object=Intent(
+        id="pi_3",
+        amount=2000,
+        currency="eur",
+        customer="cus_123456",
+        status="succeeded",
+        metadata=Metadata(reserva="r_1234"),
+    )
+)
+
+
+class BenchEvents(Catalog, origen="banco"):
+    """The events of the benchmarks."""
+
+    listo = EventType("listo", Payment)
+    abanico = EventType("abanico", Payment)
+
+
+class Seen:
+    """What the handlers tell of the events they see; by default nobody listens."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[int], None] = lambda _: None
+
+
+seen: Final = Seen()
+
+
+async def handle(evento: Evento[Payment]) -> None:
+    """Do nothing, but say so."""
+    seen.tell(evento.payload.seq)
+
+
+async def first(evento: Evento[Payment]) -> None:
+    """Do the same."""
+    seen.tell(evento.payload.seq)
+
+
+async def second(evento: Evento[Payment]) -> None:
+    """Do the same."""
+    seen.tell(evento.payload.seq)
+
+
+def make_bus() -> Bus:
+    """Return the application's bus."""
+    return Bus(
+        catalogs=[BenchEvents],
+        event_handlers=EventHandlers(BenchEvents.listo.handled_by(handle), BenchEvents.abanico.handled_by(handle)),
+        subscribers=[
+            Subscriber("primero", BenchEvents.abanico.handled_by(first)),
+            Subscriber("segundo", BenchEvents.abanico.handled_by(second)),
+        ],
+    )
+
+
+def settings(dsn: str) -> Settings:
+    """Return the settings as they come: retries, heartbeat, time limits and validation on."""
+    return Settings(database_url=dsn)
+
+
+class Publisher:
+    """Publishes as business code does, on a synchronous connection."""
+
+    def __init__(self, dsn: str) -> None:
+        self._conn: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._conn.close()
+
+    async def publish(self, numbers: Iterable[int]) -> None:
+        """Publish events, one a transaction."""
+        for number in numbers:
+            publicar_evento(self._conn, BenchEvents.listo, Payment(data=DATA, seq=number), alone=True)
+
+    async def publish_with_business(self, numbers: Iterable[int]) -> None:
+        """Write a business row and publish its event, one pair a transaction."""
+        for number in numbers:
+            with self._conn.transaction():
+                self._conn.execute("insert into reservas (referencia, importe) values (%s, %s)", ("r", number))
+                publicar_evento(self._conn, BenchEvents.listo, Payment(data=DATA, seq=number))
+
+    async def bulk(self, numbers: Iterable[int], *, fan: bool = False, padding: str = "") -> None:
+        """Publish many events, a thousand a call."""
+        tipo = BenchEvents.abanico if fan else BenchEvents.listo
+        rest = iter(numbers)
+        while chunk := list(islice(rest, CHUNK)):
+            publicar_eventos(
+                self._conn,
+                [NuevoEvento(tipo, Payment(data=DATA, seq=number, padding=padding)) for number in chunk],
+                alone=True,
+            )

@@ -1,0 +1,111 @@
+"""A worker in a process of its own: ours or one of the floor's.
+
+    python -m benchmarks.child cauce|drain|listen DSN OPTIONS
+
+Speaks JSON lines. Says ``ready`` when it has loaded everything, begins when it reads a line, stops at the next one or
+at the end of its input. Tells when it called its handlers (``CLOCK_MONOTONIC``, which all processes share).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from benchmarks import application, floor
+from cauce.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the child shall tell."""
+
+    marks: list[int] = field(default_factory=list[int])
+    """Handler calls at which it tells the time and the CPU it has used."""
+    numbers: int = 0
+    """If not 0: after so many different events, tell when each was seen first."""
+
+
+def tell(what: str, **more: object) -> None:
+    """Write a line to whoever started us."""
+    sys.stdout.write(json.dumps({"what": what, **more}) + "\n")
+    sys.stdout.flush()
+
+
+def counter(options: Options) -> Callable[[int], None]:
+    """Return what the handlers call; as little as can be."""
+    if options.numbers:
+        return _recorder(options.numbers)
+    marks, count = frozenset(options.marks), 0
+
+    def note(_: int) -> None:
+        nonlocal count
+        count += 1
+        if count in marks:
+            tell("mark", count=count, at=time.monotonic(), cpu=time.process_time())
+
+    return note
+
+
+def _recorder(numbers: int) -> Callable[[int], None]:
+    seen: dict[int, float] = {}
+
+    def note(number: int) -> None:
+        seen.setdefault(number, time.monotonic())
+        if len(seen) == numbers:
+            tell("seen", at=seen)
+
+    return note
+
+
+async def work(kind: str, dsn: str, options: Options) -> None:
+    """Work until told to stop."""
+    loop, stop, go = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    note = counter(options)
+    worker: Worker | None = None
+    if kind == "cauce":
+        application.seen.tell = note
+        worker = Worker(application.make_bus(), application.settings(dsn))
+
+    def end() -> None:
+        stop.set()
+        if worker is not None:
+            worker.stop()
+
+    def read() -> None:
+        sys.stdin.readline()
+        loop.call_soon_threadsafe(go.set)
+        sys.stdin.readline()
+        loop.call_soon_threadsafe(end)
+
+    threading.Thread(target=read, daemon=True).start()
+    tell("ready")
+    await go.wait()
+    if worker is not None:
+        await worker.run()
+    elif kind == "drain":
+        await floor.drain(dsn, note, stop)
+    else:
+        await floor.listen(dsn, note, stop)
+
+
+def main() -> None:
+    """Run as the command line says."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    kind, dsn, options = sys.argv[1:]
+    settings: dict[str, Any] = json.loads(options)
+    uvloop.run(work(kind, dsn, Options(**settings)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""How much every phase does: the full measure, and a tiny one that only shows that the benchmarks work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of the phases."""
+
+    repetitions: int = 3
+    """Pairs (ours, floor) of a phase; the phases that take minutes run once, in slices or with many samples."""
+    publishes: int = 3_000
+    """A: events, one a transaction."""
+    business: int = 2_000
+    """B: transactions with a business INSERT and an event."""
+    events: int = 50_000
+    """C, D1, D2, and the drains of the million: events published, then drained."""
+    fan: int = 10_000
+    """E: events with three recipients."""
+    bells: int = 200
+    """F: events, one every 50 ms."""
+    wal_events: int = 20_000
+    """G: events drained for each payload size."""
+    crowd_seconds: int = 5
+    """P16: seconds that the concurrent publishers run."""
+    claims: int = 100_000
+    """H: claims under each holder."""
+    rows: int = 1_000_000
+    """The open publisher's uncommitted rows; the events kept; the events waiting."""
+    samples: int = 300
+    """Claims timed one by one, before and while the publisher is open."""
+
+
+QUICK: Final = Plan(
+    repetitions=1,
+    publishes=50,
+    business=50,
+    events=1_000,
+    fan=300,
+    bells=5,
+    wal_events=500,
+    crowd_seconds=1,
+    claims=100,
+    rows=2_000,
+    samples=20,
+)
+"""Shows that every phase works, and measures nothing."""
