@@ -1,0 +1,124 @@
+"""How every endpoint answers: one shape of error, one closed list of codes, nothing of ours shown to strangers.
+
+Endpoints are ASGI applications without a framework's request and response around them: the inbox answers as many
+requests a second as the smallest handler would, and that takes the few calls that are here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from abc import ABC, abstractmethod
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from cauce.webhooks import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+logger = logging.getLogger("cauce.web")
+
+JSON: Final = "application/json"
+RETRY_AFTER_SECONDS: Final = 10
+"""Seconds after which a sender may try again what failed for want of a database."""
+
+
+class ErrorCode(StrEnum):
+    """Every ``error`` an endpoint of ours answers, with the status that goes with it."""
+
+    status: HTTPStatus
+
+    def __new__(cls, value: str, status: HTTPStatus) -> Self:
+        """Keep the status beside the text."""
+        code = str.__new__(cls, value)
+        code._value_, code.status = value, status
+        return code
+
+    BAD_SIGNATURE = "firma_invalida", HTTPStatus.BAD_REQUEST
+    BAD_PARAMETER = "parametro_invalido", HTTPStatus.BAD_REQUEST
+    UNAUTHORIZED = "no_autorizado", HTTPStatus.UNAUTHORIZED
+    UNKNOWN_ORIGIN = "origen_desconocido", HTTPStatus.NOT_FOUND
+    UNKNOWN_ROUTE = "ruta_desconocida", HTTPStatus.NOT_FOUND
+    WRONG_METHOD = "metodo_no_permitido", HTTPStatus.METHOD_NOT_ALLOWED
+    SLOW_BODY = "cuerpo_demasiado_lento", HTTPStatus.REQUEST_TIMEOUT
+    BODY_TOO_LARGE = "cuerpo_demasiado_grande", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    INTERNAL = "interno", HTTPStatus.INTERNAL_SERVER_ERROR
+    NO_SECRET = "sin_secreto", HTTPStatus.SERVICE_UNAVAILABLE
+    CANNOT_VERIFY = "verificacion_no_disponible", HTTPStatus.SERVICE_UNAVAILABLE
+    NO_DATABASE = "base_de_datos_no_disponible", HTTPStatus.SERVICE_UNAVAILABLE
+    OLD_SCHEMA = "esquema_anticuado", HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class Failed(Exception):  # noqa: N818 - control flow inside an endpoint, never seen outside
+    """Carries an error answer from the depth of an endpoint to its edge."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class Disconnected(Exception):  # noqa: N818 - likewise
+    """The client left before its request was whole; there is nobody to answer."""
+
+
+def json_answer(
+    value: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """Answer an object."""
+    return Answer(status, json.dumps(value).encode(), JSON, tuple((headers or {}).items()))
+
+
+def error(code: ErrorCode, detalle: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """Answer an error.
+
+    ``detalle`` is for whoever reads the sender's log: no secret, nothing of the body, no text of the database.
+    """
+    return json_answer({"error": code, "detalle": detalle}, code.status, headers)
+
+
+def no_database() -> Answer:
+    """Answer that the database cannot be reached, or does not take what it is given."""
+    detalle = "the database could not be used; nothing was stored. Try again later"
+    return error(ErrorCode.NO_DATABASE, detalle, {"retry-after": str(RETRY_AFTER_SECONDS)})
+
+
+def wrong_method(*allowed: str) -> Answer:
+    """Answer that only these methods are served here."""
+    names = ", ".join(allowed)
+    return error(ErrorCode.WRONG_METHOD, f"this address takes {names} only", {"allow": names})
+
+
+class Endpoint(ABC):
+    """An ASGI application that answers every request, whatever happens."""
+
+    @abstractmethod
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """Do what is asked; raise ``Failed`` to answer an error."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            answer = await self.answer(scope, receive)
+        except Failed as failed:
+            answer = failed.answer
+        except Disconnected:
+            return
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            answer = error(ErrorCode.INTERNAL, "something went wrong here; the log of the server says what")
+        await send_answer(answer, scope, send)
+
+
+async def send_answer(answer: Answer, scope: Scope, send: Send) -> None:
+    """Send it over ASGI."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    if answer.content_type is not None:
+        headers.append((b"content-type", answer.content_type.encode("latin-1")))
+    if answer.status != HTTPStatus.NO_CONTENT:
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})

@@ -1,0 +1,61 @@
+"""A request's body, read as far as it is wanted and no further."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from cauce.web.answers import Disconnected, ErrorCode, Failed, error
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope
+
+    from cauce.webhooks import Answer, Headers
+
+BODY_SECONDS: Final = 20.0
+"""Seconds a body may take to arrive, its first byte included."""
+_MAX_DIGITS: Final = 15  # of a Content-Length
+
+
+async def read_body(scope: Scope, receive: Receive, headers: Headers, limit: int) -> bytes:
+    """Return the body; never hold more than ``limit`` bytes of it, chunked or not.
+
+    Raises:
+        Failed: it is longer, or takes longer than ``BODY_SECONDS``.
+        Disconnected: the client left in the middle.
+    """
+    declared = headers.get("content-length") or ""
+    if declared.isdecimal() and (len(declared) > _MAX_DIGITS or int(declared) > limit):
+        raise Failed(_too_large(scope, limit))
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            chunk, more = await _next_chunk(receive)
+            if not more and len(chunk) <= limit:
+                return chunk
+            body = bytearray()  # not a list: a million chunks of a byte would take fifty times their size
+            while True:
+                if len(body) + len(chunk) > limit:
+                    raise Failed(_too_large(scope, limit))
+                body += chunk
+                if not more:
+                    return bytes(body)
+                chunk, more = await _next_chunk(receive)
+    except TimeoutError:
+        detalle = f"the body did not arrive within {BODY_SECONDS:g} s"
+        raise Failed(error(ErrorCode.SLOW_BODY, detalle, _hang_up(scope))) from None
+
+
+async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _too_large(scope: Scope, limit: int) -> Answer:
+    return error(ErrorCode.BODY_TOO_LARGE, f"a body may have {limit} bytes", _hang_up(scope))
+
+
+def _hang_up(scope: Scope) -> dict[str, str]:
+    """Have the server close the connection, or it would read and drop the rest; HTTP/2 has no such header."""
+    return {"connection": "close"} if scope.get("http_version", "1.1").startswith("1") else {}

@@ -1,0 +1,132 @@
+"""The few database connections of the HTTP layer.
+
+There is no task in the background and nothing to open: a connection is made when a request needs one, kept for the
+next, and thrown away when it turns out to be broken. So an application whose lifespan nobody runs works as well, a
+database that is down is known at once, and one that is back is used by the next request. docs/adr/0011-http.md has
+the comparison with psycopg's own pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from cauce.config import Settings
+
+logger = logging.getLogger("cauce.web")
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS: Final = 8
+"""Connections of a process at most; further requests wait for one."""
+CONNECT_SECONDS: Final = 3
+"""Seconds to reach the database."""
+DATABASE_SECONDS: Final = 5.0
+"""Seconds a request may spend on the database, waiting for a connection included; then it is answered 503."""
+
+LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+"""What psycopg raises when a connection is, or may be, of no more use, or a transaction should be run again."""
+
+
+class Connections:
+    """Connections in autocommit, shared by the requests of a process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._dsn, self._pooler = settings.require_database_url(), settings.pooler
+        self._idle: list[AsyncConnection[Any]] = []
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    async def run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
+        """Run work on a connection, once more on a new one if the first is lost: it must bear being done twice.
+
+        A server that was restarted has cut every idle connection, and the next request finds out.
+
+        Raises:
+            psycopg.Error: as the work did; an ``OperationalError`` if the database cannot be reached, or not in time.
+        """
+        deadline = Deadline(DATABASE_SECONDS)
+        try:
+            async with asyncio.timeout(DATABASE_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            raise psycopg.OperationalError(f"no connection was free for {DATABASE_SECONDS:g} s") from None
+        try:
+            for attempt in (1, 2):
+                conn = self._idle.pop() if self._idle else await self._connect()
+                try:
+                    return await self._use(conn, work, deadline)
+                except LOST as error:
+                    if attempt == 2 or deadline.passed:  # noqa: PLR2004 - the second
+                        raise
+                    logger.info("trying again on a new connection: %s", error)
+                    await self.close()  # whatever cut that one has cut the idle ones
+            raise AssertionError
+        finally:
+            deadline.cancel()
+            self._free.release()
+
+    async def close(self) -> None:
+        """Close the idle connections; those in use are kept by the requests that use them."""
+        idle, self._idle = self._idle, []
+        for conn in idle:
+            await conn.close()
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        return await AsyncConnection.connect(
+            self._dsn,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            prepare_threshold=None if self._pooler else 0,
+        )
+
+    async def _use(
+        self, conn: AsyncConnection[Any], work: Callable[[AsyncConnection[Any]], Awaitable[T]], deadline: Deadline
+    ) -> T:
+        """Run work and keep the connection, unless something is left open on it."""
+        deadline.guard(conn)
+        try:
+            return await work(conn)
+        finally:
+            deadline.guard(None)
+            if conn.pgconn.transaction_status == TransactionStatus.IDLE and not deadline.passed:
+                self._idle.append(conn)
+            else:
+                await conn.close()
+
+
+class Deadline:
+    """Cuts the connection in use when its time is over, and so ends whatever waits for it.
+
+    Cancelling would not do: psycopg then asks the server to cancel the statement and waits for the answer, and the
+    server that does not answer is the reason for all this.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._conn: AsyncConnection[Any] | None = None
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
+
+    def guard(self, conn: AsyncConnection[Any] | None) -> None:
+        """Cut this one from now on."""
+        self._conn = conn
+
+    def cancel(self) -> None:
+        """Let time run."""
+        self._timer.cancel()
+
+    def _pass(self) -> None:
+        self.passed = True
+        if self._conn is not None and not self._conn.closed:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._conn.fileno())) as twin:
+                twin.shutdown(socket.SHUT_RDWR)

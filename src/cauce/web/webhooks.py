@@ -1,0 +1,146 @@
+"""``POST /api/webhooks/{origen}``: read, verify, store, commit, and only then answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
+
+import psycopg
+
+from cauce import inbox
+from cauce.web.answers import JSON, Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
+from cauce.web.body import read_body
+from cauce.webhooks import PROVIDERS, Answer, Headers, Outcome, Reason, Rejected, Secret, WebhookRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from psycopg import AsyncConnection
+    from starlette.types import Receive, Scope
+
+    from cauce.inbox import Stored
+    from cauce.web.connections import Connections
+    from cauce.webhooks import NuevoWebhook, Provider, Verified
+
+
+SecretSource: TypeAlias = "Callable[[str], str | None]"
+"""From the name of a setting to its text, or None."""
+
+logger = logging.getLogger("cauce.web")
+
+
+class Webhooks(Endpoint):
+    """The inbox of every provider.
+
+    Args:
+        connections: to the database.
+        providers: beside those of ``PROVIDERS``, or instead of one of the same ``origen``.
+        secrets: from the name of a provider's setting to its secret, or several separated by commas. It is asked for
+            every delivery, so a rotation needs no restart, and must not wait for anything.
+        max_body: bytes.
+    """
+
+    def __init__(
+        self, connections: Connections, providers: Iterable[Provider], secrets: SecretSource, max_body: int
+    ) -> None:
+        self._connections, self._secrets, self._max_body = connections, secrets, max_body
+        self._providers = {provider.origen: provider for provider in providers}
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """Receive one delivery."""
+        provider = self._provider(scope["path_params"]["origen"])
+        headers = Headers(scope["headers"])
+        is_post = scope["method"] == "POST"
+        body = await read_body(scope, receive, headers, self._max_body) if is_post else b""
+        request = WebhookRequest(body, headers, url_of(scope, headers), scope["method"])
+        special = provider.preflight(request)
+        if special is not None:
+            return special
+        if not is_post:
+            return wrong_method("POST")
+        verdict = provider.verify(request, Secret.several(self._secrets(provider.secret_setting)), time.time())
+        if isinstance(verdict, Rejected):
+            return _refuse(provider, verdict)
+        question = provider.handshake(request)
+        if question is not None:
+            return question
+        webhooks = provider.describe(request, verdict)
+        try:
+            stored = await self._connections.run(partial(_store, provider, webhooks, verdict))
+        except psycopg.Error as problem:
+            _log_database(provider, problem)
+            return provider.respond(Outcome.UNAVAILABLE) or no_database()
+        new = any(not one.duplicado for one in stored)
+        return provider.respond(Outcome.STORED if new else Outcome.DUPLICATE) or _accept(stored)
+
+    def _provider(self, origen: str) -> Provider:
+        provider = self._providers.get(origen)
+        if provider is None:
+            provider = PROVIDERS.get(origen)
+        if provider is None:
+            raise Failed(error(ErrorCode.UNKNOWN_ORIGIN, "no provider of that name is known here"))
+        return provider
+
+
+async def _store(
+    provider: Provider, webhooks: Sequence[NuevoWebhook], verified: Verified, conn: AsyncConnection[Any]
+) -> list[Stored]:
+    """Store one delivery, and say in the log what somebody should look at."""
+    results = await inbox.store(conn, webhooks, verified)
+    for stored, webhook in zip(results, webhooks, strict=True):
+        if not stored.duplicado:
+            if webhook.error is not None:
+                logger.warning("event %s of %s is kept raw, in error: %s", stored.id, provider.origen, webhook.error)
+        elif stored.id is not None:
+            fields = await inbox.differences(conn, stored.id, webhook)
+            if fields:
+                logger.warning(
+                    "%s sent %s again with another content, which was dropped: event %s differs in %s",
+                    provider.origen,
+                    webhook.id_externo,
+                    stored.id,
+                    ", ".join(fields),
+                )
+    return results
+
+
+def _accept(stored: Sequence[Stored]) -> Answer:
+    """Answer for one event by its id; for a batch by all ids, and those of them that had come before."""
+    if len(stored) == 1:
+        (one,) = stored
+        body = b'{"id": %s, "duplicado": %s}' % (
+            b"null" if one.id is None else b"%d" % one.id,
+            b"true" if one.duplicado else b"false",
+        )
+        return Answer(HTTPStatus.OK, body, JSON)
+    return json_answer({"ids": [one.id for one in stored], "duplicados": [one.id for one in stored if one.duplicado]})
+
+
+def _refuse(provider: Provider, rejected: Rejected) -> Answer:
+    """Answer a delivery that is not verified; whose fault it is decides whether the sender should try again."""
+    logger.warning("a delivery of %s was refused: %s", provider.origen, rejected)
+    answer = provider.respond(Outcome.UNAVAILABLE if rejected.reason.is_ours else Outcome.REJECTED)
+    if answer is not None:
+        return answer
+    if rejected.reason is Reason.EMPTY_SECRET:
+        return error(ErrorCode.NO_SECRET, f"{provider.secret_setting} is not set here")
+    code = ErrorCode.CANNOT_VERIFY if rejected.reason.is_ours else ErrorCode.BAD_SIGNATURE
+    return error(code, f"{rejected.reason}: {rejected.detail}")
+
+
+def _log_database(provider: Provider, problem: psycopg.Error) -> None:
+    """A database that is away is a warning; one that refuses a statement is a fault to be mended."""
+    expected = isinstance(problem, (psycopg.OperationalError, psycopg.InterfaceError))
+    log = logger.warning if expected else logger.exception
+    log("a delivery of %s was not stored, and is answered 503: %s", provider.origen, problem)
+
+
+def url_of(scope: Scope, headers: Headers) -> str:
+    """Return the address this request came to, as this process sees it; ``X-Forwarded-*`` is not looked at."""
+    path = scope.get("raw_path") or quote(scope["path"]).encode()
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    return f"{scope['scheme']}://{headers.get('host') or ''}{(path + query).decode('latin-1')}"
