@@ -15,6 +15,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import Connection
@@ -28,7 +29,7 @@ from cauce.outcome import Attempt, Discard, RetryAfter
 from cauce.watch import GivenBack, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Iterator, Mapping
 
     from psycopg import AsyncConnection
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from cauce.watch import Lane
 
 logger = logging.getLogger("cauce.dispatch")
+
+NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 GIVE_BACK_SECONDS: Final = 5.0
 """Seconds after which an event that only a newer deploy knows is offered again."""
@@ -121,7 +124,7 @@ class Dispatcher:
                 continue
             evento = Evento(
                 row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
-                row.clave, row.id_externo, json.loads(row.cabeceras) if row.cabeceras else {},
+                row.clave, row.id_externo, json.loads(row.cabeceras) if row.cabeceras else NO_HEADERS,
             )  # fmt: skip
             if row.suscriptor is None:
                 self._fan_out(route, evento, report)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,9 +25,8 @@ class Estado(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Evento(Generic[T]):
-    """One stored event, as a handler receives it."""
+class Evento(NamedTuple, Generic[T]):
+    """One stored event, as a handler receives it; a tuple, since a worker makes a hundred thousand a second."""
 
     id: int
     origen: str
@@ -39,7 +39,7 @@ class Evento(Generic[T]):
     """When the publishing transaction began, by the database's clock."""
     clave: str | None = None
     id_externo: str | None = None
-    cabeceras: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cabeceras: Mapping[str, Any] = MappingProxyType({})
     """Headers: whatever JSON the publisher put there, hence Any."""
 
 

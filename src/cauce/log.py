@@ -20,7 +20,7 @@ TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s))"
 TERMINAR = "select cauce.terminar(%s, %s, %s::bigint[], %s::jsonb)"
 # In a pipeline an error would take the claim behind it along, so a lost lease shows as no row here.
 TERMINAR_SI_ES_MIO = (
-    "select cauce.terminar(l.id, l.ficha, %s::bigint[], %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
+    "select cauce.terminar(l.id, l.ficha, null, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
 )
 CONOCIDO = "select en_catalogo, en_grupo from cauce.conocido(%s, %s, %s)"
 
@@ -71,11 +71,6 @@ class Batch:
     rows: list[Row]
 
     @property
-    def ids(self) -> list[int]:
-        """The events that come for the first time."""
-        return [row.id for row in self.rows if row.suscriptor is None]
-
-    @property
     def suspect(self) -> bool:
         """A worker died holding one of these; nothing else shall be in hand with it."""
         return self.rows[0].caidas > 0
@@ -110,14 +105,16 @@ async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
     return _batch(await cursor.fetchall())
 
 
-async def settle(conn: AsyncConnection[Any], batch: Batch, ids: Sequence[int], entregas: Sequence[Entrega]) -> None:
-    """Settle a batch, whole or in part, in the transaction the connection is in.
+async def settle(
+    conn: AsyncConnection[Any], batch: Batch, entregas: Sequence[Entrega], ids: Sequence[int] | None = None
+) -> None:
+    """Settle a batch, whole or only the events of these ids, in the transaction the connection is in.
 
     Raises:
         LeaseLost: somebody else has it now.
     """
     try:
-        await conn.execute(TERMINAR, (batch.lote, batch.ficha, ids, _document(entregas)))
+        await conn.execute(TERMINAR, (batch.lote, batch.ficha, None if ids is None else list(ids), _document(entregas)))
     except psycopg.Error as error:
         _translate(error)
         raise
@@ -133,7 +130,7 @@ async def settle_and_claim(
     """
     settled, claimed = conn.cursor(), conn.cursor(binary=True)
     async with conn.pipeline() as pipeline:
-        await settled.execute(TERMINAR_SI_ES_MIO, (batch.ids, _document(entregas), batch.lote, batch.ficha))
+        await settled.execute(TERMINAR_SI_ES_MIO, (_document(entregas), batch.lote, batch.ficha))
         await pipeline.sync()
         await claimed.execute(TOMAR, wanted.values)
     return settled.rowcount == 1, _batch(await claimed.fetchall())

@@ -68,7 +68,7 @@ class Settling:
         runner = self._runner
         conn = await runner.connection()
         if not size:
-            await log.settle(conn, self._batch, self._batch.ids, self.report.entregas)
+            await log.settle(conn, self._batch, self.report.entregas)
             return None
         ours, following = await log.settle_and_claim(
             conn,
@@ -94,7 +94,7 @@ class Settling:
                 for delivery in report.transactional:
                     await self._dispatcher.run_in(delivery, conn, lane)
                     report.succeeded(delivery)
-                await log.settle(conn, self._batch, self._batch.ids, report.entregas)
+                await log.settle(conn, self._batch, report.entregas)
         except BaseException as error:
             del report.entregas[said:]
             report.done = done
@@ -111,7 +111,7 @@ class Settling:
             if not delivery.held:
                 report.say(delivery.evento.id, delivery.consumer.nombre, "retenida", delivery.evento.intentos)
         try:
-            await log.settle(await self._runner.connection(), self._batch, self._batch.ids, report.entregas)
+            await log.settle(await self._runner.connection(), self._batch, report.entregas)
         except BaseException:
             del report.entregas[said:]
             raise
@@ -131,7 +131,7 @@ class Settling:
                 async with conn.transaction():
                     await self._dispatcher.run_in(delivery, conn, lane)
                     single.succeeded(delivery)
-                    await log.settle(conn, self._batch, [], single.entregas)
+                    await log.settle(conn, self._batch, single.entregas, ids=[])
             except BaseException as error:
                 if not self._is_a_failure(error, conn):
                     raise
@@ -140,7 +140,7 @@ class Settling:
             else:
                 self.report.done += 1
                 return
-        await log.settle(await self._runner.connection(), self._batch, [], single.entregas)
+        await log.settle(await self._runner.connection(), self._batch, single.entregas, ids=[])
         self.report.entregas += single.entregas
 
     def _judge(self, error: BaseException, delivery: Delivery, report: Report | None = None) -> None:

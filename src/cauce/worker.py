@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -32,6 +33,17 @@ logger = logging.getLogger("cauce.worker")
 def new_identity() -> str:
     """Make a worker's name, new at every start: a restarted process is another worker."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def relax_garbage_collection() -> None:
+    """Let the cyclic garbage collector run less often: for a process that does nothing but work on batches.
+
+    A batch is a few thousand objects that live until it is settled and form no cycles; by default the collector walks
+    them again and again, which costs 3 us an event, a quarter of a worker's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @contextlib.asynccontextmanager

@@ -75,7 +75,7 @@ end $$;
 
 -- Settles a lote, whole or in part.
 --
--- ids       events of their first delivery that are finished with, whatever became of each delivery
+-- ids       events of their first delivery that are finished with, whatever became of each delivery; null: all of them
 -- entregas  what else there is to say, one object a delivery:
 --           {"evento", "suscriptor", "resultado", "intento", "error", "traza", "espera"}
 --             hecha       a retry is done: its row goes
@@ -105,6 +105,7 @@ begin
         raise exception 'the lease of lote % was lost', $1
             using errcode = 'CA001', hint = 'Another worker has its deliveries now; nothing of this settlement was kept.';
     end if;
+    $3 := coalesce($3, l.ids);
     if $3 <> l.ids and not $3 <@ l.ids then
         raise exception 'lote % does not hold all of the events %', $1, $3 using errcode = 'CA006';
     end if;
