@@ -169,6 +169,8 @@ as $$
 #variable_conflict use_column
 declare
     turno constant bigint := nextval('cauce.lotes_id');       -- numbers the claim, and its lote if it finds anything
+    -- drawn, not counted: groups whose claims alternate would always get the same turns
+    suerte constant double precision := random();
     marca bigint;
     ids bigint[] := '{}';
     reintentos integer := 0;
@@ -180,17 +182,20 @@ begin
             using errcode = 'CA005', hint = 'Claim in a transaction of its own, begun with: begin isolation level read committed';
     end if;
     perform pg_advisory_xact_lock(1128355140, hashtext($1));
-    if turno % 2 = 0 then
+    if suerte < 0.5 then
         reintentos := cauce.tomar_reintentos($1, turno, 1, true);
     end if;
     if reintentos = 0 then
-        reintentos := cauce.tomar_reintentos($1, turno, greatest($2 / 2, 1), false);
+        reintentos := cauce.tomar_reintentos($1, turno, case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
         if reintentos < $2 then
-            foreach nivel in array case when turno % 20 = 0 then cauce.carriles_por_espera($1)
+            foreach nivel in array case when suerte < 0.05 then cauce.carriles_por_espera($1)
                                         else '{0,1,2,3,4,5,6,7,8,9}'::smallint[] end loop
                 ids := cauce.avanzar($1, nivel, $2 - reintentos);
                 exit when cardinality(ids) > 0;
             end loop;
+        end if;
+        if reintentos = 0 and cardinality(ids) = 0 and $2 = 1 then
+            reintentos := cauce.tomar_reintentos($1, turno, 1, false);
         end if;
         if reintentos = 0 and cardinality(ids) = 0 then
             reintentos := cauce.tomar_reintentos($1, turno, 1, true);
