@@ -53,12 +53,21 @@ def check(conn: Connection[Any]) -> None:
         SchemaError: they are missing, older or newer.
         ForeignRestore: the database was restored into a younger cluster.
     """
+    check_version(conn)
+    check_restore(conn)
+
+
+def check_version(conn: Connection[Any]) -> None:
+    """Make sure that the tables are those of this program; only reads.
+
+    Raises:
+        SchemaError: they are missing, older or newer.
+    """
     version, newest = _version(conn), max(sql.migrations())
     _refuse_newer(version)
     if version < newest:
         found = f"at version {version} of {newest}" if version else "missing"
         raise SchemaError(f"the tables of schema cauce are {found}; run: cauce migrate module:bus")
-    check_restore(conn)
 
 
 def check_restore(conn: Connection[Any]) -> None:

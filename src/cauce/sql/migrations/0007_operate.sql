@@ -19,16 +19,20 @@ begin
 end $$;
 
 -- Gives the failed or waiting deliveries of an event up, for good: the event ends `procesado` and `ignorado`, and its
--- failures stay to be read. Returns how many; those that a worker holds right now are left to it.
+-- failures stay to be read, with a last one that says so. Returns how many; those a worker holds right now are left to it.
 create function cauce.descartar(evento bigint, grupo text default null, suscriptor text default null) returns integer
 language plpgsql as $$
 declare
     cuantas integer;
 begin
     perform 1 from cauce.eventos e where e.id = descartar.evento for no key update;
-    delete from cauce.entregas d
-     where d.evento = descartar.evento and d.lote is null
-       and d.grupo = coalesce(descartar.grupo, d.grupo) and d.suscriptor = coalesce(descartar.suscriptor, d.suscriptor);
+    with fuera as (
+        delete from cauce.entregas d
+         where d.evento = descartar.evento and d.lote is null
+           and d.grupo = coalesce(descartar.grupo, d.grupo) and d.suscriptor = coalesce(descartar.suscriptor, d.suscriptor)
+        returning d.evento, d.grupo, d.suscriptor, d.intentos)
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
+    select f.evento, f.grupo, f.suscriptor, f.intentos, 'discarded by hand' from fuera f;
     get diagnostics cuantas = row_count;
     if cuantas > 0 then
         update cauce.eventos e set ignorado = true where e.id = descartar.evento;

@@ -1,0 +1,11 @@
+-- The deliveries of one event that are outstanding or dead, and the lease that holds them. An event in a lease for the
+-- first time has no row in entregas: it is one delivery to all ('*').
+-- Order   group, subscriber
+-- Index   entregas_pkey; lotes is read whole, it has a row for every batch in hand
+select d.grupo, d.suscriptor, d.estado, d.intentos, d.caidas, d.proximo_en, d.error, d.lote, l.trabajador, l.arriendo_hasta
+  from cauce.entregas d left join cauce.lotes l on l.id = d.lote
+ where d.evento = %(id)s
+union all
+select l.grupo, '*', 'pendiente', 1, 0, l.tomado_en, null, l.id, l.trabajador, l.arriendo_hasta
+  from cauce.lotes l where %(id)s = any (l.ids)
+ order by grupo, suscriptor

@@ -1,0 +1,12 @@
+-- Events that match, at most `limite` of them, looking at the newest `alcance` before id `antes` and no further.
+-- Order   newest first
+-- Index   eventos_pkey, backward
+select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.intentos, e.ignorado,
+       e.creado_en, e.procesado_en, e.ultimo_error
+  from (select q.* from cauce.eventos q
+         where q.id < coalesce(%(antes)s::bigint, 9223372036854775807) order by q.id desc limit %(alcance)s) e
+ where (%(estado)s::text is null or e.estado = %(estado)s::cauce.estado)
+   and (%(origen)s::text is null or e.origen = %(origen)s)
+   and (%(tipo)s::text is null or e.tipo = %(tipo)s)
+   and (%(clave)s::text is null or e.clave = %(clave)s)
+ order by e.id desc limit %(limite)s

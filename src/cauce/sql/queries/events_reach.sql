@@ -1,0 +1,6 @@
+-- The oldest id among those that `events` looked at; null if nothing older is left.
+-- Index   eventos_pkey, backward
+select (array_agg(q.id))[%(alcance)s::integer] from (
+    select e.id from cauce.eventos e
+     where e.id < coalesce(%(antes)s::bigint, 9223372036854775807) order by e.id desc limit %(alcance)s + 1) q
+having count(*) > %(alcance)s

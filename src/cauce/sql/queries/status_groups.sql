@@ -1,0 +1,16 @@
+-- What every group has in hand, has to try again and has given up; each counted to `tope`.
+-- Order   principal, then by name
+-- Index   entregas_debidas, entregas_muertas; lotes is read whole, it has a row for every batch in hand
+select g.grupo, l.lotes, l.en_mano, r.reintentos, r.proximo_en, m.muertas
+  from cauce.grupos g
+ cross join lateral (
+    select count(*) lotes, coalesce(sum(cardinality(q.ids) + q.reintentos), 0)::bigint en_mano
+      from cauce.lotes q where q.grupo = g.grupo) l
+ cross join lateral (
+    select count(*) reintentos, min(q.proximo_en) proximo_en from (
+        select d.proximo_en from cauce.entregas d
+         where d.grupo = g.grupo and d.lote is null and d.estado = 'pendiente' limit %(tope)s) q) r
+ cross join lateral (
+    select count(*) muertas from (
+        select from cauce.entregas d where d.grupo = g.grupo and d.estado = 'error' limit %(tope)s) q) m
+ order by g.grupo <> 'principal', g.grupo

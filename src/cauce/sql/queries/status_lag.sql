@@ -1,0 +1,8 @@
+-- What every group has not been handed yet, in the lanes where there is something; each counted to `tope`.
+-- Order   group, lane
+-- Index   eventos_log, from each position (cauce.retraso)
+select g.grupo, r.carril, r.pendientes, r.desde
+  from cauce.grupos g
+ cross join lateral cauce.retraso(g.grupo, %(tope)s) r
+ where r.pendientes > 0
+ order by g.grupo, r.carril

@@ -1,0 +1,321 @@
+"""Operations: what people see of a bus and do to it, on a real database, without a worker in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from pydantic import BaseModel
+
+from cauce import (
+    Bus,
+    Catalog,
+    Discard,
+    EventHandlers,
+    Evento,
+    EventType,
+    InvalidPayload,
+    NotFound,
+    SchemaError,
+    Subscriber,
+    UnknownEvent,
+    operations,
+    publicar_evento,
+    schema,
+)
+from cauce.testing import drain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cauce.testing import Database
+
+
+class Cosa(BaseModel):
+    """A payload; ``mal`` says what goes wrong with it, and for whom."""
+
+    n: int
+    mal: str = ""
+
+
+class Cosas(Catalog, origen="prueba"):
+    """The events of these tests."""
+
+    buena = EventType("cosa.buena", Cosa, clave="n")
+    urgente = EventType("cosa.urgente", Cosa, prioridad=0)
+
+
+def handler(evento: Evento[Cosa]) -> None:
+    """The dedicated handler."""
+    if evento.payload.mal == "handler" and evento.intentos == 1:
+        raise ValueError("the first time")
+
+
+def correo(evento: Evento[Cosa]) -> None:
+    """A subscriber that gives up."""
+    if evento.payload.mal == "correo":
+        raise Discard("no address")
+
+
+def panel(evento: Evento[Cosa]) -> None:
+    """A subscriber in a group of its own."""
+    if evento.payload.mal == "panel":
+        raise Discard("no panel")
+
+
+HANDLERS = EventHandlers(Cosas.buena.handled_by(handler), Cosas.urgente.handled_by(handler))
+BUS = Bus(catalogs=[Cosas], event_handlers=HANDLERS, subscribers=[Subscriber("correo", Cosas.buena.handled_by(correo))])
+WIDER = Bus(
+    catalogs=[Cosas],
+    event_handlers=HANDLERS,
+    subscribers=[
+        Subscriber("correo", Cosas.buena.handled_by(correo)),
+        Subscriber("panel", Cosas.buena.handled_by(panel), grupo="paneles"),
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def cauce_bus() -> Bus:
+    """The application in the database."""
+    return BUS
+
+
+@pytest.fixture
+def conn(cauce_db: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A connection in autocommit."""
+    with cauce_db.connect(autocommit=True) as conn:
+        yield conn
+
+
+def publish(conn: psycopg.Connection[Any], n: int = 1, mal: str = "", tipo: EventType[Cosa] = Cosas.buena) -> int:
+    """Publish one event."""
+    return publicar_evento(conn, tipo, Cosa(n=n, mal=mal), alone=True)
+
+
+def claim(conn: psycopg.Connection[Any], grupo: str = "principal") -> None:
+    """Claim what is due, as a worker called ``otro`` would."""
+    conn.execute("select from cauce.tomar(%s, 100, 'otro', interval '1 minute')", (grupo,))
+
+
+def journey(conn: psycopg.Connection[Any], evento: int) -> dict[tuple[str, str], str]:
+    """What has become of an event, by group and subscriber."""
+    return {(step.grupo, step.suscriptor): step.estado for step in operations.show(conn, evento).camino}
+
+
+def test_status_of_a_new_bus(conn: psycopg.Connection[Any]) -> None:
+    """Nothing waits, nothing is dead, nobody works."""
+    status = operations.status(conn)
+    assert status.estados == operations.States(0, 0, 0, 0)
+    assert (status.retraso, status.trabajadores, status.tope) == ([], [], 10_000)
+    assert status.grupos == [operations.Group("principal", 0, 0, 0, None, 0)]
+
+
+def test_status_counts_lanes_leases_retries_and_the_dead(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
+    """What waits is told by lane, what is in hand by lease, and what is finished with is not read for it."""
+    first = publish(conn, tipo=Cosas.urgente)
+    publish(conn), publish(conn)
+    status = operations.status(conn)
+    assert [(lag.carril, lag.pendientes) for lag in status.retraso] == [(0, 1), (5, 2)]
+    assert status.retraso[0].desde == operations.show(conn, first).evento.creado_en
+    assert status.estados == operations.States(3, 0, 0, 0)
+
+    claim(conn)
+    (group,) = operations.status(conn).grupos
+    assert (group.lotes, group.en_mano) == (1, 1), "the urgent one is claimed first, by itself"
+    conn.execute("update cauce.lotes set arriendo_hasta = clock_timestamp() - interval '1 s'")
+    publish(conn, mal="correo")
+    drain(BUS, cauce_db.settings, check=False)
+    status = operations.status(conn)
+    assert (status.retraso, status.estados) == ([], operations.States(0, 0, 3, 1))
+    assert [(group.en_mano, group.reintentos, group.muertas) for group in status.grupos] == [(0, 0, 1)]
+
+
+def test_nothing_is_counted_beyond_the_cap(
+    conn: psycopg.Connection[Any], cauce_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every number stops at the cap, which the answer names, whatever state the events are in."""
+    monkeypatch.setattr(operations, "COUNT_CAP", 3)
+    for _ in range(5):
+        publish(conn)
+    status = operations.status(conn)
+    assert (status.tope, status.estados, status.retraso[0].pendientes) == (3, operations.States(3, 0, None, 0), 3)
+    drain(BUS, cauce_db.settings, check=False)
+    assert operations.status(conn).estados == operations.States(0, 0, 3, 0)
+
+
+def test_status_tells_the_silent_worker_from_the_live_one(conn: psycopg.Connection[Any]) -> None:
+    """A worker that has not spoken for half a minute is shown, as silent."""
+    for name in ("vivo", "callado"):
+        conn.execute("select cauce.presentar_trabajador(%s, '{principal}', 'host', 1)", (name,))
+    conn.execute("update cauce.trabajadores set visto_en = visto_en - interval '31 s' where trabajador = 'callado'")
+    assert {worker.trabajador: worker.vivo for worker in operations.status(conn).trabajadores} == {
+        "vivo": True,
+        "callado": False,
+    }
+
+
+def test_events_are_listed_newest_first_page_by_page(conn: psycopg.Connection[Any]) -> None:
+    """A page says where the next begins, and the last one that there is none."""
+    ids = [publish(conn, n) for n in range(5)]
+    page = operations.events(conn, limite=2)
+    assert ([evento.id for evento in page.eventos], page.siguiente) == ([ids[4], ids[3]], ids[3])
+    page = operations.events(conn, limite=3, antes=page.siguiente)
+    assert ([evento.id for evento in page.eventos], page.siguiente) == ([ids[2], ids[1], ids[0]], None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"estado": "pendiente"}, [1, 2]),
+        ({"estado": "error"}, []),
+        ({"origen": "prueba"}, [1, 2]),
+        ({"origen": "otro"}, []),
+        ({"tipo": "cosa.urgente"}, [2]),
+        ({"clave": "1"}, [1]),
+        ({"clave": "1", "tipo": "cosa.urgente"}, []),
+    ],
+)
+def test_events_can_be_asked_for(conn: psycopg.Connection[Any], asked: dict[str, str], expected: list[int]) -> None:
+    """Each filter leaves only what matches it, and together they all count."""
+    publish(conn, 1)
+    publish(conn, 2, tipo=Cosas.urgente)
+    found = operations.events(
+        conn, estado=asked.get("estado"), origen=asked.get("origen"), tipo=asked.get("tipo"), clave=asked.get("clave")
+    )
+    assert sorted(evento.id for evento in found.eventos) == expected
+
+
+def test_a_look_for_rare_events_has_an_end(conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes through so many events and no more, and says where to go on."""
+    monkeypatch.setattr(operations, "REACH", 3)
+    rare, *others = [publish(conn, n, tipo=Cosas.buena if n else Cosas.urgente) for n in range(5)]
+    page = operations.events(conn, tipo="cosa.urgente")
+    assert (page.eventos, page.siguiente) == ([], others[1])
+    page = operations.events(conn, tipo="cosa.urgente", antes=page.siguiente)
+    assert ([evento.id for evento in page.eventos], page.siguiente) == ([rare], None)
+
+
+def test_dead_deliveries_are_found_in_every_group(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
+    """An event may be processed in ``principal`` and dead elsewhere: `dead` finds it, by group if asked."""
+    schema.migrate(conn, WIDER)
+    ours, theirs = publish(conn, mal="correo"), publish(conn, mal="panel")
+    publish(conn)
+    drain(WIDER, cauce_db.settings, check=False)
+    assert [(evento.id, evento.estado) for evento in operations.dead(conn).eventos] == [
+        (theirs, "procesado"),
+        (ours, "error"),
+    ]
+    assert [evento.id for evento in operations.dead(conn, grupo="paneles").eventos] == [theirs]
+    assert operations.dead(conn, limite=1).siguiente == theirs
+    assert [evento.id for evento in operations.dead(conn, antes=theirs).eventos] == [ours]
+
+
+def test_show_follows_an_event_from_subscriber_to_subscriber(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
+    """Waiting, in hand, done and dead are told apart, for each subscriber, with who holds it and why it failed."""
+    evento = publish(conn, 7, mal="correo")
+    handled, mailed = ("principal", "manejador"), ("principal", "correo")
+    assert journey(conn, evento) == {handled: "pendiente", mailed: "pendiente"}
+    claim(conn)
+    detail = operations.show(conn, evento)
+    assert {step.estado for step in detail.camino} == {"en_proceso"}
+    assert {step.trabajador for step in detail.camino} == {"otro"}
+    assert [(entrega.suscriptor, entrega.trabajador) for entrega in detail.entregas] == [("*", "otro")]
+
+    conn.execute("update cauce.lotes set arriendo_hasta = clock_timestamp() - interval '1 s'")
+    drain(BUS, cauce_db.settings, check=False)
+    detail = operations.show(conn, evento)
+    assert {(step.suscriptor, step.estado) for step in detail.camino} == {
+        ("manejador", "procesado"),
+        ("correo", "error"),
+    }
+    assert detail.evento.payload == {"n": 7, "mal": "correo"}
+    assert detail.entregas[0].error == "Discard: no address"
+    assert "no address" in str(detail.fallos[-1].traza)
+
+
+def test_show_counts_the_failures_before_a_success(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
+    """A subscriber that made it in the end is done, and its failed attempts are counted."""
+    evento = publish(conn, mal="handler")
+    drain(BUS, cauce_db.settings, check=False)
+    assert [(step.suscriptor, step.estado, step.fallos) for step in operations.show(conn, evento).camino] == [
+        ("manejador", "procesado", 1),
+        ("correo", "procesado", 0),
+    ]
+
+
+def test_show_tells_what_a_younger_group_never_had(conn: psycopg.Connection[Any]) -> None:
+    """A group begins at now: what was published before is not due to it."""
+    evento = publish(conn)
+    schema.migrate(conn, WIDER)
+    assert journey(conn, evento)["paneles", "panel"] == "anterior"
+    assert journey(conn, publish(conn))["paneles", "panel"] == "pendiente"
+
+
+def test_retry_makes_the_dead_due_again(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
+    """Only what failed is retried, only as asked, and a second time there is nothing left to retry."""
+    evento = publish(conn, mal="correo")
+    drain(BUS, cauce_db.settings, check=False)
+    assert operations.retry(conn, evento, suscriptor="manejador") == 0
+    assert operations.retry(conn, evento, grupo="principal", suscriptor="correo") == 1
+    assert operations.show(conn, evento).evento.estado == "en_proceso"
+    claim(conn)
+    assert operations.retry(conn, evento) == 0, "a worker holds it"
+
+
+def test_discard_gives_up_and_says_so(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
+    """The event is done with, as ignored; what failed stays to be read, with who ended it."""
+    evento = publish(conn, mal="correo")
+    drain(BUS, cauce_db.settings, check=False)
+    assert operations.discard(conn, evento) == 1
+    detail = operations.show(conn, evento)
+    assert (detail.evento.estado, detail.evento.ignorado, detail.entregas) == ("procesado", True, [])
+    assert journey(conn, evento)["principal", "correo"] == "descartado"
+    assert [failed.error for failed in detail.fallos] == ["Discard: no address", "discarded by hand"]
+    assert operations.discard(conn, evento) == 0
+
+
+def test_publish_by_name(conn: psycopg.Connection[Any]) -> None:
+    """An event of the catalog gets its key and priority from there, and the stored id if its own is known."""
+    evento = operations.publish(conn, "prueba", "cosa.buena", '{"n": 7}', id_externo="a")
+    stored = operations.show(conn, evento).evento
+    assert (stored.clave, stored.prioridad, stored.payload) == ("7", 5, {"n": 7})
+    assert operations.publish(conn, "prueba", "cosa.buena", '{"n": 7}', id_externo="a") == evento
+
+
+@pytest.mark.parametrize("payload", ['{"n": ', '{"n": "\\u0000"}'])
+def test_publish_refuses_what_cannot_be_stored(conn: psycopg.Connection[Any], payload: str) -> None:
+    """Text that is no JSON, or not such as PostgreSQL can store, is refused in the publisher's words."""
+    with pytest.raises(InvalidPayload, match=r"prueba/cosa\.buena was not published"):
+        operations.publish(conn, "prueba", "cosa.buena", payload)
+
+
+def test_publish_refuses_what_nobody_would_handle(conn: psycopg.Connection[Any]) -> None:
+    """A name that is in no catalog is a mistake, and so is the row that stands for a whole origin."""
+    for tipo in ("cosa.mala", "*"):
+        with pytest.raises(UnknownEvent, match="no catalog in this database has it"):
+            operations.publish(conn, "stripe", tipo, "{}")
+
+
+def test_an_event_that_is_not_there(conn: psycopg.Connection[Any]) -> None:
+    """Looking at it, retrying and discarding it say so."""
+    for operation in (operations.show, operations.retry, operations.discard):
+        with pytest.raises(NotFound, match="there is no event 99"):
+            operation(conn, 99)
+
+
+def test_a_database_without_tables(dsn: str) -> None:
+    """Every operation says what to run."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for operation in (
+            lambda: operations.status(conn),
+            lambda: operations.events(conn),
+            lambda: operations.dead(conn),
+            lambda: operations.show(conn, 1),
+            lambda: operations.retry(conn, 1),
+            lambda: operations.discard(conn, 1),
+            lambda: operations.publish(conn, "a", "b", "{}"),
+        ):
+            with pytest.raises(SchemaError, match="run: cauce migrate"):
+                operation()
