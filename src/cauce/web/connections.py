@@ -56,11 +56,10 @@ class Connections:
             psycopg.Error: as the work did; an ``OperationalError`` if the database cannot be reached, or not in time.
         """
         deadline = Deadline(DATABASE_SECONDS)
-        try:
-            async with asyncio.timeout(DATABASE_SECONDS):
-                await self._free.acquire()
-        except TimeoutError:
-            raise psycopg.OperationalError(f"no connection was free for {DATABASE_SECONDS:g} s") from None
+        if self._free.locked():
+            await self._wait()
+        else:
+            await self._free.acquire()
         try:
             for attempt in (1, 2):
                 conn = self._idle.pop() if self._idle else await self._connect()
@@ -81,6 +80,14 @@ class Connections:
         idle, self._idle = self._idle, []
         for conn in idle:
             await conn.close()
+
+    async def _wait(self) -> None:
+        """Wait until one may be used."""
+        try:
+            async with asyncio.timeout(DATABASE_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            raise psycopg.OperationalError(f"no connection was free for {DATABASE_SECONDS:g} s") from None
 
     async def _connect(self) -> AsyncConnection[Any]:
         return await AsyncConnection.connect(
