@@ -1,13 +1,28 @@
 -- Groups: a position per lane, and the log in front of it.
 
+-- The current snapshot, in which the asking transaction itself is unfinished: PostgreSQL leaves the own xid out of the
+-- list, and an event that this transaction publishes later would be passed over for ever.
+create function cauce.foto() returns pg_snapshot
+language plpgsql as $$
+declare
+    s pg_snapshot := pg_current_snapshot();
+    propia xid8 := pg_current_xact_id_if_assigned();
+begin
+    if propia is null or propia >= pg_snapshot_xmax(s) then
+        return s;
+    end if;
+    return (select format('%s:%s:%s', least(propia, pg_snapshot_xmin(s)), pg_snapshot_xmax(s), string_agg(x::text, ',' order by x))
+              from (select pg_snapshot_xip(s) x union select propia) u)::pg_snapshot;
+end $$;
+
 -- Makes a group, or does nothing. `principal` starts at the beginning of the log; another group at now, unless asked.
 -- Every lane gets its position here, under one transaction: a lane without one would be a black hole.
 create function cauce.crear_grupo(grupo text, desde_el_principio boolean default false) returns void
 language plpgsql as $$
 declare
-    ahora pg_snapshot := pg_current_snapshot();
     nada constant pg_snapshot := '1:1:';      -- nothing is visible in it
-    inicio pg_snapshot := case when crear_grupo.desde_el_principio or crear_grupo.grupo = 'principal' then nada else ahora end;
+    inicio pg_snapshot := case when crear_grupo.desde_el_principio or crear_grupo.grupo = 'principal' then nada
+                               else cauce.foto() end;
 begin
     insert into cauce.grupos (grupo) values (crear_grupo.grupo) on conflict do nothing;
     if found then

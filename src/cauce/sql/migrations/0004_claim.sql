@@ -11,21 +11,6 @@
 --      xip(desde) and     |                              |
 --      visible in hasta   |                              |
 
--- The current snapshot, in which the asking transaction itself is unfinished: PostgreSQL leaves the own xid out of the
--- list, and an event that this transaction publishes later would be passed over for ever.
-create function cauce.foto() returns pg_snapshot
-language plpgsql as $$
-declare
-    s pg_snapshot := pg_current_snapshot();
-    propia xid8 := pg_current_xact_id_if_assigned();
-begin
-    if propia is null or propia >= pg_snapshot_xmax(s) then
-        return s;
-    end if;
-    return (select format('%s:%s:%s', least(propia, pg_snapshot_xmin(s)), pg_snapshot_xmax(s), string_agg(x::text, ',' order by x))
-              from (select pg_snapshot_xip(s) x union select propia) u)::pg_snapshot;
-end $$;
-
 -- The next ids of one lane, at most `maximo`, in window order; moves the group's position in that lane.
 -- Locks   the caller holds the group's lock
 -- Index   eventos_log, as an index-only range from the position; pinned by the settings on cauce.tomar
@@ -115,10 +100,11 @@ begin
     return ids;
 end $$;
 
--- Leases due rows of entregas to the lote: at most `maximo` of them; or, of those whose worker died, a single one.
+-- Leases due rows of entregas to the lote: at most `maximo` of them; or, of those whose worker died, a single one,
+-- unless this worker has one in hand.
 -- Locks   skip locked: an operator or a settling worker may hold some
 -- Index   entregas_debidas
-create function cauce.tomar_reintentos(grupo text, lote bigint, maximo integer, sospechosas boolean) returns integer
+create function cauce.tomar_reintentos(grupo text, trabajador text, lote bigint, maximo integer, sospechosas boolean) returns integer
 language plpgsql as $$
 declare
     cuantas integer;
@@ -126,6 +112,11 @@ begin
     if not exists (select from cauce.entregas d
                     where d.grupo = tomar_reintentos.grupo and d.lote is null and d.estado = 'pendiente'
                       and (d.caidas > 0) = sospechosas and d.prioridad between 0 and 9) then
+        return 0;
+    end if;
+    -- two in one worker's hands would both be blamed for its death
+    if sospechosas and exists (select from cauce.entregas d join cauce.lotes l on l.id = d.lote
+                                where d.lote is not null and d.caidas > 0 and l.trabajador = tomar_reintentos.trabajador) then
         return 0;
     end if;
     with debidas as materialized (
@@ -183,10 +174,10 @@ begin
     end if;
     perform pg_advisory_xact_lock(1128355140, hashtext($1));
     if suerte < 0.5 then
-        reintentos := cauce.tomar_reintentos($1, turno, 1, true);
+        reintentos := cauce.tomar_reintentos($1, $3, turno, 1, true);
     end if;
     if reintentos = 0 then
-        reintentos := cauce.tomar_reintentos($1, turno, case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
+        reintentos := cauce.tomar_reintentos($1, $3, turno, case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
         if reintentos < $2 then
             foreach nivel in array case when suerte < 0.05 then cauce.carriles_por_espera($1)
                                         else '{0,1,2,3,4,5,6,7,8,9}'::smallint[] end loop
@@ -195,10 +186,10 @@ begin
             end loop;
         end if;
         if reintentos = 0 and cardinality(ids) = 0 and $2 = 1 then
-            reintentos := cauce.tomar_reintentos($1, turno, 1, false);
+            reintentos := cauce.tomar_reintentos($1, $3, turno, 1, false);
         end if;
         if reintentos = 0 and cardinality(ids) = 0 then
-            reintentos := cauce.tomar_reintentos($1, turno, 1, true);
+            reintentos := cauce.tomar_reintentos($1, $3, turno, 1, true);
         end if;
     end if;
     if reintentos = 0 and cardinality(ids) = 0 then
