@@ -237,13 +237,14 @@ def test_due_retries_come_urgent_ones_first_then_the_longest_due(conn: Conn) -> 
         "update cauce.eventos set payload = null",
         "update cauce.eventos set prioridad = 10",
         "update cauce.eventos set origen = ''",
-        "insert into cauce.lotes (id, grupo, ids, reintentos, trabajador, arriendo_hasta) values (-1, 'g', '{}', 0, 'w', now())",
-        "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)"
-        " values (1, 'g', 's', 5, 'procesado', 0, now())",
-        "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)"
-        " values (1, 'g', 's', 5, -1, now())",
-        "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, lote)"
-        " values (1, 'g', 's', 5, 'error', 0, now(), 1)",
+        """insert into cauce.lotes (id, grupo, ids, reintentos, trabajador, arriendo_hasta)
+           values (-1, 'g', '{}', 0, 'w', now())""",
+        """insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)
+           values (1, 'g', 's', 5, 'procesado', 0, now())""",
+        """insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)
+           values (1, 'g', 's', 5, -1, now())""",
+        """insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, lote)
+           values (1, 'g', 's', 5, 'error', 0, now(), 1)""",
     ],
 )
 def test_the_tables_refuse_a_state_that_makes_no_sense(conn: Conn, statement: Any) -> None:  # noqa: ANN401 - a literal

@@ -18,23 +18,26 @@ begin
     return cuantas;
 end $$;
 
--- Gives the failed or waiting deliveries of an event up, for good: the event ends `procesado` and `ignorado`, and its
--- failures stay to be read, with a last one that says so. Returns how many; those a worker holds right now are left to it.
+-- Gives the failed or waiting deliveries of an event up, for good: once none is left in `principal`,
+-- the event is `procesado` and `ignorado`. Its failures stay to be read, with a last one that says so. Returns how many;
+-- those a worker holds right now are left to it.
 create function cauce.descartar(evento bigint, grupo text default null, suscriptor text default null) returns integer
 language plpgsql as $$
 declare
     cuantas integer;
+    de_principal boolean;
 begin
     perform 1 from cauce.eventos e where e.id = descartar.evento for no key update;
     with fuera as (
         delete from cauce.entregas d
          where d.evento = descartar.evento and d.lote is null
            and d.grupo = coalesce(descartar.grupo, d.grupo) and d.suscriptor = coalesce(descartar.suscriptor, d.suscriptor)
-        returning d.evento, d.grupo, d.suscriptor, d.intentos)
-    insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
-    select f.evento, f.grupo, f.suscriptor, f.intentos, 'discarded by hand' from fuera f;
-    get diagnostics cuantas = row_count;
-    if cuantas > 0 then
+        returning d.evento, d.grupo, d.suscriptor, d.intentos),
+    apuntes as (
+        insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
+        select f.evento, f.grupo, f.suscriptor, f.intentos, 'discarded by hand' from fuera f)
+    select count(*), bool_or(f.grupo = 'principal') into cuantas, de_principal from fuera f;
+    if de_principal then
         update cauce.eventos e set ignorado = true where e.id = descartar.evento;
         perform cauce.actualizar_estado(array[descartar.evento]);
     end if;
