@@ -136,6 +136,8 @@ class Provider(ABC):
     accept_unsigned: frozenset[Unsigned] = frozenset()
     keep_headers: tuple[str, ...] = ()
     """Headers stored beside the event. An allow-list: providers have leaked secrets in headers (GitHub, 2025)."""
+    volatile_fields: tuple[str, ...] = ()
+    """Fields of the payload's top that may differ between deliveries of one event; any other difference is an alarm."""
     tolerance: float = DEFAULT_TOLERANCE
     """Seconds a signed timestamp may be away from now, to either side; not used by schemes without one."""
     retry_horizon: float = 3 * DAY

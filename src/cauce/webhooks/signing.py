@@ -102,11 +102,11 @@ class HmacProvider(Provider):
         timestamp, signatures = self._read_header(header_of(request, self.header))
         if self.timestamp_header is not None:
             timestamp = header_of(request, self.timestamp_header)
-        seconds = self._seconds(timestamp) if timestamp else None
+        seconds = None if timestamp is None else self._seconds(timestamp)
         id_text = header_of(request, self.id_header) if self.id_header else ""
 
         def matches(url: str) -> int | None:
-            message = self._message(request.body, url, timestamp, id_text)
+            message = self._message(request.body, url, timestamp or "", id_text)
             return matching_secret(secrets, signatures, lambda secret: self._signature(secret, message))
 
         url = self.public_url or request.url
@@ -138,13 +138,13 @@ class HmacProvider(Provider):
             headers[self.header] = f"{time_pair}{self.pairs.separator}{signature_pair}"
         return WebhookRequest(draft.body, Headers.of(headers), url)
 
-    def _read_header(self, text: str) -> tuple[str, list[str]]:
-        """Split the signature's header into its timestamp, empty if it holds none, and its signatures."""
+    def _read_header(self, text: str) -> tuple[str | None, list[str]]:
+        """Split the signature's header into its timestamp, None if its form has none, and its signatures."""
         if self.pairs is not None:
             return read_pairs(text, self.pairs, self.header)
         if not text.startswith(self.prefix):
             raise Refusal(Reason.WRONG_SCHEME, f"{self.header} does not start with {self.prefix!r}")
-        return "", [text[len(self.prefix) :]]
+        return None, [text[len(self.prefix) :]]
 
     def _message(self, body: bytes, url: str, timestamp: str, id_text: str) -> bytes:
         """Fill the template."""

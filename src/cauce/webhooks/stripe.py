@@ -37,6 +37,7 @@ class Stripe(HmacProvider):
     id_from: tuple[str, ...] = ("body:id",)
     type_from: tuple[str, ...] = ("body:type",)
     keep_headers: tuple[str, ...] = ("stripe-signature",)
+    volatile_fields: tuple[str, ...] = ("pending_webhooks",)
     documentation: ClassVar[str] = "https://docs.stripe.com/webhooks#verify-events"
 
     def from_trusted_transport(self, body: bytes) -> tuple[Verified, tuple[NuevoWebhook, ...]]:

@@ -216,6 +216,13 @@ def test_linear_without_its_timestamp_is_refused(body: bytes) -> None:
     assert reason(PROVIDERS["linear"], signed("linear", body)) is Reason.MALFORMED_BODY
 
 
+@pytest.mark.parametrize("timestamp", ["2026-01-01T00:00:00", "yesterday", "1760000000", "2026-13-01T00:00:00Z"])
+def test_zendesk_must_say_when_in_iso_8601(timestamp: str) -> None:
+    """A moment without offset is not a moment."""
+    request = adding(signed("zendesk", b"{}"), x_zendesk_webhook_signature_timestamp=timestamp)
+    assert reason(PROVIDERS["zendesk"], request) is Reason.MALFORMED_HEADER
+
+
 # --- signed URLs: Square, Twilio --------------------------------------------------------------------------------------
 
 

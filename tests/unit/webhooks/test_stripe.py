@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Reason, Rejected, Secret, Verified, WebhookRequest
+from cauce.webhooks.limits import MAX_SIGNATURES
 from cauce.webhooks.stripe import Stripe, is_thin
 
 NOW = 1_760_000_000.0
@@ -76,6 +77,29 @@ def test_an_empty_secret_verifies_nothing(empty: str) -> None:
 def test_tolerance_holds_to_both_sides(skew: float, expected: Reason | None) -> None:
     """300 seconds are allowed, one more is not, in the past and in the future."""
     assert reason(signed(), now=NOW + skew) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("v1=00", Reason.MALFORMED_HEADER),
+        ("t=,v1=00", Reason.MALFORMED_HEADER),
+        ("t=1_0,v1=00", Reason.MALFORMED_HEADER),
+        ("t=+1,v1=00", Reason.MALFORMED_HEADER),
+        ("t=-1,v1=00", Reason.MALFORMED_HEADER),
+        ("t=1e9,v1=00", Reason.MALFORMED_HEADER),
+        ("t=1,t=2,v1=00", Reason.MALFORMED_HEADER),
+        (f"t={'9' * 13},v1=00", Reason.MALFORMED_HEADER),
+        (",,,=", Reason.MALFORMED_HEADER),
+        ("t=1", Reason.WRONG_SCHEME),
+        ("t=1,v0=00,v2=00", Reason.WRONG_SCHEME),
+        ("t=1" + ",v1=00" * MAX_SIGNATURES, Reason.BAD_SIGNATURE),
+        ("t=1" + ",v1=00" * (MAX_SIGNATURES + 1), Reason.MALFORMED_HEADER),
+    ],
+)
+def test_a_malformed_header_is_told_from_a_bad_signature(value: str, expected: Reason) -> None:
+    """A timestamp is decimal digits, and one; signatures are counted before they are compared."""
+    assert reason(with_header(value)) is expected
 
 
 def test_a_tolerance_of_zero_is_refused() -> None:
