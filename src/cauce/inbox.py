@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from psycopg import AsyncConnection
 
@@ -66,13 +66,16 @@ async def store(conn: AsyncConnection[Any], webhooks: Sequence[NuevoWebhook], ve
             return [await _store_somehow(conn, row) for row in rows]
 
 
-async def differences(conn: AsyncConnection[Any], evento: int, webhook: NuevoWebhook) -> list[str]:
+async def differences(
+    conn: AsyncConnection[Any], evento: int, webhook: NuevoWebhook, volatile: Collection[str] = ()
+) -> list[str]:
     """Say in what a duplicate differs from what is stored: names of fields, or ``payload`` if it is no object.
 
     Args:
         conn: any connection.
         evento: the stored event.
         webhook: the duplicate.
+        volatile: fields that may differ.
     """
     row = await (await conn.execute(GUARDADO, (evento,))).fetchone()
     if row is None:
@@ -84,7 +87,8 @@ async def differences(conn: AsyncConnection[Any], evento: int, webhook: NuevoWeb
     if not isinstance(new, dict) or not isinstance(stored, dict):
         return [] if new == stored else ["payload"]
     one, other = cast("dict[str, object]", new), cast("dict[str, object]", stored)
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    names = (one.keys() | other.keys()).difference(volatile)
+    return sorted(name for name in names if one.get(name) != other.get(name))
 
 
 def _row(webhook: NuevoWebhook, verified: Verified) -> Row:

@@ -96,7 +96,7 @@ async def _store(
             if webhook.error is not None:
                 logger.warning("event %s of %s is kept raw, in error: %s", stored.id, provider.origen, webhook.error)
         elif stored.id is not None:
-            fields = await inbox.differences(conn, stored.id, webhook)
+            fields = await inbox.differences(conn, stored.id, webhook, provider.volatile_fields)
             if fields:
                 logger.warning(
                     "%s sent %s again with another content, which was dropped: event %s differs in %s",
