@@ -17,7 +17,7 @@ from benchmarks import application, crowd, draining, held, kept, latency, profil
 from benchmarks.plan import QUICK, Plan
 from benchmarks.processes import LOG, TOP
 from benchmarks.results import HEAD, BenchError, Comparison, save, say
-from benchmarks.server import serve
+from benchmarks.server import QUICK_SETTINGS, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def main() -> int:
     arguments = parse()
     plan = plan_of(arguments)
     profile = arguments.command == "profile"
-    extra = profiling.EXTRA_SETTINGS if profile else None
+    extra = {**(profiling.EXTRA_SETTINGS if profile else {}), **(QUICK_SETTINGS if arguments.quick else {})}
     url = arguments.database_url
     with serve(url, extra) as server:
         machine = environment(server, plan)

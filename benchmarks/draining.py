@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.plan import Plan
+    from benchmarks.processes import Crew
     from benchmarks.server import Server, Side
 
 LIMIT: Final = 300.0
@@ -129,7 +130,7 @@ def drain(  # noqa: PLR0913 - what a drain is, by name
             wal = number(conn, "select pg_current_wal_insert_lsn() - '0/0'")
             workmen.go()
             first = workmen.expect("mark", LIMIT)
-            seconds = until_done(conn, pending, first["at"], calls)
+            seconds = until_done(conn, pending, workmen, first["at"], calls)
             wal = number(conn, "select pg_current_wal_insert_lsn() - '0/0'") - wal
             last = workmen.expect("mark", LIMIT) if workers == 1 else None
     cpu = None if last is None else (last["cpu"] - first["cpu"]) / events * 1e6
@@ -152,16 +153,17 @@ async def _copy(dsn: str, events: int, *, fan: bool, padding: str) -> None:
     await publisher.close()
 
 
-def until_done(conn: psycopg.Connection[Any], pending: LiteralString, began: float, total: int) -> float:
+def until_done(conn: psycopg.Connection[Any], pending: LiteralString, workers: Crew, began: float, total: int) -> float:
     """Look until nothing is left; return the seconds since ``began``.
 
     Raises:
-        BenchError: it takes longer than ``LIMIT``.
+        BenchError: it takes longer than ``LIMIT``, or a worker has ended.
     """
     left, looked, now = total, began, began
     wait = SHORTEST_LOOK
     while left:
         sleep(wait)
+        workers.check()
         now = monotonic()
         if now - began > LIMIT:
             raise BenchError(f"{left} of {total} deliveries are still undone after {LIMIT:g} s")

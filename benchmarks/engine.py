@@ -55,7 +55,7 @@ class Engine:
         batch = await log.claim(conn, self._wanted(size))
         took = perf_counter() - began
         if batch is not None:
-            await log.settle(conn, batch, batch.ids, [])
+            await log.settle(conn, batch, [])
         return took * 1e3, 0 if batch is None else len(batch.rows)
 
     async def drain(self, size: int) -> tuple[int, int, float]:

@@ -37,8 +37,6 @@ def run(server: Server, plan: Plan) -> Iterator[Comparison]:
                 publish(dsn, "cauce", plan.events)
                 ours[phase].append(handled(dsn, plan.events))
                 floors[phase].append(on_an_empty_table(server, plan.events))
-                if not waiting:
-                    fill_and_drain(dsn, 0)
     for phase, title in titles.items():
         yield Comparison(
             phase,
@@ -76,8 +74,8 @@ def handled(dsn: str, events: int) -> float:
 
 
 def fill_and_drain(dsn: str, events: int) -> None:
-    """Publish so many events and let workers process all there are."""
+    """Publish so many events and let workers process them."""
     publish(dsn, "cauce", events)
     with psycopg.connect(dsn, autocommit=True) as conn, crew("cauce", dsn, Options(), WORKERS) as workers:
         workers.go()
-        until_done(conn, application.PENDING, monotonic(), number(conn, application.PENDING))
+        until_done(conn, application.PENDING, workers, monotonic(), number(conn, application.PENDING))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 APART: Final = 0.05
 """Seconds between two events: the worker has long gone to sleep again."""
-SETTLE_DOWN: Final = 2.0
-"""Seconds the worker has to fall asleep before the first."""
 LIMIT: Final = 60.0
 """Seconds until the last event must have been seen."""
 
@@ -32,8 +30,8 @@ def run(server: Server, plan: Plan) -> Iterator[Comparison]:
     ours: list[list[float]] = []
     floors: list[list[float]] = []
     for _ in range(plan.repetitions):
-        ours.append(measure(server, "cauce", plan.bells))
-        floors.append(measure(server, "floor", plan.bells))
+        ours.append(measure(server, "cauce", plan.bells, plan.idle_seconds))
+        floors.append(measure(server, "floor", plan.bells, plan.idle_seconds))
     for phase, title, share, limit in (("F_p50", "median", 0.5, 2), ("F_p99", "99th percentile", 0.99, 3)):
         yield Comparison(
             phase,
@@ -51,13 +49,13 @@ def percentile(values: list[float], share: float) -> float:
     return median(values) if share == 0.5 else sorted(values)[math.ceil(share * len(values)) - 1]  # noqa: PLR2004 - half
 
 
-def measure(server: Server, side: Side, events: int) -> list[float]:
+def measure(server: Server, side: Side, events: int, idle: float) -> list[float]:
     """Return the milliseconds from the return of publish to the handler's call, event by event."""
     with server.database(side) as dsn:
         publisher = application.Publisher(dsn) if side == "cauce" else floor.RingingPublisher(dsn)
         with crew("cauce" if side == "cauce" else "listen", dsn, Options(numbers=events + 1)) as workers:
             workers.go()
-            sleep(SETTLE_DOWN)
+            sleep(idle)
             committed = asyncio.run(_ring(publisher, events))
             seen: dict[str, Any] = workers.expect("seen", LIMIT)["at"]
         publisher.close()

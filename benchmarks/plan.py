@@ -22,6 +22,8 @@ class Plan:
     """E: events with three recipients."""
     bells: int = 200
     """F: events, one every 50 ms."""
+    idle_seconds: float = 2.0
+    """F: seconds the worker has to fall asleep before the first."""
     wal_events: int = 20_000
     """G: events drained for each payload size."""
     crowd_seconds: int = 5
@@ -41,6 +43,7 @@ QUICK: Final = Plan(
     events=1_000,
     fan=300,
     bells=5,
+    idle_seconds=0.3,
     wal_events=500,
     crowd_seconds=1,
     claims=100,

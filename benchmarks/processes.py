@@ -70,6 +70,15 @@ class Crew:
             if line["what"] == "gone":
                 raise BenchError(f"{self.kind}: a process ended before it said {what!r}; see {LOG}")
 
+    def check(self) -> None:
+        """Make sure that all of them still run.
+
+        Raises:
+            BenchError: one has ended.
+        """
+        if any(process.poll() is not None for process in self._processes):
+            raise BenchError(f"{self.kind}: a process ended in the middle of its work; see {LOG}")
+
     def stop(self) -> None:
         """End them: politely, then not."""
         for process in self._processes:

@@ -31,6 +31,8 @@ SETTINGS: Final = {
     "max_connections": "100",
 }
 """Of a server started here: durable, with room enough that the disk's size is not what is measured."""
+QUICK_SETTINGS: Final = {"fsync": "off", "shared_buffers": "128MB"}
+"""Where nothing is measured."""
 TOLD: Final = (
     "server_version", "fsync", "synchronous_commit", "wal_level", "full_page_writes", "shared_buffers", "max_wal_size",
     "checkpoint_timeout", "autovacuum", "jit", "data_checksums",

@@ -1,0 +1,68 @@
+"""The benchmarks still work: every phase runs, in tiny sizes, and says what the bars need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TOP = Path(__file__).parents[2]
+PHASES = {
+    *("A", "B", "C", "D1", "D2", "E", "F_p50", "F_p99", "G_231", "G_4096", "P16", "H_reader", "H_writer"),
+    *("open_p50", "open_max", "straggler_p50", "straggler_max", "kept", "waiting"),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mapping[str, Any]]:
+    """What a run of all phases prints, and the file it writes."""
+    file = tmp_path_factory.mktemp("bench") / "build" / "bench.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(file)]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads(file.read_text())
+
+
+def test_every_phase_is_measured_beside_its_floor(run: tuple[str, Mapping[str, Any]]) -> None:
+    """The file maps each phase to ours, floor, ratio, unit and repetitions, all of them positive."""
+    _, phases = run
+    assert set(phases) == PHASES
+    for phase in phases.values():
+        assert phase["ours"] > 0
+        assert phase["floor"] > 0
+        assert phase["ratio"] > 0
+        assert phase["unit"]
+        assert phase["repetitions"] == len(phase["samples"]["ours"]) == len(phase["samples"]["floor"]) == 1
+
+
+def test_each_line_says_whether_the_bar_is_met(run: tuple[str, Mapping[str, Any]]) -> None:
+    """Each phase has one line, with "met" or "short by", as the file has it."""
+    printed, phases = run
+    lines = {line.split()[0]: line for line in printed.splitlines() if line}
+    for name, phase in phases.items():
+        assert phase["verdict"] in lines[name]
+        assert phase["verdict"] == "met" or phase["verdict"].startswith("short by ")
+
+
+def test_the_report_names_what_the_numbers_depend_on(run: tuple[str, Mapping[str, Any]]) -> None:
+    """Machine, versions, the server's settings and the features that are on stand above the table."""
+    above = run[0].split("phase ")[0]
+    for word in ("machine", "versions", "wal_level", "fsync", "synchronous_commit", "shared_buffers", "retries"):
+        assert word in above
+    assert "heartbeat" in above
+    assert "validation" in above
+
+
+def test_a_phase_that_does_not_exist_is_refused() -> None:
+    """The command line names the phases there are."""
+    command = [sys.executable, "-m", "benchmarks", "--phases", "drian"]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "no phase drian; there are publish, drain," in done.stderr
