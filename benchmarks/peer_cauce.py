@@ -1,0 +1,147 @@
+"""Cauce in a harness that compares queues: the bus through its public face, in that harness's protocol.
+
+The harness has a module ``common`` (payload, command line, ``hit``, ``ready``), which must be on PYTHONPATH. It calls
+``setup``, ``open``, ``publish``, ``publish_tx``, ``bulk`` and ``worker``, and kills the worker in the end. This is its
+entry for us; ``remaining`` counts the deliveries not yet recorded as done, one for each recipient of an event:
+
+    "cauce": {
+      "exe": "py",
+      "script": "<this file>",
+      "remaining": "select count(*) from cauce.eventos e join cauce.suscripciones s
+                    on s.grupo = 'principal' and (s.origen, s.tipo) = (e.origen, e.tipo)
+                    where e.estado <> 'procesado'",
+      "conf": {"uvloop": true}
+    }
+
+A fan of 3 is one event with three recipients: its handler and two subscribers. All is on that is on by default:
+retries, leases and heartbeat, time limits, validation of every payload, the doorbell in every publishing transaction.
+"""
+
+# This file is run as a script with the harness's own modules around it, so it imports nothing of `benchmarks`.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from common import BUSINESS, CONF, DSN, event, hit, ready, run  # type: ignore[import-not-found]
+from pydantic import BaseModel
+
+from cauce import (
+    Bus,
+    Catalog,
+    EventHandlers,
+    Evento,
+    EventType,
+    NuevoEvento,
+    Settings,
+    Subscriber,
+    publicar_evento,
+    publicar_eventos,
+    schema,
+)
+from cauce.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Metadata(BaseModel):
+    """What the shop wrote onto the payment."""
+
+    reserva: str
+
+
+class Intent(BaseModel):
+    """A payment."""
+
+    id: str
+    amount: int
+    currency: str
+    customer: str
+    status: str
+    metadata: Metadata
+
+
+class Data(BaseModel):
+    """The envelope around the object."""
+
+    object: Intent
+
+
+class Payment(BaseModel):
+    """The harness's event."""
+
+    id: str
+    object: str
+    data: Data
+    livemode: bool
+    seq: int
+
+
+class PeerEvents(Catalog, origen="banco"):
+    """An event for its handler alone, and one for three."""
+
+    t1 = EventType("t1", Payment)
+    t3 = EventType("t3", Payment)
+
+
+async def handle(evento: Evento[Payment]) -> None:
+    """Do nothing, but say so."""
+    hit(evento.payload.seq)
+
+
+bus = Bus(
+    catalogs=[PeerEvents],
+    event_handlers=EventHandlers(PeerEvents.t1.handled_by(handle), PeerEvents.t3.handled_by(handle)),
+    subscribers=[Subscriber(name, PeerEvents.t3.handled_by(handle)) for name in ("primero", "segundo")],
+)
+
+
+def payment(number: int) -> Payment:
+    """Return the harness's event of that number, as a program would have it in hand."""
+    return Payment.model_validate(event(number))
+
+
+class Peer:
+    """What the harness calls. Its connection is synchronous, as in most business code."""
+
+    conn: psycopg.Connection[Any]
+
+    async def setup(self) -> None:
+        """Make the tables and write the catalog."""
+        with psycopg.connect(DSN, autocommit=True) as conn:
+            schema.migrate(conn, bus)
+
+    async def open(self) -> None:
+        """Connect the publisher."""
+        self.conn = psycopg.connect(DSN, autocommit=True)
+
+    async def close(self) -> None:
+        """Disconnect it."""
+        self.conn.close()
+
+    async def publish(self, number: int) -> None:
+        """Publish one durable event in a transaction of its own."""
+        publicar_evento(self.conn, PeerEvents.t1, payment(number), alone=True)
+
+    async def publish_tx(self, number: int) -> None:
+        """Write a business row and publish its event in one transaction."""
+        with self.conn.transaction():
+            self.conn.execute(BUSINESS.format("%s", "%s"), ("r", number))
+            publicar_evento(self.conn, PeerEvents.t1, payment(number))
+
+    async def bulk(self, numbers: Iterable[int], fan: int) -> None:
+        """Publish many events in one call; a fan is their recipients, not more events."""
+        tipo = {1: PeerEvents.t1, 3: PeerEvents.t3}[fan]
+        publicar_eventos(self.conn, [NuevoEvento(tipo, payment(number)) for number in numbers], alone=True)
+
+    async def worker(self) -> None:
+        """Work until killed."""
+        worker = Worker(bus, Settings(database_url=DSN, **CONF.get("settings", {})))
+        await ready()
+        await worker.run()
+
+
+if __name__ == "__main__":
+    run(Peer)
