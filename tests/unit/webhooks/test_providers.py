@@ -103,6 +103,16 @@ def test_a_secret_that_cannot_be_read_is_our_fault(text: str) -> None:
     assert isinstance(PROVIDERS["standard"].verify(both, [Secret(text), WHSEC], NOW), Verified)
 
 
+def test_a_bad_signature_is_not_blamed_on_a_secret_that_cannot_be_read() -> None:
+    """While one configured secret is readable, the sender is told that none of them signed."""
+    request = signed("standard", b"{}", secret=WHSEC)
+    other = Secret("whsec_" + base64.b64encode(b"o" * 24).decode())
+    for secrets in ([Secret("whsec_!"), other], [other, Secret("whsec_!")]):
+        verdict = PROVIDERS["standard"].verify(request, secrets, NOW)
+        assert isinstance(verdict, Rejected)
+        assert verdict.reason is Reason.BAD_SIGNATURE
+
+
 # --- GitHub, Slack, Discord, Intercom ---------------------------------------------------------------------------------
 
 
@@ -468,6 +478,14 @@ def test_every_version_of_redsys_verifies_as_form_and_as_json(version: str) -> N
     assert verified(PROVIDERS["redsys"], WebhookRequest(json.dumps(as_json).encode()), REDSYS_SECRET) == (
         replace(evento, cabeceras={}),
     )
+
+
+def test_redsys_in_capitals_has_the_same_identity() -> None:
+    """Redsys writes the names of its parameters in two ways."""
+    bodies = (REDSYS_BODY, REDSYS_BODY.upper())
+    requests = [PROVIDERS["redsys"].sign(Draft(body), REDSYS_SECRET, NOW) for body in bodies]
+    mixed, capitals = (verified(PROVIDERS["redsys"], request, REDSYS_SECRET)[0] for request in requests)
+    assert (mixed.tipo, mixed.id_externo) == (capitals.tipo, capitals.id_externo)
 
 
 def test_a_version_of_redsys_can_be_switched_off() -> None:
