@@ -1,14 +1,31 @@
 -- Publishing: one INSERT, in the publisher's own transaction, from any language or from a bare INSERT.
 
--- Refuses a database restored into a younger cluster: what is published there would never be delivered.
+-- The highest transaction id that is stored anywhere: in the log's lanes, in the positions, in the bus's own mark.
+create function cauce.xid_visto() returns bigint language sql as $$
+    select greatest(
+        (select max(ultimo.orden::text::bigint) from generate_series(0, 9) l(carril) cross join lateral (
+            select e.orden from cauce.eventos e where e.carril = l.carril order by e.orden desc, e.id desc limit 1) ultimo),
+        (select max(pg_snapshot_xmax(p.hasta)::text::bigint) - 1
+           from cauce.grupos g cross join generate_series(0, 9) l(carril) cross join lateral (
+            select q.hasta from cauce.posiciones q
+             where q.grupo = g.grupo and q.carril = l.carril order by q.n desc limit 1) p),
+        (select xid::text::bigint from cauce.instancia))
+$$;
+
+-- Refuses a database restored into a younger cluster: what is published there would never be delivered. What is stored
+-- was committed, so it lies before the end of the snapshot; the own id says nothing, for it may be older than others.
 -- Once a connection is enough, since a restore begins with new connections: hence the mark in the session.
-create function cauce.comprobar_instancia() returns void language plpgsql as $$
+create function cauce.comprobar_instancia() returns void language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
 declare
-    visto xid8 := (select xid from cauce.instancia);
+    visto constant bigint := cauce.xid_visto();
+    actual constant bigint := greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1);
 begin
-    if visto > pg_current_xact_id() then
+    if visto > actual then
         raise exception 'this database was restored into a younger PostgreSQL cluster: it has seen transaction %, the cluster is at %',
-            visto, pg_current_xact_id()
+            visto, actual
             using errcode = 'CA002',
                   hint = 'Nothing was published or claimed. Restore into a cluster whose transaction counter is ahead '
                          '(pg_resetwal -x on the new cluster before the restore), then try again.';
@@ -29,7 +46,7 @@ begin
 end $$;
 
 -- Completes a new event: its lane and key from the catalog (the event's own row, else its origin's, else priority 5),
--- and the doorbell. A forged or copied tx is refused, for it would never be delivered.
+-- and the doorbell. A forged or copied tx or orden is refused, for it would never be delivered.
 create function cauce.completar_evento() returns trigger language plpgsql as $$
 declare
     nivel smallint;
@@ -38,8 +55,9 @@ begin
     if current_setting('cauce.comprobada', true) is distinct from 'si' then
         perform cauce.comprobar_instancia();
     end if;
-    if new.tx <> pg_current_xact_id() then
-        raise exception 'eventos.tx is written by the database, not by the publisher (got %)', new.tx
+    if new.tx <> pg_current_xact_id()
+       or new.orden <> new.tx and (new.orden < new.tx or new.orden >= pg_snapshot_xmax(pg_current_snapshot())) then
+        raise exception 'tx and orden are written by the database, not by the publisher (got %, %)', new.tx, new.orden
             using errcode = 'CA003', hint = 'Leave tx, orden, id and carril out of the INSERT.';
     end if;
     select c.prioridad, c.clave into nivel, campo from cauce.catalogo c
@@ -90,8 +108,12 @@ end $$;
 
 -- Publish many events in one statement: [{"origen", "tipo", "payload", "clave", "prioridad", "id_externo", "cabeceras"}],
 -- of which the first three are required. Returns their ids in the order given; for a known id_externo the stored id.
+-- Runs as the owner, since it writes tx, orden, id and carril: hence no leave for everybody (see permitir_publicar).
 create function cauce.publicar_eventos(eventos jsonb) returns bigint[]
-language plpgsql as $$
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
 #variable_conflict use_column
 declare
     propia constant xid8 := pg_current_xact_id();
@@ -129,6 +151,7 @@ begin
     end if;
     return ids;
 end $$;
+revoke execute on function cauce.publicar_eventos from public;
 
 -- Keeps a verified webhook: the same id_externo of an origin once, however often it comes. A body that is not JSON
 -- that PostgreSQL can hold (payload null) stays raw in `cuerpo` and is an error from the start.
@@ -152,8 +175,9 @@ end $$;
 create function cauce.permitir_publicar(rol text) returns void language plpgsql as $$
 begin
     execute format('grant usage on schema cauce to %I', rol);
-    execute format('grant select on cauce.catalogo, cauce.instancia to %I', rol);
+    execute format('grant select on cauce.catalogo to %I', rol);
     execute format('grant select (id, origen, id_externo) on cauce.eventos to %I', rol);
     execute format('grant insert (origen, tipo, payload, clave, prioridad, id_externo, cabeceras, disponible_en)
                     on cauce.eventos to %I', rol);
+    execute format('grant execute on function cauce.publicar_eventos to %I', rol);
 end $$;

@@ -70,17 +70,12 @@ language sql stable as $$
                       and s.origen = conocido.origen and s.tipo = conocido.tipo)
 $$;
 
--- Every transaction id stored in this database must be one its cluster has already passed: see comprobar_instancia.
--- Looks at the end of each lane and at each position, and remembers the highest id seen.
+-- Notes how far the cluster has come; or, in a database restored into a younger one (see comprobar_instancia), the
+-- highest id stored, so that every connection learns of it.
 create function cauce.comprobar_restauracion() returns void language plpgsql as $$
 declare
-    visto bigint;
+    visto constant bigint := cauce.xid_visto();
 begin
-    select greatest(
-        (select max(ultimo.orden::text::bigint) from generate_series(0, 9) l(carril) cross join lateral (
-            select e.orden from cauce.eventos e where e.carril = l.carril order by e.orden desc, e.id desc limit 1) ultimo),
-        (select max(pg_snapshot_xmax(p.hasta)::text::bigint) - 1 from cauce.posiciones p),
-        (select xid::text::bigint from cauce.instancia)) into visto;
     if visto >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint and visto > pg_current_xact_id()::text::bigint then
         update cauce.instancia set xid = visto::text::xid8;
         perform set_config('cauce.comprobada', 'no', false);

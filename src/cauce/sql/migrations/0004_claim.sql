@@ -172,6 +172,9 @@ begin
         raise exception 'cauce.tomar needs READ COMMITTED: it must see what was committed a moment ago'
             using errcode = 'CA005', hint = 'Claim in a transaction of its own, begun with: begin isolation level read committed';
     end if;
+    if current_setting('cauce.comprobada', true) is distinct from 'si' then
+        perform cauce.comprobar_instancia();
+    end if;
     perform pg_advisory_xact_lock(1128355140, hashtext($1));
     if suerte < 0.5 then
         reintentos := cauce.tomar_reintentos($1, $3, turno, 1, true);

@@ -1,0 +1,302 @@
+"""Publishing: in the caller's transaction and by nobody else's rules (DESIGN section 3; review A11)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import BaseModel
+
+from cauce import (
+    Catalog,
+    EventType,
+    InvalidPayload,
+    NotInTransaction,
+    NuevoEvento,
+    PublishError,
+    UnknownEvent,
+    publicar_evento,
+    publicar_eventos,
+)
+from tests.integration.engine.kit import claim, column, drain, publish, settle, value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.engine.kit import Conn
+
+
+class Nota(BaseModel):
+    """A payload."""
+
+    texto: str
+    numero: int = 0
+
+
+class PruebaEvents(Catalog, origen="prueba", prioridad=3):
+    """A catalog."""
+
+    anotada = EventType("anotada", Nota)
+
+
+stray = EventType("suelta", Nota)
+
+FORMS: dict[str, Callable[..., object]] = {
+    "evento": lambda conn, **more: publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), **more),
+    "eventos": lambda conn, **more: publicar_eventos(
+        conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"))], **more
+    ),
+}
+forms = pytest.mark.parametrize("form", FORMS)
+
+
+@forms
+def test_an_event_is_stored_in_the_callers_transaction(conn: Conn, form: str) -> None:
+    """Committed with it, rolled back with it."""
+    with conn.transaction():
+        FORMS[form](conn)
+    with conn.transaction(force_rollback=True):
+        FORMS[form](conn)
+    assert column(conn, "select payload::text from cauce.eventos") == ['{"texto": "a", "numero": 0}']
+    assert len(drain(conn)) == 1
+
+
+@forms
+def test_a_connection_without_autocommit_begins_its_transaction_by_publishing(
+    connect: Callable[..., Conn], conn: Conn, form: str
+) -> None:
+    """As psycopg does by default, the first statement begins the transaction, and the caller commits."""
+    caller = connect(autocommit=False)
+    FORMS[form](caller)
+    assert value(conn, "select count(*) from cauce.eventos") == 0
+    caller.commit()
+    assert value(conn, "select count(*) from cauce.eventos") == 1
+
+
+@forms
+def test_autocommit_outside_a_transaction_is_refused_unless_it_is_meant(conn: Conn, form: str) -> None:
+    """The event would commit apart from its cause; `alone=True` says that it has none."""
+    with pytest.raises(NotInTransaction, match="autocommit"):
+        FORMS[form](conn)
+    assert value(conn, "select count(*) from cauce.eventos") == 0
+    FORMS[form](conn, alone=True)
+    assert value(conn, "select count(*) from cauce.eventos") == 1
+
+
+def test_an_async_connection_publishes_as_well(database: str, conn: Conn) -> None:
+    """The same functions, awaited."""
+
+    async def scene() -> tuple[int, list[int]]:
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as mine:
+            with pytest.raises(NotInTransaction):
+                await publicar_evento(mine, PruebaEvents.anotada, Nota(texto="a"))
+            async with mine.transaction():
+                one = await publicar_evento(mine, PruebaEvents.anotada, Nota(texto="a"))
+                return one, await publicar_eventos(mine, [NuevoEvento(PruebaEvents.anotada, Nota(texto="b"))])
+
+    one, more = asyncio.run(scene())
+    assert drain(conn) == [one, *more]
+
+
+def test_an_event_of_no_catalog_is_refused(conn: Conn) -> None:
+    """Nobody would handle it."""
+    with pytest.raises(UnknownEvent, match="no Catalog declares it"):
+        publicar_evento(conn, stray, Nota(texto="a"), alone=True)
+    with pytest.raises(UnknownEvent):
+        publicar_eventos(conn, [NuevoEvento(stray, Nota(texto="a"))], alone=True)
+
+
+@pytest.mark.parametrize("payload", [{"numero": 1}, {"texto": "a", "numero": "x"}, None, 3])
+def test_a_payload_that_is_not_of_its_type_is_refused(conn: Conn, payload: Any) -> None:  # noqa: ANN401 - wrong on purpose
+    """Before anything is sent to the database."""
+    with pytest.raises(InvalidPayload, match="prueba/anotada"):
+        publicar_evento(conn, PruebaEvents.anotada, payload, alone=True)
+
+
+def test_text_that_postgresql_cannot_hold_is_refused_in_our_words(conn: Conn) -> None:
+    """A NUL character is valid JSON and no text of PostgreSQL's."""
+    with pytest.raises(InvalidPayload, match="cannot store"):
+        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a\0b"), alone=True)
+    with pytest.raises(InvalidPayload, match="cannot store"):
+        publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a\0b"))], alone=True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"prioridad": 10}, {"prioridad": -1}, {"clave": "x" * 501}, {"id_externo": "x" * 501}]
+)
+def test_a_column_out_of_bounds_is_refused_in_our_words(conn: Conn, wrong: dict[str, Any]) -> None:
+    """Priority 0 to 9, keys and ids of 500 characters at most."""
+    with pytest.raises(PublishError, match="was not published"):
+        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), alone=True, **wrong)
+
+
+def test_a_known_external_id_returns_the_stored_event(conn: Conn) -> None:
+    """Publishing twice is publishing once, whichever function is used, also within one call."""
+    one = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", alone=True)
+    assert publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", alone=True) == one
+    many = [
+        NuevoEvento(PruebaEvents.anotada, Nota(texto=t), id_externo=i) for t, i in (("c", "y"), ("d", "x"), ("e", "y"))
+    ]
+    two, again, same = publicar_eventos(conn, many, alone=True)
+    assert (again, same) == (one, two)
+    assert sorted(drain(conn)) == [one, two]
+
+
+def test_two_publishers_of_one_external_id_store_it_once(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """The second waits for the first; if that rolls back, the second's is stored."""
+    first = connect()
+    first.execute("begin")
+    lost = publicar_evento(first, PruebaEvents.anotada, Nota(texto="a"), id_externo="x")
+    conn.execute("set lock_timeout = '100ms'")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", alone=True)
+    first.execute("rollback")
+    kept = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", alone=True)
+    assert kept != lost
+    assert drain(conn) == [kept]
+
+
+def test_an_external_id_stored_out_of_sight_says_to_run_again(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """In REPEATABLE READ the stored event may be invisible: a serialization failure, as its callers expect."""
+    mine = connect()
+    mine.execute("begin isolation level repeatable read")
+    mine.execute("select 1 from cauce.eventos")
+    publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", alone=True)
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        publicar_evento(mine, PruebaEvents.anotada, Nota(texto="a"), id_externo="x")
+
+
+def test_many_events_come_back_in_the_order_given(conn: Conn) -> None:
+    """A thousand in one statement, their ids in order, delivered in order."""
+    many = [NuevoEvento(PruebaEvents.anotada, Nota(texto="a", numero=n), clave=str(n)) for n in range(1000)]
+    ids = publicar_eventos(conn, many, alone=True)
+    rows = conn.execute("select id, (payload ->> 'numero')::int from cauce.eventos order by id").fetchall()
+    assert rows == [(evento, n) for n, evento in enumerate(ids)]
+    assert drain(conn, size=300) == ids
+    assert publicar_eventos(conn, [], alone=True) == []
+
+
+def test_nothing_of_many_is_stored_if_one_is_refused(conn: Conn) -> None:
+    """One statement, one fate."""
+    many = [
+        NuevoEvento(PruebaEvents.anotada, Nota(texto="a")),
+        NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), prioridad=10),
+    ]
+    with pytest.raises(PublishError):
+        publicar_eventos(conn, many, alone=True)
+    assert value(conn, "select count(*) from cauce.eventos") == 0
+
+
+def test_a_bare_insert_is_found_and_prioritised(conn: Conn) -> None:
+    """As the seed's tests do it: origin, type and payload are enough."""
+    conn.execute(
+        "insert into cauce.eventos (origen, tipo, payload) values ('prueba', 'x', '{}'), ('stripe', 'x', '{}')"
+    )
+    assert drain(conn) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        ("tx", "'5'"),
+        ("orden", "'5'"),
+        ("orden", "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000)::text::xid8"),
+    ],
+)
+def test_a_forged_transaction_or_place_is_refused(conn: Conn, columns: str, values: str) -> None:
+    """It would never be delivered, or hold up what comes after it (review A11)."""
+    statement = "insert into cauce.eventos (origen, tipo, payload, {}) values ('prueba', 'x', '{{}}', {})"
+    with pytest.raises(psycopg.DatabaseError, match="written by the database") as refused:
+        conn.execute(statement.format(columns, values).encode())
+    assert refused.value.sqlstate == "CA003"
+    assert value(conn, "select count(*) from cauce.eventos") == 0
+
+
+def test_an_id_cannot_be_chosen(conn: Conn) -> None:
+    """Ids are generated, always."""
+    with pytest.raises(psycopg.errors.GeneratedAlways):
+        conn.execute("insert into cauce.eventos (id, origen, tipo, payload) values (5, 'prueba', 'x', '{}')")
+
+
+@pytest.fixture
+def plain_role(conn: Conn) -> Iterator[str]:
+    """A role without any privilege but those of a publisher; the connection acts as it."""
+    role = f"publisher_of_{conn.info.dbname}"
+    conn.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
+    conn.execute("select cauce.permitir_publicar(%s)", (role,))
+    yield role
+    conn.execute("reset role")
+    conn.execute(sql.SQL("drop owned by {}").format(sql.Identifier(role)))
+    conn.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+
+def test_a_plain_role_may_publish_in_every_way(conn: Conn, plain_role: str) -> None:
+    """By the function, by a bare INSERT, many at once, with and without an external id."""
+    conn.execute(sql.SQL("set role {}").format(sql.Identifier(plain_role)))
+    publish(conn)
+    conn.execute("insert into cauce.eventos (origen, tipo, payload) values ('prueba', 'x', '{}')")
+    one = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", alone=True)
+    many = [
+        NuevoEvento(PruebaEvents.anotada, Nota(texto="a")),
+        NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), id_externo="x"),
+    ]
+    assert publicar_eventos(conn, many, alone=True)[1] == one
+    conn.execute("reset role")
+    assert len(drain(conn)) == 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into cauce.eventos (origen, tipo, payload, tx) values ('p', 'x', '{}', '5')",
+        "insert into cauce.eventos (origen, tipo, payload, orden) values ('p', 'x', '{}', '5')",
+        "insert into cauce.eventos (origen, tipo, payload, carril) values ('p', 'x', '{}', 5)",
+        "insert into cauce.eventos (origen, tipo, payload, estado) values ('p', 'x', '{}', 'procesado')",
+        "copy cauce.eventos from stdin",
+        "update cauce.eventos set estado = 'error'",
+        "delete from cauce.eventos",
+        "select payload from cauce.eventos",
+        "select * from cauce.lotes",
+        "update cauce.instancia set xid = '1'",
+    ],
+)
+def test_a_plain_role_may_do_nothing_else(conn: Conn, plain_role: str, statement: Any) -> None:  # noqa: ANN401 - a literal
+    """Neither place an event in the log, nor read, change or delete any (review A11)."""
+    publish(conn)
+    conn.execute(sql.SQL("set role {}").format(sql.Identifier(plain_role)))
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute(statement)
+
+
+def test_a_role_without_leave_may_not_publish(conn: Conn, plain_role: str) -> None:
+    """Publishing many is no way around the privileges."""
+    conn.execute(sql.SQL("drop owned by {}").format(sql.Identifier(plain_role)))
+    conn.execute(sql.SQL("grant usage on schema cauce to {}").format(sql.Identifier(plain_role)))
+    conn.execute(sql.SQL("set role {}").format(sql.Identifier(plain_role)))
+    for form in FORMS.values():
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            form(conn, alone=True)
+
+
+def test_a_received_webhook_is_stored_once(conn: Conn) -> None:
+    """The same id of an origin once; the answer says which event, and whether it was known."""
+    receive = "select id, duplicado from cauce.recibir_evento('stripe', 'x', %s, '{}', null, '{}', null)"
+    first = conn.execute(receive, ("evt_1",)).fetchone()
+    assert first == (1, False)
+    assert conn.execute(receive, ("evt_1",)).fetchone() == (1, True)
+    assert drain(conn) == [1]
+
+
+def test_a_webhook_that_is_no_json_is_kept_raw_and_is_an_error(conn: Conn) -> None:
+    """Kept in `cuerpo`, in `error` from the start, with the reason."""
+    conn.execute("select cauce.recibir_evento('stripe', 'x', 'evt_1', null, '\\x00ff', '{}', 'not JSON')")
+    row = conn.execute("select estado::text, cuerpo, payload, ultimo_error from cauce.eventos").fetchone()
+    assert row == ("error", b"\x00\xff", None, "not JSON")
+    batch = claim(conn)
+    assert batch.rows[0].payload is None
+    settle(conn, batch, [{"evento": 1, "suscriptor": "*", "resultado": "muerta", "intento": 1, "error": "not JSON"}])
+    assert value(conn, "select estado from cauce.eventos") == "error"
