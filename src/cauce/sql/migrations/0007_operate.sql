@@ -63,16 +63,16 @@ language sql as $$
 $$;
 
 -- Deletes processed events older than `antes`, at most `maximo` of them, oldest id first. What any group has still to
--- read, holds under a lease or owes a delivery stays.
+-- read, holds under a lease or owes a delivery stays; told by one snapshot, for a claim moves an event from one to another.
 create function cauce.purgar(antes interval, maximo integer) returns bigint
 language plpgsql as $$
 declare
-    tomados bigint[] := array(select unnest(l.ids) from cauce.lotes l);
     cuantos bigint;
 begin
     with viejos as materialized (
         select e.id from cauce.eventos e
-         where e.estado = 'procesado' and e.procesado_en < now() - antes and e.id <> all (tomados)
+         where e.estado = 'procesado' and e.procesado_en < now() - antes
+           and e.id <> all (array(select unnest(l.ids) from cauce.lotes l))
            and not exists (select from cauce.entregas d where d.evento = e.id)
            and not exists (
                 select from cauce.grupos g

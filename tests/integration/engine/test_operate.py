@@ -1,0 +1,116 @@
+"""What people do to the bus while it runs: retry, discard, look at the lag."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.engine.kit import claim, drain, outcome, publish, settle, state, value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.engine.kit import Conn
+
+
+def dead(conn: Conn, *subscribers: str) -> int:
+    """An event of which these subscribers have failed for good."""
+    (evento,) = publish(conn)
+    settle(conn, claim(conn), [outcome(evento, s, "muerta", 3) for s in subscribers])
+    return evento
+
+
+def test_a_dead_delivery_is_retried_with_all_its_attempts_before_it(conn: Conn) -> None:
+    """`reintentar`: due at once, the first attempt again; the event is in process, then processed."""
+    evento = dead(conn, "a", "b")
+    assert value(conn, "select cauce.reintentar(%s, null, 'a')", evento) == 1
+    assert state(conn, evento) == "error"
+    assert value(conn, "select cauce.reintentar(%s)", evento) == 2
+    assert state(conn, evento) == "en_proceso"
+    batch = claim(conn)
+    assert sorted((r.suscriptor, r.intento) for r in batch.rows) == [("a", 1), ("b", 1)]
+    settle(conn, batch, [outcome(evento, s, "hecha") for s in "ab"])
+    assert conn.execute("select estado::text, intentos from cauce.eventos").fetchone() == ("procesado", 3)
+
+
+def test_a_waiting_retry_is_made_due_at_once(conn: Conn) -> None:
+    """`reintentar` spares the wait."""
+    (evento,) = publish(conn)
+    settle(conn, claim(conn), [outcome(evento, "s", "reintentar", espera=3600)])
+    assert not claim(conn)
+    assert value(conn, "select cauce.reintentar(%s)", evento) == 1
+    assert claim(conn).ids == [evento]
+
+
+def test_a_discarded_delivery_is_given_up_and_its_failures_stay(conn: Conn) -> None:
+    """`descartar`: `procesado`, `ignorado`, and the record says by whose hand."""
+    evento = dead(conn, "a", "b")
+    assert value(conn, "select cauce.descartar(%s, 'principal', 'a')", evento) == 1
+    assert state(conn, evento) == "error"
+    assert value(conn, "select cauce.descartar(%s)", evento) == 1
+    row = conn.execute("select estado::text, ignorado, procesado_en is not null from cauce.eventos").fetchone()
+    assert row == ("procesado", True, True)
+    assert value(conn, "select count(*) from cauce.fallos where error = 'discarded by hand'") == 2
+    assert value(conn, "select count(*) from cauce.fallos") == 4
+
+
+@pytest.mark.parametrize("verb", ["reintentar", "descartar"])
+def test_what_there_is_not_is_not_touched(conn: Conn, verb: str) -> None:
+    """No such event, no such delivery, nothing wrong with it: 0."""
+    publish(conn)
+    drain(conn)
+    statement = f"select cauce.{verb}(%s)".encode()
+    for evento in (1, 99):
+        assert conn.execute(statement, (evento,)).fetchone() == (0,)
+    assert state(conn, 1) == "procesado"
+
+
+@pytest.mark.parametrize("verb", ["reintentar", "descartar"])
+def test_a_delivery_that_a_worker_holds_is_left_to_it(conn: Conn, verb: str) -> None:
+    """An operator does not pull a lease away; the worker's word counts."""
+    (evento,) = publish(conn)
+    settle(conn, claim(conn), [outcome(evento, "s", "reintentar", espera=0)])
+    batch = claim(conn)
+    assert conn.execute(f"select cauce.{verb}(%s)".encode(), (evento,)).fetchone() == (0,)
+    settle(conn, batch, [outcome(evento, "s", "hecha", 2)])
+    assert state(conn, evento) == "procesado"
+
+
+@pytest.mark.parametrize("verb", ["reintentar", "descartar"])
+def test_a_claim_passes_by_what_an_operator_has_in_hand(conn: Conn, connect: Callable[..., Conn], verb: str) -> None:
+    """The operator's transaction is open: a claim does not wait for it, and finds the delivery afterwards, or not."""
+    (evento,) = publish(conn)
+    settle(conn, claim(conn), [outcome(evento, "s", "reintentar", espera=0)])
+    operator = connect()
+    with operator.transaction():
+        operator.execute(f"select cauce.{verb}(%s)".encode(), (evento,))
+        conn.execute("set lock_timeout = '2s'")
+        assert not claim(conn)
+    assert claim(conn).ids == ([evento] if verb == "reintentar" else [])
+
+
+def test_the_lag_of_a_group_is_told_lane_by_lane(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """What has not been handed out, counted to a maximum; what is uncommitted does not count, stragglers do."""
+
+    def lag(most: int = 1000) -> dict[int, int]:
+        rows = conn.execute(
+            "select carril, pendientes from cauce.retraso('principal', %s) where pendientes > 0", (most,)
+        )
+        return dict(rows.fetchall())
+
+    late = connect()
+    late.execute("begin")
+    publish(late, 2)
+    publish(conn, 7)
+    publish(conn, 3, prioridad=0)
+    assert lag() == {0: 3, 5: 7}
+    assert lag(2) == {0: 2, 5: 2}
+    for _ in range(3):
+        claim(conn, 4)
+    assert sum(lag().values()) == 0
+    late.execute("commit")
+    assert lag() == {5: 2}
+    claim(conn, 1)
+    assert lag() == {5: 1}
+    assert value(conn, "select min(desde) <= now() from cauce.retraso('principal', 10)")
