@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -46,13 +47,13 @@ def counter(options: Options) -> Callable[[int], None]:
     """Return what the handlers call; as little as can be."""
     if options.numbers:
         return _recorder(options.numbers)
-    marks, count = frozenset(options.marks), 0
+    marks, count, pid = frozenset(options.marks), 0, os.getpid()
 
     def note(_: int) -> None:
         nonlocal count
         count += 1
         if count in marks:
-            tell("mark", count=count, at=time.monotonic(), cpu=time.process_time())
+            tell("mark", count=count, at=time.monotonic(), cpu=time.process_time(), pid=pid)
 
     return note
 

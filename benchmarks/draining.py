@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 300.0
 """Seconds a drain may take."""
-LONGEST_LOOK, SHORTEST_LOOK = 2.0, 0.01
-"""Seconds between two looks at what is left: half of what the rest should take, so that looking costs little."""
+STEPS: Final = 50
+"""Times that a worker tells how far it is. Nobody looks into the database before the last handlers are called: a look
+reads the whole table, and one that comes late would be counted as the worker's time."""
+LOOK: Final = 0.005
+"""Seconds between two looks from then on."""
 PAYLOAD_BYTES: Final = 231, 4_096
 """G: sizes of the payload as compact JSON. The larger does not fit into the row and is stored out of line."""
 WAL_BARS: Final = 200, 400
@@ -117,7 +120,8 @@ def drain(  # noqa: PLR0913 - what a drain is, by name
     calls = events * floor.FAN if fan else events
     with server.database(side) as dsn:
         publish(dsn, side, events, fan=fan, padding=padding)
-        options = Options(marks=[1, calls] if workers == 1 else [1])
+        step = max(1, calls // STEPS)
+        options = Options(marks=[1, *range(step, calls, step), calls])
         with (
             psycopg.connect(dsn, autocommit=True) as conn,
             crew("cauce" if side == "cauce" else "drain", dsn, options, workers) as workmen,
@@ -129,12 +133,13 @@ def drain(  # noqa: PLR0913 - what a drain is, by name
                 raise BenchError(f"{side}: {number(conn, pending)} deliveries wait instead of {calls}")
             wal = number(conn, "select pg_current_wal_insert_lsn() - '0/0'")
             workmen.go()
-            first = workmen.expect("mark", LIMIT)
-            seconds = until_done(conn, pending, workmen, first["at"], calls)
+            first, last = until_called(workmen, calls - workers * step)
+            ended = until_done(conn, pending, workmen)
             wal = number(conn, "select pg_current_wal_insert_lsn() - '0/0'") - wal
-            last = workmen.expect("mark", LIMIT) if workers == 1 else None
-    cpu = None if last is None else (last["cpu"] - first["cpu"]) / events * 1e6
-    return Drained(events / seconds, wal / events, cpu)
+            if workers == 1 and last["count"] < calls:
+                last = until_called(workmen, calls)[1]
+    cpu = None if workers > 1 else (last["cpu"] - first["cpu"]) / events * 1e6
+    return Drained(events / (ended - first["at"]), wal / events, cpu)
 
 
 def publish(dsn: str, side: Side, events: int, *, fan: bool = False, padding: str = "") -> None:
@@ -153,27 +158,33 @@ async def _copy(dsn: str, events: int, *, fan: bool, padding: str) -> None:
     await publisher.close()
 
 
-def until_done(conn: psycopg.Connection[Any], pending: LiteralString, workers: Crew, began: float, total: int) -> float:
-    """Look until nothing is left; return the seconds since ``began``.
+def until_called(workers: Crew, calls: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Wait until the workers' handlers have been called so often in all; return their first mark and their last.
 
     Raises:
         BenchError: it takes longer than ``LIMIT``, or a worker has ended.
     """
-    left, looked, now = total, began, began
-    wait = SHORTEST_LOOK
-    while left:
-        sleep(wait)
+    first = last = workers.expect("mark", LIMIT)
+    counts = {first["pid"]: first["count"]}
+    while sum(counts.values()) < calls:
+        last = workers.expect("mark", LIMIT)
+        counts[last["pid"]] = last["count"]
+    return first, last
+
+
+def until_done(conn: psycopg.Connection[Any], pending: LiteralString, workers: Crew) -> float:
+    """Look until nothing is left; return when that was.
+
+    Raises:
+        BenchError: it takes longer than ``LIMIT``, or a worker has ended.
+    """
+    deadline = monotonic() + LIMIT
+    while left := number(conn, pending):
         workers.check()
-        now = monotonic()
-        if now - began > LIMIT:
-            raise BenchError(f"{left} of {total} deliveries are still undone after {LIMIT:g} s")
-        before, left = left, number(conn, pending)
-        if left < before:
-            wait = min(LONGEST_LOOK, max(SHORTEST_LOOK, left * (now - looked) / (before - left) / 2))
-            looked = now
-        else:
-            wait = SHORTEST_LOOK
-    return now - began
+        if monotonic() > deadline:
+            raise BenchError(f"{left} deliveries are still undone after {LIMIT:g} s")
+        sleep(LOOK)
+    return monotonic()
 
 
 def number(conn: psycopg.Connection[Any], statement: LiteralString) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import psycopg
 
 from benchmarks import application
 from benchmarks.child import Options
-from benchmarks.draining import LIMIT, number, publish, until_done
+from benchmarks.draining import LIMIT, STEPS, publish, until_called, until_done
 from benchmarks.processes import crew
 from benchmarks.results import Bar, Comparison
 
@@ -76,6 +75,9 @@ def handled(dsn: str, events: int) -> float:
 def fill_and_drain(dsn: str, events: int) -> None:
     """Publish so many events and let workers process them."""
     publish(dsn, "cauce", events)
-    with psycopg.connect(dsn, autocommit=True) as conn, crew("cauce", dsn, Options(), WORKERS) as workers:
+    step = max(1, events // STEPS)
+    options = Options(marks=list(range(step, events, step)))
+    with psycopg.connect(dsn, autocommit=True) as conn, crew("cauce", dsn, options, WORKERS) as workers:
         workers.go()
-        until_done(conn, application.PENDING, workers, monotonic(), number(conn, application.PENDING))
+        until_called(workers, events - WORKERS * step)
+        until_done(conn, application.PENDING, workers)
