@@ -1,7 +1,7 @@
 """Types of Stripe's payloads: the payload of a Stripe event is the whole Stripe event, as it came.
 
 They take what they name and keep what they do not: Stripe adds fields within a version of its API, so an unknown one is
-no fault (https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backwards-compatible). Which object is
+no fault (https://docs.stripe.com/upgrades#what-changes-does-stripe-consider-to-be-backwards-compatible). The object
 inside ``data`` is the application's to say, with as few of its fields as it uses:
 
     class CheckoutSession(BaseModel):
