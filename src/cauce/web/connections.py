@@ -32,8 +32,8 @@ MAX_CONNECTIONS: Final = 8
 """Connections of a process at most; further requests wait for one."""
 CONNECT_SECONDS: Final = 3
 """Seconds to reach the database."""
-DATABASE_SECONDS: Final = 5.0
-"""Seconds a request may spend on the database, waiting for a connection included; then it is answered 503."""
+DATABASE_SECONDS: Final = 4.0
+"""Seconds a request may wait for a free connection, and seconds it may use it; then it is answered 503."""
 
 LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 """What psycopg raises when a connection is, or may be, of no more use, or a transaction should be run again."""
@@ -55,11 +55,11 @@ class Connections:
         Raises:
             psycopg.Error: as the work did; an ``OperationalError`` if the database cannot be reached, or not in time.
         """
-        deadline = Deadline(DATABASE_SECONDS)
         if self._free.locked():
             await self._wait()
         else:
             await self._free.acquire()
+        deadline = Deadline(DATABASE_SECONDS)
         try:
             for attempt in (1, 2):
                 conn = self._idle.pop() if self._idle else await self._connect()
@@ -125,8 +125,10 @@ class Deadline:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
 
     def guard(self, conn: AsyncConnection[Any] | None) -> None:
-        """Cut this one from now on."""
+        """Cut this one when time is over, or now if it is."""
         self._conn = conn
+        if self.passed:
+            self._cut()
 
     def cancel(self) -> None:
         """Let time run."""
@@ -134,6 +136,9 @@ class Deadline:
 
     def _pass(self) -> None:
         self.passed = True
+        self._cut()
+
+    def _cut(self) -> None:
         if self._conn is not None and not self._conn.closed:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._conn.fileno())) as twin:
                 twin.shutdown(socket.SHUT_RDWR)

@@ -13,13 +13,14 @@ import pytest
 import stripe
 from psycopg.rows import dict_row
 
-from cauce import Bus, Catalog, EventHandlers, EventType, Settings, schema
+from cauce import Bus, Catalog, EventHandlers, EventType, Settings
 from cauce.web import create_app
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from cauce import Evento
+    from cauce.testing import Database
     from cauce.web import SecretSource
     from cauce.webhooks import Provider
 
@@ -135,9 +136,13 @@ def signed() -> Sign:
     return _signed
 
 
+@pytest.fixture(scope="session")
+def make_inbox() -> Callable[[str], Inbox]:
+    """Makes an inbox of a database's address."""
+    return Inbox
+
+
 @pytest.fixture
-def inbox(dsn: str) -> Inbox:
+def inbox(db: Database) -> Inbox:
     """An inbox without any event."""
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        schema.migrate(conn, bus)
-    return Inbox(dsn)
+    return Inbox(db.dsn)
