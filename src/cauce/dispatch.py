@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from cauce.bus import Bus, Consumer, Route
+    from cauce.catalog import AnyHandler
     from cauce.config import Settings
     from cauce.log import Batch, Entrega, Failure, Row
     from cauce.watch import Lane
@@ -44,6 +45,8 @@ NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 GIVE_BACK_SECONDS: Final = 5.0
 """Seconds after which an event that only a newer deploy knows is offered again."""
+MAX_WAIT: Final = 366 * 86_400.0
+"""Seconds until the next attempt, at most, whatever policy or handler say: more than a year is not meant."""
 THREAD_SECONDS: Final = 5.0
 """Seconds that the thread of a sync handler is waited for after its connection was cut."""
 MAX_ERROR: Final = 2_000
@@ -165,7 +168,7 @@ class Dispatcher:
         """
         consumer = delivery.consumer
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._threads, consumer.handler, delivery.evento, _lend(conn))
+        call = loop.run_in_executor(self._threads, _run_sync, consumer.handler, delivery.evento, _lend(conn))
         try:
             await self._watch.limit(lane, asyncio.shield(call), self._seconds(consumer))
         except (TimeoutError, GivenBack, asyncio.CancelledError):
@@ -182,21 +185,22 @@ class Dispatcher:
         policy = consumer.retry or self._policy
         spent = isinstance(error, Discard) or evento.intentos >= policy.max_attempts
         wait = error.seconds if isinstance(error, RetryAfter) else policy.delay(evento.intentos)
+        said = _say(error)
         report.say(
             evento.id,
             consumer.nombre,
             "muerta" if spent else "reintentar",
             evento.intentos,
             {
-                "error": _text(f"{type(error).__name__}: {error}")[:MAX_ERROR],
+                "error": said[:MAX_ERROR],
                 "traza": _text("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:],
-                "espera": wait,
+                "espera": min(wait, MAX_WAIT),
             },
         )
         logger.warning(
             "event %s (%s/%s), subscriber %s, attempt %s failed%s: %s",
             evento.id, evento.origen, evento.tipo, consumer.nombre, evento.intentos,
-            "; no more attempts" if spent else f"; again in {wait:.1f} s", error,
+            "; no more attempts" if spent else f"; again in {wait:.1f} s", said,
         )  # fmt: skip
         self._tell(error, delivery)
 
@@ -231,7 +235,7 @@ class Dispatcher:
         if consumer.shape.is_async:
             call: Awaitable[object] = consumer.handler(*arguments)
             return call
-        return asyncio.get_running_loop().run_in_executor(self._threads, consumer.handler, *arguments)
+        return asyncio.get_running_loop().run_in_executor(self._threads, _run_sync, consumer.handler, *arguments)
 
     def _attempt(self, delivery: Delivery) -> Attempt:
         consumer, evento = delivery.consumer, delivery.evento
@@ -337,6 +341,22 @@ def _cut(conn: AsyncConnection[Any]) -> None:
     """End a connection that another thread may be using: shut its socket, so that the thread gets an error."""
     with socket.socket(fileno=os.dup(conn.fileno())) as twin:
         twin.shutdown(socket.SHUT_RDWR)
+
+
+def _run_sync(handler: AnyHandler, *arguments: object) -> None:
+    """Run a sync handler, in a thread. A future cannot carry StopIteration: its handler would never seem to end."""
+    try:
+        handler(*arguments)
+    except StopIteration as error:
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
+def _say(error: BaseException) -> str:
+    """Return an error's type and message, even of one whose message cannot be said."""
+    try:
+        return _text(f"{type(error).__name__}: {error}")
+    except Exception as worse:  # noqa: BLE001 - whatever an application's __str__ raises
+        return f"{type(error).__name__}, whose message cannot be read ({type(worse).__name__})"
 
 
 def _text(text: str) -> str:
