@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LEASE_LOST = "CA001"
 FOREIGN_RESTORE = "CA002"
+NOT_HELD = "CA006"
 
 
 class CauceError(Exception):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
 
 import psycopg
 
-from cauce.errors import FOREIGN_RESTORE, LEASE_LOST, ForeignRestore, LeaseLost
+from cauce.errors import FOREIGN_RESTORE, LEASE_LOST, NOT_HELD, ForeignRestore, LeaseLost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,11 @@ class Batch:
     lote: int
     ficha: int
     rows: list[Row]
+
+    @property
+    def ids(self) -> list[int]:
+        """The events that come for the first time: named, where a call whose answer was lost may have settled some."""
+        return [row.id for row in self.rows if row.suscriptor is None]
 
     @property
     def suspect(self) -> bool:
@@ -153,7 +158,7 @@ def _document(entregas: Sequence[Entrega]) -> str | None:
 
 
 def _translate(error: psycopg.Error) -> None:
-    if error.sqlstate == LEASE_LOST:
+    if error.sqlstate in (LEASE_LOST, NOT_HELD):
         raise LeaseLost(f"{error.diag.message_primary}") from error
     if error.sqlstate == FOREIGN_RESTORE:
         raise ForeignRestore(f"{error.diag.message_primary}. {error.diag.message_hint}") from error

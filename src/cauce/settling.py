@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
 
 from cauce import log
 from cauce.dispatch import Report
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cauce.runner")
 
+LOSSES: Final = 2
+"""Connections that handlers with ``tx`` may lose before it counts as their failure: servers do restart."""
+
 
 class Settling:
     """The end of a batch: ``tx`` handlers and settlement, in steps that can be taken up on another connection."""
@@ -38,6 +43,8 @@ class Settling:
         self._apart = False
         """The second pass: every delivery with ``tx`` has a row and a transaction of its own."""
         self._settled = False
+        self._losses = 0
+        """Connections lost while the handlers of this pass, or this delivery, ran."""
 
     async def finish(self, more: Callable[[], int]) -> Batch | None:
         """Settle; return the next batch if it was claimed along."""
@@ -61,6 +68,7 @@ class Settling:
             while report.transactional:
                 await self._alone(report.transactional[0], lane)
                 report.transactional.pop(0)
+                self._losses = 0
         self._settled = True
         return await self._claim(more())
 
@@ -94,12 +102,11 @@ class Settling:
                 for delivery in report.transactional:
                     await self._dispatcher.run_in(delivery, conn, lane)
                     report.succeeded(delivery)
-                await log.settle(conn, self._batch, report.entregas)
-        except BaseException as error:
+                await log.settle(conn, self._batch, report.entregas, self._batch.ids)
+        except BaseException as error:  # noqa: BLE001 - weighed, and raised again if it is no handler's
             del report.entregas[said:]
             report.done = done
-            if not self._is_a_failure(error, conn):
-                raise
+            self._weigh(error, conn)
             return error
         return None
 
@@ -111,7 +118,7 @@ class Settling:
             if not delivery.held:
                 report.say(delivery.evento.id, delivery.consumer.nombre, "retenida", delivery.evento.intentos)
         try:
-            await log.settle(await self._runner.connection(), self._batch, report.entregas)
+            await log.settle(await self._runner.connection(), self._batch, report.entregas, self._batch.ids)
         except BaseException:
             del report.entregas[said:]
             raise
@@ -119,6 +126,7 @@ class Settling:
         for delivery in report.transactional:
             delivery.held = True
         self._apart = True
+        self._losses = 0
 
     async def _alone(self, delivery: Delivery, lane: Lane) -> None:
         """Second pass: one ``tx`` delivery in a transaction of its own, no attempt spent on the first pass."""
@@ -132,9 +140,8 @@ class Settling:
                     await self._dispatcher.run_in(delivery, conn, lane)
                     single.succeeded(delivery)
                     await log.settle(conn, self._batch, single.entregas, ids=[])
-            except BaseException as error:
-                if not self._is_a_failure(error, conn):
-                    raise
+            except BaseException as error:  # noqa: BLE001 - likewise
+                self._weigh(error, conn)
                 single = Report()
                 self._judge(error, delivery, single)
             else:
@@ -155,11 +162,16 @@ class Settling:
             self.report.give_back(delivery)
         self.report.transactional.clear()
 
-    @staticmethod
-    def _is_a_failure(error: BaseException, conn: AsyncConnection[Any]) -> bool:
-        """Say whether the error is a handler's, to be judged, rather than a lost lease, connection or worker."""
+    def _weigh(self, error: BaseException, conn: AsyncConnection[Any]) -> None:
+        """Let a handler's failure pass, to be judged; raise if the lease, the connection or the worker is lost.
+
+        A connection that is lost again and again is the handler's doing: it would be tried for ever.
+        """
         if isinstance(error, (TimeoutError, GivenBack)):
-            return True  # a sync handler's connection is closed by then
+            return  # a sync handler's connection is closed by then
         if isinstance(error, (LeaseLost, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
-            return False
-        return not conn.closed
+            raise error
+        if conn.closed:
+            self._losses += 1
+            if self._losses <= LOSSES:
+                raise psycopg.OperationalError(f"the connection was lost while handlers ran: {error!r}") from error

@@ -19,28 +19,36 @@ create function cauce.actualizar_estado(tocados bigint[]) returns void language 
 $$;
 
 -- Writes the outcomes of single deliveries into entregas and fallos, and what they mean onto their events.
-create function cauce.anotar_entregas(grupo text, lote bigint, trabajador text, entregas jsonb, ahora timestamptz) returns void
+create function cauce.anotar_entregas(
+    grupo text, lote bigint, trabajador text, nuevos bigint[], entregas jsonb, ahora timestamptz) returns void
 language plpgsql as $$
 #variable_conflict use_column
 declare
-    acabadas bigint;
+    acabadas bigint;      -- rows written, to be compared with what was reported
 begin
-    -- A retry that is done must be one this lote holds: after a lost connection the same report may come twice.
+    -- What is reported must be in this lote: an event that comes for the first time, or is handed out whole, or a stored
+    -- delivery under its lease. After a lost connection the same report may come twice.
+    if exists (select from jsonb_to_recordset($5) r(evento bigint, suscriptor text)
+                where r.evento <> all ($4)
+                  and not exists (select from cauce.entregas d where d.evento = r.evento and d.grupo = $1
+                                     and d.suscriptor in (r.suscriptor, '*') and d.lote = $2)) then
+        raise exception 'lote % no longer holds a delivery it reports', $2 using errcode = 'CA001';
+    end if;
     delete from cauce.entregas d
-     using jsonb_to_recordset($4) r(evento bigint, suscriptor text, resultado text)
+     using jsonb_to_recordset($5) r(evento bigint, suscriptor text, resultado text)
      where d.evento = r.evento and d.grupo = $1 and d.suscriptor = r.suscriptor and d.lote = $2 and r.resultado = 'hecha';
     get diagnostics acabadas = row_count;
-    if acabadas <> (select count(*) from jsonb_to_recordset($4) r(resultado text) where r.resultado = 'hecha') then
+    if acabadas <> (select count(*) from jsonb_to_recordset($5) r(resultado text) where r.resultado = 'hecha') then
         raise exception 'lote % no longer holds a delivery it reports as done', $2 using errcode = 'CA001';
     end if;
 
     delete from cauce.entregas d
-     using jsonb_to_recordset($4) r(evento bigint, suscriptor text, resultado text)
+     using jsonb_to_recordset($5) r(evento bigint, suscriptor text, resultado text)
      where d.evento = r.evento and d.grupo = $1 and d.suscriptor = r.suscriptor and d.lote = $2 and r.resultado = 'ignorada';
 
     insert into cauce.fallos (evento, grupo, suscriptor, intento, error, traza, trabajador)
     select r.evento, $1, r.suscriptor, r.intento, r.error, r.traza, $3
-      from jsonb_to_recordset($4)
+      from jsonb_to_recordset($5)
            r(evento bigint, suscriptor text, resultado text, intento integer, error text, traza text)
      where r.resultado in ('reintentar', 'muerta');
 
@@ -48,16 +56,23 @@ begin
     select r.evento, $1, r.suscriptor, e.prioridad,
            case r.resultado when 'muerta' then 'error' else 'pendiente' end::cauce.estado,
            r.intento - (r.resultado = 'devuelta')::integer,
-           $5 + make_interval(secs => coalesce(r.espera, 0)),
+           $6 + make_interval(secs => coalesce(r.espera, 0)),
            case r.resultado when 'retenida' then $2 end, r.error
-      from jsonb_to_recordset($4)
+      from jsonb_to_recordset($5)
            r(evento bigint, suscriptor text, resultado text, intento integer, error text, espera double precision)
       join cauce.eventos e on e.id = r.evento
      where r.resultado in ('reintentar', 'muerta', 'devuelta', 'retenida')
     on conflict (evento, grupo, suscriptor) do update
        set estado = excluded.estado, intentos = excluded.intentos, proximo_en = excluded.proximo_en, lote = excluded.lote,
            error = coalesce(excluded.error, d.error),
-           caidas = case when excluded.error is null then d.caidas else 0 end;
+           caidas = case when excluded.error is null then d.caidas else 0 end
+     where d.lote = $2;
+    get diagnostics acabadas = row_count;
+    if acabadas <> (select count(*) from jsonb_to_recordset($5) r(evento bigint, resultado text)
+                      join cauce.eventos e on e.id = r.evento
+                     where r.resultado in ('reintentar', 'muerta', 'devuelta', 'retenida')) then
+        raise exception 'lote % no longer holds a delivery it reports', $2 using errcode = 'CA001';
+    end if;
 
     if $1 = 'principal' then
         update cauce.eventos e
@@ -66,7 +81,7 @@ begin
           from (select r.evento, max(r.intento - (r.resultado = 'devuelta')::integer)::smallint intento,
                        (array_agg(r.error order by r.intento desc) filter (where r.error is not null))[1] error,
                        bool_or(r.resultado = 'ignorada') ignorado
-                  from jsonb_to_recordset($4)
+                  from jsonb_to_recordset($5)
                        r(evento bigint, suscriptor text, resultado text, intento integer, error text)
                  group by r.evento) q
          where e.id = q.evento;
@@ -114,7 +129,7 @@ begin
         if l.grupo = 'principal' then
             perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
         end if;
-        perform cauce.anotar_entregas(l.grupo, $1, l.trabajador, $4, ahora);
+        perform cauce.anotar_entregas(l.grupo, $1, l.trabajador, l.ids, $4, ahora);
     end if;
     if l.grupo = 'principal' then
         update cauce.eventos e set estado = 'procesado', procesado_en = ahora, intentos = greatest(e.intentos, 1)
