@@ -41,7 +41,7 @@ async def checkout_session_completed(evento: Evento[dict[str, Any]]) -> None:
         raise ValueError("as asked")
 
 
-bus = Bus(
+BUS = Bus(
     catalogs=[StripeEvents],
     event_handlers=EventHandlers(StripeEvents.checkout_session_completed.handled_by(checkout_session_completed)),
 )
@@ -63,14 +63,14 @@ class Inbox:
             stripe_webhook_secret=SECRET,  # type: ignore[arg-type] # pydantic makes a SecretStr of it
             cron_secret=CRON_SECRET,  # type: ignore[arg-type] # likewise
         )
-        self.app = create_app(bus, self.settings)
+        self.app = create_app(BUS, self.settings)
 
     def configure(
         self, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None, **settings: object
     ) -> None:
         """Make the application anew, with other settings."""
         self.settings = Settings.model_validate({**self.settings.model_dump(), **settings})
-        self.app = create_app(bus, self.settings, providers=providers, secrets=secrets)
+        self.app = create_app(BUS, self.settings, providers=providers, secrets=secrets)
 
     def run(self, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the work returns
         """Run work with a client, inside the application's lifespan."""
@@ -134,6 +134,12 @@ def _signed(
 def signed() -> Sign:
     """Stripe's signing."""
     return _signed
+
+
+@pytest.fixture(scope="session")
+def bus() -> Bus:
+    """The application's events and their handler."""
+    return BUS
 
 
 @pytest.fixture(scope="session")
