@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
@@ -104,7 +104,7 @@ class Dispatcher:
         self._policy = settings.retry_policy()
         self._routes = {key: (route, route.validate) for key, route in bus.routes(grupo).items()}
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=f"cauce-{grupo}")
-        self._known: dict[tuple[str, str], tuple[float, tuple[bool, bool]]] = {}
+        self._known: dict[tuple[str, str, str], tuple[float, tuple[bool, bool]]] = {}
         self.stopping = False
         """Set by the worker: what has not begun is given back."""
 
@@ -113,13 +113,13 @@ class Dispatcher:
         report = Report()
         for row in batch.rows:
             found = self._routes.get((row.origen, row.tipo))
-            if found is None:
+            if row.payload is None and (found or self._grupo == PRINCIPAL):
+                self._misfit(row, report, "the body is not JSON that PostgreSQL can hold; it is kept in `cuerpo`")
+                continue
+            if found is None or row.payload is None:
                 await self._unknown(row, report, conn)
                 continue
             route, validate = found
-            if row.payload is None:
-                self._misfit(row, report, "the body is not JSON that PostgreSQL can hold; it is kept in `cuerpo`")
-                continue
             try:
                 payload = validate(row.payload)
             except Exception as error:  # noqa: BLE001 - a validator of the application may raise anything
@@ -127,7 +127,7 @@ class Dispatcher:
                 continue
             evento = Evento(
                 row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
-                row.clave, row.id_externo, json.loads(row.cabeceras) if row.cabeceras else NO_HEADERS,
+                row.clave, row.id_externo, _headers(row.cabeceras) if row.cabeceras else NO_HEADERS,
             )  # fmt: skip
             if row.suscriptor is None:
                 self._fan_out(route, evento, report)
@@ -288,20 +288,22 @@ class Dispatcher:
         name = row.suscriptor or TODOS
         if in_group or (in_catalog and self._grupo == PRINCIPAL and row.suscriptor in (None, TODOS)):
             report.say(row.id, name, "devuelta", row.intento, {"espera": GIVE_BACK_SECONDS})
-        elif self._grupo != PRINCIPAL and row.suscriptor is None:
+        elif self._grupo != PRINCIPAL and row.suscriptor in (None, TODOS):
             report.done += 1  # the group does not listen to it
-        elif row.suscriptor in (None, TODOS) and row.cabeceras and "webhook" in json.loads(row.cabeceras):
+            if row.suscriptor is not None:
+                report.say(row.id, TODOS, "hecha", row.intento)
+        elif row.suscriptor in (None, TODOS) and row.cabeceras and "webhook" in _headers(row.cabeceras):
             report.say(row.id, name, "ignorada", row.intento, {"error": f"nobody handles {row.origen}/{row.tipo}"})
         else:
             who = "handler" if row.suscriptor in (None, TODOS) else f"subscriber {row.suscriptor!r}"
             self._misfit(row, report, f"no {who} for {row.origen}/{row.tipo} in this application nor in any catalog")
 
     async def _ask(self, row: Row, conn: AsyncConnection[Any]) -> tuple[bool, bool]:
-        """Ask the database about an event type, at most once in a while."""
-        key = (row.origen, row.tipo)
+        """Ask the database about an event type and who listens to it, at most once in a while."""
+        key = (row.suscriptor or TODOS, row.origen, row.tipo)
         asked, answer = self._known.get(key, (0.0, (False, False)))
         if asked < monotonic() - GIVE_BACK_SECONDS or key not in self._known:
-            answer = await log.known(conn, self._grupo, row.origen, row.tipo)
+            answer = await log.known(conn, self._grupo, *key)
             self._known[key] = (monotonic(), answer)
         return answer
 
@@ -341,6 +343,12 @@ def _cut(conn: AsyncConnection[Any]) -> None:
     """End a connection that another thread may be using: shut its socket, so that the thread gets an error."""
     with socket.socket(fileno=os.dup(conn.fileno())) as twin:
         twin.shutdown(socket.SHUT_RDWR)
+
+
+def _headers(text: str) -> Mapping[str, Any]:
+    """Return an event's headers; a publisher in SQL may have stored JSON that is no object."""
+    headers = json.loads(text)
+    return cast("dict[str, Any]", headers) if isinstance(headers, dict) else NO_HEADERS
 
 
 def _run_sync(handler: AnyHandler, *arguments: object) -> None:

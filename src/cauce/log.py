@@ -22,7 +22,7 @@ TERMINAR = "select cauce.terminar(%s, %s, %s::bigint[], %s::jsonb)"
 TERMINAR_SI_ES_MIO = (
     "select cauce.terminar(l.id, l.ficha, null, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
 )
-CONOCIDO = "select en_catalogo, en_grupo from cauce.conocido(%s, %s, %s)"
+CONOCIDO = "select en_catalogo, en_grupo from cauce.conocido(%s, %s, %s, %s)"
 
 
 class Row(NamedTuple):
@@ -141,9 +141,9 @@ async def settle_and_claim(
     return settled.rowcount == 1, _batch(await claimed.fetchall())
 
 
-async def known(conn: AsyncConnection[Any], grupo: str, origen: str, tipo: str) -> tuple[bool, bool]:
-    """Say whether any catalog has this event type, and whether the group listens to it somewhere."""
-    row = await (await conn.execute(CONOCIDO, (grupo, origen, tipo))).fetchone()
+async def known(conn: AsyncConnection[Any], grupo: str, suscriptor: str, origen: str, tipo: str) -> tuple[bool, bool]:
+    """Say whether any catalog has this event type, and whether the subscriber (``*``: any) of the group has it."""
+    row = await (await conn.execute(CONOCIDO, (grupo, suscriptor, origen, tipo))).fetchone()
     return (bool(row[0]), bool(row[1])) if row else (False, False)
 
 

@@ -62,12 +62,13 @@ begin
     perform cauce.crear_grupo(n.grupo) from (select distinct r.grupo from jsonb_to_recordset($2) r(grupo text)) n;
 end $$;
 
--- What the database knows of an event type: whether any catalog has it, and whether the group listens to it.
-create function cauce.conocido(grupo text, origen text, tipo text, out en_catalogo boolean, out en_grupo boolean)
+-- What the database knows of an event type: whether any catalog has it, and whether the subscriber of the group, or with
+-- '*' any of them, listens to it.
+create function cauce.conocido(grupo text, suscriptor text, origen text, tipo text, out en_catalogo boolean, out en_grupo boolean)
 language sql stable as $$
     select exists (select from cauce.catalogo c where c.origen = conocido.origen and c.tipo = conocido.tipo),
            exists (select from cauce.suscripciones s where s.grupo = conocido.grupo
-                      and s.origen = conocido.origen and s.tipo = conocido.tipo)
+                      and s.origen = conocido.origen and s.tipo = conocido.tipo and conocido.suscriptor in ('*', s.suscriptor))
 $$;
 
 -- Notes how far the cluster has come; or, in a database restored into a younger one (see comprobar_instancia), the
