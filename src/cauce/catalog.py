@@ -87,7 +87,9 @@ class EventType(Generic[T]):
             InvalidPayload: it is not of this event's type.
         """
         try:
-            return self.adapter.dump_json(self.adapter.validate_python(payload), by_alias=True).decode()
+            valid = self.adapter.validate_python(payload)
+            # a model's instance counts as valid whatever became of its fields; the serializer looks at those
+            return self.adapter.dump_json(valid, by_alias=True, warnings="error").decode()
         except (ValidationError, ValueError) as error:
             raise InvalidPayload(f"the payload of {self} is not a valid {self._payload_name}: {error}") from error
 
