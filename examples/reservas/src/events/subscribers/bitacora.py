@@ -1,0 +1,15 @@
+"""The log book: one line an event, whatever it is about."""
+
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from cauce import Evento
+
+
+async def bitacora(evento: Evento[Any], tx: AsyncConnection[Any]) -> None:
+    """Write the line in the settling transaction: once, however often the event is delivered."""
+    nota = f"{evento.origen}: {evento.tipo}"
+    if evento.clave is not None:
+        nota += f" ({evento.clave})"
+    await tx.execute("insert into bitacora (evento, nota) values (%s, %s)", [evento.id, nota])
