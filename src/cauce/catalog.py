@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from cauce.errors import InvalidPayload
+from cauce.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from cauce.evento import Evento
     from cauce.outcome import Attempt
-    from cauce.retry import RetryPolicy
 
 PRINCIPAL = "principal"
 """The group of the dedicated handlers; the only one that writes an event's state."""
@@ -75,10 +75,13 @@ class EventType(Generic[T]):
 
         Args:
             handler: ``(evento)``, ``(evento, tx)`` or ``(evento, attempt)``, async or sync.
-            retry: when a failure is tried again; None: the settings say.
+            retry: when a failure is tried again; None: the handler's own attribute ``retry``, or else the settings say.
             timeout: seconds an attempt may take; None: the settings say.
         """
-        return Binding(self, cast("AnyHandler", handler), retry, timeout)
+        own = getattr(handler, "retry", None)
+        # an attribute of that name may be anything: decorators of other libraries leave theirs
+        policy = own if retry is None and isinstance(own, RetryPolicy) else retry
+        return Binding(self, cast("AnyHandler", handler), policy, timeout)
 
     def dump(self, payload: T) -> str:
         """Return the payload as JSON text.
