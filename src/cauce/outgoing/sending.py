@@ -1,0 +1,194 @@
+"""One HTTP request to a checked address: no redirects, no proxy, no second resolution, no longer than it may take.
+
+``http.client`` does the protocol, in a thread. Its own timeouts begin anew with every byte, so a receiver that sends
+one now and then could keep a worker for ever; here the waiter's deadline, or its cancellation, shuts the socket below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import re
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from cauce.outgoing.ssrf import DeliveryFailed
+from cauce.outgoing.threads import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cauce.outgoing.ssrf import Address, Target
+    from cauce.webhooks.request import WebhookRequest
+
+MAX_RESPONSE: Final = 2_048
+"""Bytes read of the body of an answer that is no success; the rest, and all of a success, stays unread."""
+USER_AGENT: Final = "Cauce"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a receiver may take, in seconds. Standard Webhooks advises 15 to 30 in all."""
+
+    connect: float = 5.0
+    """Until an address accepts the connection, and as long again for the TLS handshake."""
+    read: float = 15.0
+    """Between two pieces of the answer."""
+    total: float = 30.0
+    """For all of it, resolution included. Shorter than the handler's own limit, or that one strikes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the receiver said; ``excerpt`` holds the first bytes of a body that is no success."""
+
+    status: int
+    retry_after: str | None
+    location: str | None
+    excerpt: bytes
+
+
+class Exchange:
+    """One request. ``run`` blocks and belongs in a thread; ``cut`` ends it from any other."""
+
+    def __init__(self, target: Target, tls: ssl.SSLContext | None, timeouts: Timeouts) -> None:
+        self._target, self._tls, self._timeouts = target, tls, timeouts
+        self._lock = threading.Lock()
+        self._twin: socket.socket | None = None
+        """The socket once more, under a number of its own: closing the first here could shut a stranger's there."""
+        self._over = False
+
+    def run(self, request: WebhookRequest, addresses: Callable[[], Sequence[Address]]) -> Answer:
+        """Connect to the first of the addresses that accepts, send, and read the answer.
+
+        Raises:
+            DeliveryFailed: no address accepts, the certificate is not the host's, or the answer is not HTTP.
+        """
+        found = addresses()
+        origin = self._target.origin
+        headers = {**dict(request.headers), "user-agent": USER_AGENT, "connection": "close"}
+        try:
+            with contextlib.closing(_Pinned(self._target)) as connection:
+                connection.sock = self._secured(self._connect(found))
+                connection.request("POST", self._target.path, request.body, headers)
+                with connection.getresponse() as response:
+                    return _answer(response)
+        except TimeoutError as error:
+            raise DeliveryFailed(f"{origin} was silent for longer than it may be ({error})") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise DeliveryFailed(f"the exchange with {origin} failed: {type(error).__name__}: {error}") from error
+
+    def cut(self) -> None:
+        """End the exchange wherever it is; harmless when it is over."""
+        with self._lock:
+            self._over = True
+            twin, self._twin = self._twin, None
+        if twin is not None:
+            with twin, contextlib.suppress(OSError):
+                twin.shutdown(socket.SHUT_RDWR)
+
+    def _connect(self, addresses: Sequence[Address]) -> socket.socket:
+        failures: list[str] = []
+        for address in addresses:
+            if self._over:
+                break
+            try:
+                return socket.create_connection((str(address), self._target.port), self._timeouts.connect)
+            except OSError as error:
+                failures.append(f"{address}: {error}")
+        raise DeliveryFailed(f"no connection to {self._target.origin} ({'; '.join(failures) or 'its time is over'})")
+
+    def _secured(self, plain: socket.socket) -> socket.socket:
+        """Make the connection one that can be cut, and have the host prove its name, whatever its address is."""
+        try:
+            self._hold(plain)
+            host = self._target.host
+            connected = plain if self._tls is None else self._tls.wrap_socket(plain, server_hostname=host)
+        except BaseException:
+            plain.close()
+            raise
+        connected.settimeout(self._timeouts.read)
+        return connected
+
+    def _hold(self, plain: socket.socket) -> None:
+        with self._lock:
+            if self._over:
+                raise DeliveryFailed(f"the time for {self._target.origin} was over before it was connected")
+            self._twin = plain.dup()
+
+
+class _Pinned(http.client.HTTPConnection):
+    """A connection whose socket is made elsewhere, and which never makes one by itself."""
+
+    auto_open = 0
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target.host, target.port)
+        self.default_port = 443 if target.secure else 80
+
+
+def is_success(status: int) -> bool:
+    """2xx."""
+    return status // 100 == 2  # noqa: PLR2004 - the class of codes
+
+
+async def send(
+    request: WebhookRequest,
+    target: Target,
+    addresses: Callable[[], Sequence[Address]],
+    timeouts: Timeouts,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """POST a request to a target, at the addresses that ``addresses`` finds, in a thread.
+
+    Raises:
+        DeliveryFailed: there was no answer, or not within ``timeouts.total`` seconds.
+    """
+    exchange = Exchange(target, (tls or public_tls()) if target.secure else None, timeouts)
+    try:
+        async with asyncio.timeout(timeouts.total):
+            return await in_thread(lambda: exchange.run(request, addresses))
+    except TimeoutError:
+        raise DeliveryFailed(f"{target.origin} gave no complete answer within {timeouts.total:g} s") from None
+    finally:
+        exchange.cut()
+
+
+@cache
+def public_tls() -> ssl.SSLContext:
+    """Return what proves the names of hosts on the internet: the system's certificate authorities, read once."""
+    return ssl.create_default_context()
+
+
+def _answer(response: http.client.HTTPResponse) -> Answer:
+    excerpt = b""
+    if not is_success(response.status):
+        with contextlib.suppress(OSError, http.client.HTTPException):  # the status is what counts
+            excerpt = response.read(MAX_RESPONSE)
+    return Answer(response.status, response.getheader("retry-after"), response.getheader("location"), excerpt)
+
+
+def retry_after_seconds(text: str | None, now: float) -> float | None:
+    """Read a ``Retry-After``, in seconds or as an HTTP date (RFC 9110, 10.2.3); None: there is none, or no sense in it.
+
+    Args:
+        text: the header.
+        now: Unix seconds.
+    """
+    text = (text or "").strip()
+    if re.fullmatch(r"[0-9]{1,12}", text):
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:  # "-0000"
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - now)

@@ -1,0 +1,33 @@
+"""Receivers of webhooks on loopback, well behaved and otherwise, and a certificate authority of the run's own."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.outgoing.kit import Authority, Receiver
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+
+    from tests.integration.outgoing.kit import Answer
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """A certificate authority that nobody else trusts."""
+    return Authority()
+
+
+@pytest.fixture
+def receive() -> Iterator[Callable[..., Receiver]]:
+    """Start receivers that answer by the script given, the last line of it for ever; they stop after the test."""
+    with ExitStack() as stack:
+
+        def start(*script: Answer, tls: ssl.SSLContext | None = None) -> Receiver:
+            return stack.enter_context(Receiver(script, tls))
+
+        yield start
