@@ -155,6 +155,8 @@ class Web:
 def web(start: Callable[..., Path]) -> Web:
     """The web application in a process of its own, served by uvicorn."""
     log = start("uvicorn", "app.main:app", "--port", "0")
-    found = wait_for(lambda: re.search(r"running on (http://\S+)", log.read_text()), f"uvicorn's address in {log}")
+    found = wait_for(
+        lambda: re.search(r"running on (http://\S+)", log.read_text()), f"uvicorn's address in {log}", seconds=30
+    )
     assert found
     return Web(found[1])
