@@ -47,7 +47,7 @@ async def procesar_lote(bus: Bus, settings: Settings, *, limite: int = 500, segu
             runner = Runner(shared, grupo)
             try:
                 while claimed < limite and monotonic() < ends:
-                    batch = await runner.claim(min(limite - claimed, settings.batch_size))
+                    batch = await runner.claim(min(limite - claimed, runner.size))
                     if batch is None:
                         break
                     claimed += len(batch.rows)

@@ -67,6 +67,19 @@ class Tally:
         self.batches += 1
 
 
+class Pace:
+    """How many events a group's next batch should have, by how long its last ones took; its runners share it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._seconds, self._limit = settings.batch_seconds, settings.batch_size
+        self.size = min(FIRST_SIZE, settings.batch_size)
+
+    def note(self, events: int, seconds: float) -> None:
+        """Take into account that so many events took so many seconds."""
+        fitting = int(self._seconds * events / max(seconds, 1e-6))
+        self.size = max(1, min(fitting, 4 * max(events, self.size), self._limit))
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """What the runners of one process share."""
@@ -78,6 +91,8 @@ class Process:
     watch: Watch
     suspects: asyncio.Lock
     """Held while a delivery runs whose worker died: one at a time, so that what kills a process is known."""
+    paces: dict[str, Pace]
+    """By group."""
 
 
 class Runner:
@@ -87,33 +102,29 @@ class Runner:
         self.process, self.grupo = process, grupo
         self._settings = process.settings
         self.dispatcher = Dispatcher(process.bus, grupo, process.settings, process.watch)
-        self._size = min(FIRST_SIZE, self._settings.batch_size)
+        self._pace = process.paces.setdefault(grupo, Pace(process.settings))
         self._conn: AsyncConnection[Any] | None = None
         self.tally = Tally()
 
     @property
     def size(self) -> int:
         """How many events the next batch should have, going by how long the last ones took."""
-        return self._size
+        return self._pace.size
 
     async def claim(self, size: int | None = None) -> Batch | None:
         """Claim a batch; None: nothing is due."""
         conn = await self.connection()
-        return self.hold(await log.claim(conn, self.wanted(size or self._size)))
+        return self.hold(await log.claim(conn, self.wanted(size or self.size)))
 
     async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
         """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none)."""
-        began = monotonic()
         try:
             if batch.suspect:
                 async with self.process.suspects:
-                    following = await self._run(batch, more)
-            else:
-                following = await self._run(batch, more)
+                    return await self._run(batch, more)
+            return await self._run(batch, more)
         finally:
             self.process.heartbeat.release(batch)
-        self._adapt(len(batch.rows), monotonic() - began)
-        return following
 
     async def connection(self) -> AsyncConnection[Any]:
         """Return the connection, made anew if it was lost; tries until the database answers."""
@@ -149,11 +160,8 @@ class Runner:
             self.process.heartbeat.hold(batch)
         return batch
 
-    def _adapt(self, events: int, seconds: float) -> None:
-        fitting = int(self._settings.batch_seconds * events / max(seconds, 1e-6))
-        self._size = max(1, min(fitting, 4 * max(events, self._size), self._settings.batch_size))
-
     async def _run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
+        began = monotonic()
         settling: Settling | None = None
         failures = 0
         while True:
@@ -162,6 +170,8 @@ class Runner:
                     report = await self.dispatcher.read(batch, await self.connection())
                     await self.dispatcher.run_plain(report)
                     settling = Settling(self, batch, report)
+                    if not report.transactional:  # before the next claim, which comes with the settlement
+                        self._pace.note(len(batch.rows), monotonic() - began)
                 following = await settling.finish(more)
             except LeaseLost as error:
                 logger.warning("batch %s: %s", batch.lote, error)
@@ -172,6 +182,7 @@ class Runner:
                 await asyncio.sleep(_backoff(failures))
                 failures += 1
             else:
+                self._pace.note(len(batch.rows), monotonic() - began)
                 self.tally.add(settling.report)
                 return following
 

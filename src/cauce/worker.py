@@ -56,6 +56,7 @@ async def process(bus: Bus, settings: Settings) -> AsyncGenerator[Process]:
         heartbeat=Heartbeat(settings.require_database_url(), settings.lease_seconds),
         watch=Watch(),
         suspects=asyncio.Lock(),
+        paces={},
     )
     shared.heartbeat.start()
     watching = asyncio.create_task(shared.watch.run())

@@ -199,6 +199,11 @@ begin
         perform set_config('synchronous_commit', 'off', true);   -- at most windows were saved: losing them loses nothing
         return;
     end if;
+    if reintentos = 0 then
+        -- A claim that a server crash undoes is made again, and the token tells the two apart. With retries it counts
+        -- their attempts, and a payload that kills the server must be counted.
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
     insert into cauce.lotes as l (id, grupo, ids, reintentos, trabajador, arriendo_hasta)
     values (turno, $1, ids, reintentos, $3, clock_timestamp() + $4) returning l.ficha into marca;
     if reintentos > 0 then

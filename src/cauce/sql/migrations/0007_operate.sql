@@ -46,7 +46,12 @@ end $$;
 
 -- What a group has not yet been handed, lane by lane: how many events (counted to `maximo`), and since when.
 create function cauce.retraso(grupo text, maximo integer) returns table (carril smallint, pendientes bigint, desde timestamptz)
-language sql as $$
+language sql
+-- counting to a maximum means stopping there, also on a table that nobody has analyzed
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
     select l.carril, count(e.creado_en), min(e.creado_en)
       from (select generate_series(0, 9)::smallint carril) l
      cross join lateral (select p.desde, p.hasta, p.orden, p.id from cauce.posiciones p
