@@ -1,0 +1,61 @@
+"""A log of a million waiting events, made once a run and never analyzed; and fresh databases that may be filled."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from cauce import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cauce.embedded import EmbeddedPostgres
+    from tests.integration.engine.kit import Conn
+
+_numbers = count(1)
+
+FILL = """
+    insert into cauce.eventos (origen, tipo, payload, carril, prioridad)
+    select 'prueba', 'prueba.hecha', '{"n": 1}', 5, 5 from generate_series(1, %s)"""
+
+
+def fresh(server: EmbeddedPostgres) -> Iterator[str]:
+    """Make a migrated database in which nothing is ever analyzed unless a test does it; drop it afterwards."""
+    name = f"plans_{next(_numbers)}"
+    with psycopg.connect(server.dsn, autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        with psycopg.connect(server.database(name), autocommit=True) as conn:
+            schema.migrate(conn)
+            for table in ("eventos", "lotes", "posiciones", "entregas"):
+                conn.execute(
+                    sql.SQL("alter table cauce.{} set (autovacuum_enabled = off)").format(sql.Identifier(table))
+                )
+        yield server.database(name)
+        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def million(server: EmbeddedPostgres) -> Iterator[str]:
+    """The address of a database with a million waiting events that nobody has analyzed."""
+    for dsn in fresh(server):
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(FILL, (1_000_000,))
+        yield dsn
+
+
+@pytest.fixture
+def database(server: EmbeddedPostgres) -> Iterator[str]:
+    """The address of a fresh migrated database."""
+    yield from fresh(server)
+
+
+@pytest.fixture
+def conn(database: str) -> Iterator[Conn]:
+    """A connection in autocommit."""
+    with psycopg.connect(database, autocommit=True) as conn:
+        yield conn

@@ -1,0 +1,206 @@
+"""EXPLAIN guards: no hot statement scans, sorts or bitmaps a log of a million events, analyzed or not (review B)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+import pytest
+
+from tests.integration.engine.kit import claim, drain, outcome, publish, settle, value
+from tests.integration.plans.conftest import FILL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.integration.engine.kit import Claimed, Conn
+
+BY_ID = {"eventos_pkey", "eventos_id_externo_unico"}
+"""Indexes by which single events are looked up, those of a batch; what is not one of these ranges over the log."""
+
+
+class Ran(NamedTuple):
+    """A statement that ran inside a function, and the nodes of its plan."""
+
+    text: str
+    nodes: list[dict[str, Any]]
+
+    @property
+    def reads_the_log(self) -> bool:
+        """Whether it touches `eventos`."""
+        return any(node.get("Relation Name") == "eventos" for node in self.nodes)
+
+    @property
+    def faults(self) -> list[str]:
+        """Nodes that read more of the log than they return, or all of it before they return the first row."""
+        return [
+            node["Node Type"]
+            for node in self.nodes
+            if (node["Node Type"] == "Seq Scan" and node["Relation Name"] == "eventos")
+            or (node["Node Type"] == "Bitmap Index Scan" and node["Index Name"] == "eventos_log")
+            or ("Sort" in node["Node Type"] and any(_ranges_over_the_log(below) for below in node["Plans"]))
+        ]
+
+
+def _ranges_over_the_log(node: dict[str, Any]) -> bool:
+    if node["Node Type"] in ("Limit", "Aggregate"):
+        return False
+    scan = (
+        node.get("Relation Name") == "eventos" and node.get("Index Name") not in BY_ID and "Scan" in node["Node Type"]
+    )
+    return (scan and node["Node Type"] != "Bitmap Heap Scan") or any(map(_ranges_over_the_log, node.get("Plans", ())))
+
+
+class Listener:
+    """Hears the plans of everything that a connection runs, nested statements too."""
+
+    def __init__(self, conn: Conn) -> None:
+        self.ran: list[Ran] = []
+        conn.execute("load 'auto_explain'")
+        for setting in (
+            "auto_explain.log_min_duration = 0",
+            "auto_explain.log_nested_statements = on",
+            "auto_explain.log_format = json",
+            "client_min_messages = log",
+        ):
+            conn.execute(f"set {setting}".encode())
+        conn.add_notice_handler(self._hear)
+
+    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        message = notice.message_primary or ""
+        if "plan:" in message:
+            document = json.loads(message.partition("plan:")[2])
+            self.ran.append(Ran(document["Query Text"], [*_walk(document["Plan"])]))
+
+
+def _walk(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _walk(child)
+
+
+def buffers(conn: Conn, size: int = 100) -> int:
+    """Claim, settle, and count the pages that the claim touched."""
+    plan = value(
+        conn, "explain (analyze, buffers, format json) select * from cauce.tomar('principal', %s, 'w', '1 min')", size
+    )[0]["Plan"]
+    conn.execute("select cauce.terminar(id, ficha, null) from cauce.lotes")
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+HOT: dict[str, Callable[[Conn], object]] = {
+    "publish": lambda conn: publish(conn, 2),
+    "publish with an id": lambda conn: [
+        conn.execute("select cauce.publicar_evento('prueba', 'x', '{}', id_externo => %s)", (i,)) for i in "aa"
+    ],
+    "publish many": lambda conn: [
+        conn.execute(
+            "select cauce.publicar_eventos(jsonb_agg(jsonb_build_object('origen', 'prueba', 'tipo', 'x', 'payload',"
+            " '{}'::jsonb, 'id_externo', n / 2))) from generate_series(1, 1000) n"
+        )
+    ],
+    "receive": lambda conn: [
+        conn.execute("select * from cauce.recibir_evento('prueba', 'x', 'web', '{}', null, '{}', null)") for _ in "ab"
+    ],
+    "claim and settle": lambda conn: _work(conn, 500, 3),
+    "claim one": lambda conn: _work(conn, 1, 30),
+    "settle with failures": lambda conn: _fail(conn, claim(conn, 500)),
+    "claim retries": lambda conn: _fail(conn, claim(conn, 500)),
+    "settle in part": lambda conn: _in_part(conn, claim(conn, 500)),
+    "renew": lambda conn: [
+        conn.execute("select cauce.renovar(%s, %s, '1 min')", ([b.lote], [b.ficha])) for b in [claim(conn, 500)]
+    ],
+    "show as in process": lambda conn: [
+        conn.execute("select cauce.marcar_en_proceso(%s, %s)", ([b.lote], [b.ficha])) for b in [claim(conn, 500)]
+    ],
+    "rescue": lambda conn: [claim(conn, 500, lease=-1), conn.execute("select cauce.rescatar(3)")],
+    "lag": lambda conn: conn.execute("select * from cauce.retraso('principal', 1000)"),
+    "lanes by age": lambda conn: conn.execute("select cauce.carriles_por_espera('principal')"),
+    "check for a restore": lambda conn: conn.execute(
+        "select cauce.comprobar_restauracion(), cauce.comprobar_instancia()"
+    ),
+}
+
+
+def _work(conn: Conn, size: int, times: int) -> None:
+    for _ in range(times):
+        settle(conn, claim(conn, size))
+
+
+def _fail(conn: Conn, batch: Claimed) -> None:
+    report = [
+        outcome(r.id, r.suscriptor or "s", "hecha" if r.suscriptor else "reintentar", r.intento, espera=0)
+        for r in batch.rows
+    ]
+    settle(conn, batch, report)
+
+
+def _in_part(conn: Conn, batch: Claimed) -> None:
+    settle(conn, batch, ids=batch.new[:100])
+    settle(conn, batch, ids=batch.new[100:])
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed"])
+def test_no_hot_statement_scans_sorts_or_bitmaps_the_log(million: str, *, analyzed: bool) -> None:
+    """Every statement inside the functions reads `eventos` by an index, in order, whatever is known of it."""
+    if analyzed:
+        with psycopg.connect(million, autocommit=True) as conn:
+            conn.execute("vacuum analyze cauce.eventos")
+    wrong: list[str] = []
+    for name, act in HOT.items():
+        with psycopg.connect(million, autocommit=True) as conn:  # a fresh one: plans of their own
+            listener = Listener(conn)
+            act(conn)
+            assert any(ran.reads_the_log for ran in listener.ran) or name == "renew", name
+            wrong += [f"{name}: {fault}: {ran.text.strip()[:300]}" for ran in listener.ran for fault in ran.faults]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_claim_from_a_million_unanalyzed_events_touches_few_pages(million: str) -> None:
+    """The first claim of a new connection too: the moment after a burst (review B4)."""
+    with psycopg.connect(million, autocommit=True) as conn:
+        first, *later = [buffers(conn, 500) for _ in range(5)]
+    assert first < 6000  # with what the connection reads of the system's catalogs, once
+    assert max(later) < 2500
+
+
+def test_a_held_reader_does_not_slow_claims_down(conn: Conn, database: str) -> None:
+    """Thousands of claims under a snapshot that somebody holds: each touches as few pages as the first (review B1)."""
+    with psycopg.connect(database) as reader:
+        reader.execute("set transaction isolation level repeatable read")
+        reader.execute("select count(*) from cauce.posiciones")
+        conn.execute(FILL, (4000,))
+        first = sorted(buffers(conn, 1) for _ in range(9))[4]
+        for _ in range(2500):
+            conn.execute("select * from cauce.tomar('principal', 1, 'w', '1 min')")
+            conn.execute("select cauce.terminar(id, ficha, null) from cauce.lotes")
+        last = sorted(buffers(conn, 1) for _ in range(9))[4]
+    assert last <= first + 20, (first, last)
+
+
+def test_an_open_bulk_publisher_is_looked_through_once(conn: Conn, database: str) -> None:
+    """Its uncommitted rows are passed by once, not by every claim and every idle look of the others (review B2)."""
+    normal = [buffers(conn, 10) for _ in range(3) if publish(conn, 10)]
+    with psycopg.connect(database) as bulk:
+        bulk.execute(FILL, (100_000,))
+        later = []
+        for _ in range(5):
+            publish(conn, 10)
+            later.append(buffers(conn, 10))
+        idle = [buffers(conn, 10) for _ in range(5)]
+    assert sum(n > 3 * max(normal) for n in later) <= 1, (normal, later)
+    assert sum(n > 3 * max(normal) for n in idle) <= 1, (normal, idle)
+
+
+def test_a_huge_straggler_drains_at_an_even_cost(conn: Conn, database: str) -> None:
+    """A hundred thousand events that commit late, in one transaction: the last claim costs what the first did (B3)."""
+    with psycopg.connect(database) as late:
+        late.execute(FILL, (100_000,))
+        publish(conn, 500)
+        drain(conn)
+        late.commit()
+    costs = [buffers(conn, 2000) for _ in range(50)]
+    assert value(conn, "select count(*) from cauce.eventos where estado = 'procesado'") == 100_500
+    middle, end = sorted(costs[5:15])[5], sorted(costs[-10:])[5]
+    assert end <= 1.5 * middle, costs
