@@ -232,3 +232,15 @@ def test_what_is_not_http_is_a_failure(receive: Receive, answer: bytes) -> None:
     receiver = receive(answer)
     with pytest.raises(DeliveryFailed, match=rf"http://127\.0\.0\.1:{receiver.port} failed"):
         deliver(Webhook(receiver.url(), SECRET, rules=OWN))
+
+
+def test_a_success_is_one_before_its_body_comes(receive: Receive) -> None:
+    """A receiver that says 200 and keeps its body back has accepted the delivery, and is not waited for."""
+
+    def late(conn: socket.socket, receiver: Receiver) -> None:
+        conn.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
+        silence(conn, receiver)
+
+    receiver = receive(late)
+    deliver(Webhook(receiver.url(), SECRET, rules=OWN, timeouts=quick()))
+    assert receiver.ended.wait(PATIENCE)
