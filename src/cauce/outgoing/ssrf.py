@@ -167,7 +167,7 @@ _SPECIAL: Final = {  # in this order: the first that holds an address names it
     "a cloud's metadata": _networks(
         "169.254.169.254/32",  # AWS, Google, Azure, Oracle, DigitalOcean and others
         "100.100.100.200/32",  # Alibaba, inside the carrier-grade NAT
-        "168.63.129.16/32",  # Azure's host agent, outside of every special network
+        "168.63.129.16/32",  # Azure's host to its machines, outside of every special network
         "192.0.0.192/32",  # Oracle, formerly
         "fd00:ec2::/32",  # AWS: metadata, time and names
         "fd20:ce::254/128",  # Google
