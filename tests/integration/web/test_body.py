@@ -101,6 +101,17 @@ def test_a_declared_length_over_the_cap_is_refused_unread(inbox: Inbox, length: 
     assert inbox.events() == []
 
 
+@pytest.mark.parametrize("declared", [[], [(b"content-length", b"5")]], ids=["no length", "another length"])
+def test_a_long_body_in_one_piece(inbox: Inbox, declared: list[tuple[bytes, bytes]]) -> None:
+    """What came is counted, whatever was declared."""
+    inbox.configure(max_body_bytes=CAP)
+    delivery = PROVIDERS["stripe"].sign(Draft(padded(CAP + 1).encode()), Secret("whsec_one"), time.time())
+    headers = [*delivery.headers.raw(), *declared]
+    sent, _ = call(inbox, headers, [{"type": "http.request", "body": delivery.body}])
+    assert sent[0]["status"] == 413
+    assert inbox.events() == []
+
+
 def test_no_more_is_taken_than_shows_that_it_is_too_much(inbox: Inbox) -> None:
     """An endless chunked body is refused at the chunk that crosses the cap."""
     inbox.configure(max_body_bytes=CAP)
