@@ -1,0 +1,120 @@
+"""The commands, and what they have in common: ``--debug``, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated, Final
+
+import psycopg
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from cauce.cli.process import leave
+from cauce.embedded import EmbeddedError
+from cauce.errors import CauceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DONE: Final = 0
+"""Exit code: done."""
+NOT_DONE: Final = 1
+"""Exit code: what was asked for could not be done."""
+USAGE: Final = 2
+"""Exit code: the command line is wrong."""
+INTERRUPTED: Final = 130
+"""Exit code: Ctrl-C in a command that was not serving."""
+
+COMMANDS: Final = {
+    "Run": {
+        "worker": "cauce.cli.running:worker",
+        "serve": "cauce.cli.running:serve",
+        "dev": "cauce.cli.running:dev",
+        "demo": "cauce.cli.running:demo",
+    },
+    "Look": {
+        "status": "cauce.cli.looking:status",
+        "events": "cauce.cli.looking:events",
+        "show": "cauce.cli.looking:show",
+    },
+    "Do": {
+        "migrate": "cauce.cli.mending:migrate",
+        "publish": "cauce.cli.mending:publish",
+        "retry": "cauce.cli.mending:retry",
+        "discard": "cauce.cli.mending:discard",
+    },
+}
+
+app = App(
+    name="cauce",
+    help="A durable event bus on PostgreSQL. The database is that of DATABASE_URL.",
+    help_format="plaintext",
+    help_epilogue="Exit codes: 0 done, 1 could not be done, 2 wrong command line. docs/cli.md has every command.",
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+for number, (title, commands) in enumerate(COMMANDS.items()):
+    group = Group(title, sort_key=number)
+    for name, place in commands.items():
+        app.command(place, name=name, group=group)
+app.meta.group_parameters = Group("Always")
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    debug: Annotated[bool, Parameter(env_var="CAUCE_DEBUG")] = False,
+) -> int:
+    """Run one command.
+
+    Args:
+        tokens: the command and its arguments.
+        debug: show the traceback of an error, and log everything.
+    """
+    if debug:
+        os.environ["CAUCE_DEBUG"] = "1"
+    code = app(tokens, exit_on_error=False, print_error=False)
+    return code if isinstance(code, int) else DONE
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run a command line and return its exit code; errors are said in one line on stderr."""
+    try:
+        code = app.meta(tokens, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _fail(" ".join(str(error).split()) + " See: cauce --help", USAGE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe had enough; without this, Python says so at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_DONE
+    except Exception as error:  # noqa: BLE001 - the last place to say it in one line
+        if os.environ.get("CAUCE_DEBUG"):
+            traceback.print_exc()
+        return _fail(explain(error), NOT_DONE)
+    return code if isinstance(code, int) else DONE
+
+
+def explain(error: Exception) -> str:
+    """Say an error in one line; a ``CatalogError`` takes one more a fault."""
+    if isinstance(error, CauceError | EmbeddedError):
+        return str(error).strip()
+    text = " ".join(str(error).split())
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return f"cannot reach the database of DATABASE_URL: {text}"
+    if isinstance(error, psycopg.Error):
+        return f"the database refused: {text}"
+    return f"unexpected {type(error).__name__}: {text}; --debug shows where"
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    leave(run(sys.argv[1:]))
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"cauce: {message}", file=sys.stderr)
+    return code

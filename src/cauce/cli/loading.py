@@ -1,0 +1,119 @@
+"""From the command line and the environment to a bus, settings and a connection; every fault said in one line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import ValidationError
+
+from cauce.bus import Bus
+from cauce.config import Settings
+from cauce.errors import CauceError, ConfigError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from psycopg import Connection
+
+
+def load_bus(place: str, app_dir: str = ".") -> Bus:
+    """Import a module and return its bus.
+
+    Args:
+        place: ``module:name``, for example ``events:bus``.
+        app_dir: where modules are looked for first.
+
+    Raises:
+        ConfigError: the module is not there or cannot be imported, or has no such bus.
+        CatalogError: the bus has faults; all are listed.
+    """
+    module_name, colon, name = place.partition(":")
+    if not (module_name and colon and name):
+        raise ConfigError(f"{place!r} names no bus: write module:bus, for example events:bus")
+    folder = str(Path(app_dir).resolve())
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--app-dir: there is no folder {folder}")
+    sys.path.insert(0, folder)
+    module = _import(module_name, folder)
+    found: object = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, Bus):
+        return found
+    buses = [f"{module_name}:{key}" for key, value in vars(module).items() if isinstance(value, Bus)]
+    hint = f"it has {', '.join(buses)}" if buses else "it has no Bus at all"
+    if found is None:
+        raise ConfigError(f"the module {module_name} ({module.__file__}) has no {name!r}; {hint}")
+    raise ConfigError(f"{place} is a {type(found).__name__}, not a cauce.Bus; {hint}")
+
+
+def load_settings(**given: object) -> Settings:
+    """Read the settings from the environment; what was given on the command line counts more, None is not given.
+
+    Raises:
+        ConfigError: a setting makes no sense; all of those are named.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        faults = [
+            f"{_setting(str(fault['loc'][0]))}: {fault['msg'].lower()}"
+            + ("" if "secret" in str(fault["loc"][0]).lower() else f" (it is {str(fault['input'])!r})")
+            for fault in error.errors()
+        ]
+        raise ConfigError("; ".join(faults)) from None
+
+
+def connect(settings: Settings) -> Connection[Any]:
+    """Open a connection in autocommit.
+
+    Raises:
+        ConfigError: there is no DATABASE_URL, or it is no address.
+        psycopg.OperationalError: the database does not answer within ten seconds.
+    """
+    url = settings.require_database_url()
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # libpq's own words would show the password
+        raise ConfigError(
+            "DATABASE_URL is no address that libpq can read; write postgresql://user:password@host:5432/name"
+        ) from None
+    threshold = None if settings.pooler else 5
+    return psycopg.connect(
+        url, autocommit=True, connect_timeout=10, prepare_threshold=threshold, fallback_application_name="cauce"
+    )
+
+
+def _import(name: str, folder: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except CauceError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"there is no module {error.name} in {folder} nor where Python looks; say where with --app-dir"
+            ) from error
+        raise _broken(name, error) from error
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> ConfigError:
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if "importlib" not in frame.filename:
+            where = f" ({frame.filename}, line {frame.lineno})"
+    return ConfigError(f"the module {name} cannot be imported: {type(error).__name__}: {error}{where}")
+
+
+def _setting(name: str) -> str:
+    """Return the variable's name of a field."""
+    return name if name.isupper() else f"CAUCE_{name.upper()}"
