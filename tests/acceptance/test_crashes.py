@@ -85,9 +85,9 @@ def conn(dsn: str) -> Iterator[Conn]:
 
 
 @pytest.fixture
-def workers(dsn: str, conn: Conn) -> Iterator[Workers]:
+def workers(conn: Conn) -> Iterator[Workers]:
     """Start workers on that database; none survives the test."""
-    workers = Workers(dsn)
+    workers = Workers(conn.info.dsn)
     yield workers
     workers.end()
 

@@ -1,0 +1,127 @@
+"""Migrations: idempotent, safe side by side, never backwards; and the schema they make is the one that was agreed on.
+
+After a change of the schema write the snapshot anew, and read the difference:
+`CAUCE_WRITE_SCHEMA=1 make test ARGS='tests/integration/engine/test_migrate.py'`
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cauce import SchemaError, schema, sql
+from cauce.embedded.place import find_wheel
+from tests.integration.engine.kit import column, drain, publish, value
+from tests.integration.engine.scenery import bus
+
+SNAPSHOT = Path(__file__).parents[1] / "schema.sql"
+
+
+def test_migrating_is_idempotent_and_keeps_the_data(dsn: str) -> None:
+    """The second time there is nothing to do, and what was there stays."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        names = [f"{number:04}_{migration.name}" for number, migration in sql.migrations().items()]
+        assert schema.migrate(conn, bus()) == names
+        published = publish(conn)
+        assert schema.migrate(conn, bus()) == []
+        schema.check(conn)
+        assert drain(conn) == published
+        assert column(conn, "select numero from cauce.migraciones order by numero") == list(sql.migrations())
+
+
+def test_eight_that_migrate_at_once_take_turns(dsn: str) -> None:
+    """Each migration is applied once, nobody fails, and the catalog is there."""
+
+    def migrate(_: int) -> list[str]:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            return schema.migrate(conn, bus())
+
+    with ThreadPoolExecutor(8) as pool:
+        applied = [name for names in pool.map(migrate, range(8)) for name in names]
+    assert sorted(applied) == [f"{number:04}_{migration.name}" for number, migration in sql.migrations().items()]
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        assert column(conn, "select tipo from cauce.catalogo where origen = 'prueba' order by 1") == ["otra", "una"]
+        assert value(conn, "select count(*) from cauce.posiciones") == 10
+
+
+def test_a_newer_schema_is_refused(conn: psycopg.Connection[tuple[object, ...]]) -> None:
+    """An older program neither migrates it nor works on it, and says so."""
+    conn.execute("insert into cauce.migraciones (numero, nombre) values (999, 'from the future')")
+    for refuse in (schema.migrate, schema.check):
+        with pytest.raises(SchemaError, match="at version 999, this program knows"):
+            refuse(conn)
+
+
+def test_an_older_schema_is_refused_until_it_is_migrated(dsn: str) -> None:
+    """Missing or behind: a worker does not start, and says what to run."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        with pytest.raises(SchemaError, match="are missing; run: cauce migrate"):
+            schema.check(conn)
+        schema.migrate(conn)
+        conn.execute("delete from cauce.migraciones where numero = (select max(numero) from cauce.migraciones)")
+        with pytest.raises(SchemaError, match=r"at version \d+ of \d+; run: cauce migrate"):
+            schema.check(conn)
+
+
+def test_a_migration_that_fails_leaves_nothing(dsn: str) -> None:
+    """Each is a transaction: what it had done is undone, and the next try begins there again."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("create schema cauce; create table cauce.catalogo (n int)")
+        with pytest.raises(psycopg.errors.DuplicateTable):
+            schema.migrate(conn)
+        assert value(conn, "select to_regclass('cauce.eventos') is null and to_regclass('cauce.migraciones') is null")
+        conn.execute("drop table cauce.catalogo")
+        assert len(schema.migrate(conn)) == len(sql.migrations())
+
+
+def test_migrating_wants_autocommit(dsn: str) -> None:
+    """Each migration is to be a transaction of its own."""
+    with psycopg.connect(dsn) as conn, pytest.raises(SchemaError, match="autocommit"):
+        schema.migrate(conn)
+
+
+def test_a_deploy_writes_the_catalog_and_forgets_listeners_a_worker_only_adds(dsn: str) -> None:
+    """`migrate` replaces what its groups listened to; a worker that starts may be the older program, and only adds."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        schema.migrate(conn, bus())
+        conn.execute(
+            "insert into cauce.suscripciones values ('principal', 'viejo', 'prueba', 'una'), ('x', 'y', 'z', 'z')"
+        )
+        schema.save_catalog(conn, bus(), replace=False)
+        assert value(conn, "select count(*) from cauce.suscripciones") == 4
+        schema.migrate(conn, bus())
+        assert column(conn, "select suscriptor from cauce.suscripciones order by grupo, tipo") == [
+            "manejador",
+            "manejador",
+            "y",
+        ]
+
+
+def dump(dsn: str) -> str:
+    """Return the schema as pg_dump tells it, without what differs between runs, and without the bodies of functions.
+
+    Those stand in the migrations word for word; what the snapshot adds is what they are called with.
+    """
+    program = find_wheel() / "pginstall" / "bin" / "pg_dump"
+    options = ["--schema-only", "--schema=cauce", "--no-owner", "--no-comments", dsn]
+    text = subprocess.run(
+        [program, *options], check=True, capture_output=True, text=True, env={"PATH": os.defpath}
+    ).stdout
+    lines = [
+        line for line in text.splitlines() if not line.startswith(("--", "\\", "SET ", "SELECT pg_catalog.set_config"))
+    ]
+    return "\n".join(line for line, before in zip(lines, ["", *lines], strict=False) if line or before).strip() + "\n"
+
+
+def test_the_migrated_schema_is_the_snapshot(database: str) -> None:
+    """What the migrations make of an empty database, read back from it: a change shows in review, or is an accident."""
+    found = dump(database)
+    if os.environ.get("CAUCE_WRITE_SCHEMA"):
+        SNAPSHOT.write_text(found)
+    assert found == SNAPSHOT.read_text()
