@@ -1,0 +1,63 @@
+"""The documents keep up with the code: every command, option and setting is written down."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from cauce.cli.app import COMMANDS
+from cauce.config import Settings
+
+TOP = Path(__file__).parents[2]
+PLACES = {name: place for group in COMMANDS.values() for name, place in group.items()}
+
+
+def section_of(command: str) -> str:
+    """What docs/cli.md says of a command."""
+    found = re.search(
+        rf"^### `cauce {command}`$(.*?)(?=^##|\Z)", (TOP / "docs/cli.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert found, f"docs/cli.md has no section about cauce {command}"
+    return found[1]
+
+
+@pytest.mark.parametrize("command", PLACES)
+def test_every_command_and_option_is_documented(command: str) -> None:
+    """Each command has a section, and each of its options stands there."""
+    module, _, function = PLACES[command].partition(":")
+    options = [
+        name.replace("_", "-")
+        for name, parameter in inspect.signature(getattr(import_module(module), function)).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    assert [option for option in options if f"--{option}" not in section_of(command)] == []
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """docs/settings.md has a row for each setting, and the default is the code's."""
+    text = (TOP / "docs/settings.md").read_text()
+    bare = {"database_url", "cron_secret", "stripe_webhook_secret"}
+    for name, setting in Settings.model_fields.items():
+        variable = name.upper() if name in bare else f"CAUCE_{name.upper()}"
+        row = re.search(rf"^\| `{variable}` \| (.*?) ?\| (.+) \|$", text, re.MULTILINE)
+        assert row, f"docs/settings.md has no row for {variable}"
+        if isinstance(setting.default, int | float):
+            assert row[1] == (
+                str(setting.default).lower() if isinstance(setting.default, bool) else f"{setting.default:g}"
+            )
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """No document links to a file that is not there."""
+    documents = [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("examples/**/*.md")]
+    broken = [
+        f"{document.relative_to(TOP)}: {target}"
+        for document in documents
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+        if not (document.parent / target).exists()
+    ]
+    assert broken == []
