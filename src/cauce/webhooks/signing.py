@@ -19,6 +19,7 @@ import hmac
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from cauce.webhooks.limits import MAX_SIGNATURES
@@ -89,13 +90,7 @@ class HmacProvider(Provider):
     @property
     def signed(self) -> SignedScope:
         """What the template covers."""
-        id_header = f"header:{self.id_header.lower()}" if self.id_header and "{id}" in self.template else None
-        return SignedScope(
-            raw_body=True,
-            timestamp="{timestamp}" in self.template or self.timestamp_path is not None,
-            url="{url}" in self.template,
-            fields=(id_header,) if id_header else (),
-        )
+        return _scope(self.template, self.id_header or "", self.timestamp_path or "")
 
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Compare every signature of the header with that of every secret, then look at the timestamp."""
@@ -154,8 +149,7 @@ class HmacProvider(Provider):
             "{id}": id_text.encode("latin-1"),
             "{url}": url.encode("utf-8", "surrogatepass"),
         }
-        pieces = re.split(r"(\{\w+\})", self.template)
-        return b"".join(parts[piece] if piece in parts else piece.encode() for piece in pieces)
+        return b"".join(parts[piece] if piece in parts else piece.encode() for piece in _pieces(self.template))
 
     def _signature(self, secret: Secret, message: bytes) -> str:
         """Sign with one secret, in the provider's encoding."""
@@ -194,6 +188,23 @@ class HmacProvider(Provider):
                 kind, _, name = place.partition(":")
                 if kind == "header" and value:
                     yield name, value
+
+
+@cache
+def _scope(template: str, id_header: str, timestamp_path: str) -> SignedScope:
+    """Return what a template covers; it is asked for several times a delivery."""
+    return SignedScope(
+        raw_body=True,
+        timestamp="{timestamp}" in template or bool(timestamp_path),
+        url="{url}" in template,
+        fields=(f"header:{id_header.lower()}",) if id_header and "{id}" in template else (),
+    )
+
+
+@cache
+def _pieces(template: str) -> list[str]:
+    """Cut a template at its parts."""
+    return re.split(r"(\{\w+\})", template)
 
 
 def read_pairs(text: str, pairs: Pairs, header: str) -> tuple[str, list[str]]:
