@@ -13,7 +13,7 @@ from cauce.cli.app import COMMANDS
 from cauce.config import Settings
 
 TOP = Path(__file__).parents[2]
-PLACES = {name: place for group in COMMANDS.values() for name, place in group.items()}
+PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in group.items()}
 
 
 def section_of(command: str) -> str:

@@ -28,23 +28,24 @@ INTERRUPTED: Final = 130
 
 COMMANDS: Final = {
     "Run": {
-        "worker": "cauce.cli.running:worker",
-        "serve": "cauce.cli.running:serve",
-        "dev": "cauce.cli.running:dev",
-        "demo": "cauce.cli.running:demo",
+        "worker": ("cauce.cli.running:worker", "Work on events until SIGTERM or Ctrl-C."),
+        "serve": ("cauce.cli.running:serve", "Answer HTTP: webhooks, procesar_lote, salud."),
+        "dev": ("cauce.cli.running:dev", "Run everything for development, with a PostgreSQL of its own."),
+        "demo": ("cauce.cli.running:demo", "See events travel; ends by itself."),
     },
     "Look": {
-        "status": "cauce.cli.looking:status",
-        "events": "cauce.cli.looking:events",
-        "show": "cauce.cli.looking:show",
+        "status": ("cauce.cli.looking:status", "What waits, what is in hand, what is dead, who works."),
+        "events": ("cauce.cli.looking:events", "List events, newest first."),
+        "show": ("cauce.cli.looking:show", "All of one event, and why attempts failed."),
     },
     "Do": {
-        "migrate": "cauce.cli.mending:migrate",
-        "publish": "cauce.cli.mending:publish",
-        "retry": "cauce.cli.mending:retry",
-        "discard": "cauce.cli.mending:discard",
+        "migrate": ("cauce.cli.mending:migrate", "Bring the tables up to date and write a bus's catalog."),
+        "publish": ("cauce.cli.mending:publish", "Publish one event by hand."),
+        "retry": ("cauce.cli.mending:retry", "Make an event's failed deliveries due now."),
+        "discard": ("cauce.cli.mending:discard", "Give an event's failed deliveries up, for good."),
     },
 }
+"""Group -> command -> where it is and what it does, so that `--help` imports none of them."""
 
 app = App(
     name="cauce",
@@ -57,8 +58,8 @@ app = App(
 )
 for number, (title, commands) in enumerate(COMMANDS.items()):
     group = Group(title, sort_key=number)
-    for name, place in commands.items():
-        app.command(place, name=name, group=group)
+    for name, (place, summary) in commands.items():
+        app.command(place, name=name, group=group, help=summary)
 app.meta.group_parameters = Group("Always")
 
 
