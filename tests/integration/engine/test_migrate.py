@@ -113,6 +113,7 @@ def dump(dsn: str) -> str:
     text = subprocess.run(
         [program, *options], check=True, capture_output=True, text=True, env={"PATH": os.defpath}
     ).stdout
+    text = re.sub(r"AS (\$\w*\$).*?\1", "AS (...)", text, flags=re.DOTALL)
     lines = [
         line for line in text.splitlines() if not line.startswith(("--", "\\", "SET ", "SELECT pg_catalog.set_config"))
     ]
