@@ -1,0 +1,146 @@
+"""The typed catalog: names once, payloads that are validated, and mistakes that do not wait for the first event."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
+
+from cauce import Catalog, EventHandlers, EventType, InvalidPayload, RetryPolicy
+
+
+class Reserva(BaseModel):
+    """A payload."""
+
+    reserva_id: int
+    nota: str = Field(default="", alias="note")
+
+
+@dataclasses.dataclass
+class Dato:
+    """A payload."""
+
+    n: int
+
+
+class Tabla(TypedDict):
+    """A payload."""
+
+    n: int
+
+
+class ReservaEvents(Catalog, origen="reserva", prioridad=2):
+    """A catalog."""
+
+    creada = EventType("reserva.creada", Reserva, clave="reserva_id")
+    cancelada = EventType("reserva.cancelada", Reserva, prioridad=7)
+
+
+async def handler(evento: Any) -> None:  # noqa: ANN401 - any
+    """Do nothing."""
+
+
+def test_a_catalog_gives_its_events_their_origin_in_order() -> None:
+    """As they are declared."""
+    assert ReservaEvents.types() == [ReservaEvents.creada, ReservaEvents.cancelada]
+    assert {tipo.origen for tipo in ReservaEvents.types()} == {"reserva"}
+    assert repr(ReservaEvents.creada) == "reserva/reserva.creada"
+    assert repr(EventType("suelta", Reserva)) == "(no catalog)/suelta"
+
+
+def test_types_are_equal_by_origin_and_name() -> None:
+    """So that two processes mean the same."""
+    twin = EventType("reserva.creada", Reserva)
+    assert twin != ReservaEvents.creada
+    twin.origen = "reserva"
+    assert twin == ReservaEvents.creada
+    assert len({twin, ReservaEvents.creada}) == 1
+    assert twin != "reserva/reserva.creada"
+
+
+@pytest.mark.parametrize("payload", [Reserva, Dato, Tabla])
+def test_a_key_must_be_a_field(payload: type[Any]) -> None:
+    """Of a model, a dataclass or a TypedDict."""
+    with pytest.raises(TypeError, match="clave='nada' is not a field"):
+        EventType("x", payload, clave="nada")
+    EventType("x", payload, clave="reserva_id" if payload is Reserva else "n")
+
+
+@pytest.mark.parametrize("prioridad", [-1, 10])
+def test_a_priority_out_of_range_is_refused(prioridad: int) -> None:
+    """In an event and in a catalog."""
+    with pytest.raises(TypeError, match="not between 0"):
+        EventType("x", Dato, prioridad=prioridad)
+    with pytest.raises(TypeError, match="not between 0"):
+        type("Malo", (Catalog,), {}, origen="malo", prioridad=prioridad)
+
+
+def test_a_catalog_needs_an_origin_and_events_of_its_own() -> None:
+    """An event belongs to one catalog."""
+    with pytest.raises(TypeError, match="origen is empty"):
+        type("Vacio", (Catalog,), {}, origen="")
+    with pytest.raises(TypeError, match="belongs to another catalog"):
+        type("Ladron", (Catalog,), {"robado": ReservaEvents.creada}, origen="ladron")
+
+
+@pytest.mark.parametrize(
+    ("payload", "value"), [(Reserva, Reserva(reserva_id=4, note="a")), (Dato, Dato(4)), (Tabla, {"n": 4})]
+)
+def test_a_payload_is_written_as_its_readers_read_it(payload: type[Any], value: Any) -> None:  # noqa: ANN401 - three types
+    """By alias, as JSON that validates again."""
+    tipo = EventType("x", payload)
+    text = tipo.dump(value)
+    assert tipo.adapter.validate_json(text) == value
+    if payload is Reserva:
+        assert json.loads(text) == {"reserva_id": 4, "note": "a"}
+
+
+@pytest.mark.parametrize("wrong", [None, 4, {"n": "x"}, {}])
+def test_a_payload_of_another_type_is_refused(wrong: Any) -> None:  # noqa: ANN401 - wrong on purpose
+    """With the event's name and the type's."""
+    with pytest.raises(InvalidPayload, match="not a valid Dato"):
+        EventType("x", Dato).dump(wrong)
+
+
+def test_a_model_whose_fields_were_spoilt_is_refused() -> None:
+    """An instance counts as valid whatever became of it; what is written is looked at again."""
+    spoilt = Reserva(reserva_id=1)
+    spoilt.reserva_id = "one"  # type: ignore[assignment]
+    with pytest.raises(InvalidPayload):
+        ReservaEvents.creada.dump(spoilt)
+
+
+def test_the_map_of_handlers_is_a_map_in_order_that_remembers_repetitions() -> None:
+    """The first of two handlers stays, and the bus will hear of the second."""
+
+    async def other(evento: Any) -> None:  # noqa: ANN401 - any
+        """Do nothing."""
+
+    handlers = EventHandlers(
+        ReservaEvents.creada.handled_by(handler),
+        ReservaEvents.cancelada.handled_by(handler),
+        ReservaEvents.creada.handled_by(other),
+    )
+    in_order = [ReservaEvents.creada, ReservaEvents.cancelada]
+    assert list(EventHandlers(*(tipo.handled_by(handler) for tipo in in_order))) == in_order
+    assert set(handlers) == {ReservaEvents.creada, ReservaEvents.cancelada}
+    assert len(handlers) == 2
+    assert handlers[ReservaEvents.creada] is handler
+    assert handlers.twice == [ReservaEvents.creada]
+
+
+def test_a_handler_may_bring_its_own_retry_policy() -> None:
+    """The binding's goes before it; an attribute that is something else is no policy."""
+
+    async def own(evento: Any) -> None:  # noqa: ANN401 - any
+        """Do nothing."""
+
+    own.retry = RetryPolicy(2)  # type: ignore[attr-defined]
+    assert ReservaEvents.creada.handled_by(own).retry == RetryPolicy(2)
+    assert ReservaEvents.creada.handled_by(own, retry=RetryPolicy(5)).retry == RetryPolicy(5)
+    own.retry = "often"  # type: ignore[attr-defined]
+    assert ReservaEvents.creada.handled_by(own).retry is None
