@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import secrets
-import socket
 import sys
 import time
 from dataclasses import dataclass, field
@@ -28,10 +26,12 @@ from cauce.bus import Bus
 from cauce.catalog import Catalog, EventHandlers, EventType, Subscriber
 from cauce.config import Settings
 from cauce.embedded import EmbeddedPostgres
+from cauce.errors import CauceError
 from cauce.evento import Evento  # noqa: TC001 - the bus reads the handlers' annotations
 from cauce.outcome import Attempt  # noqa: TC001 - likewise
 from cauce.publishing import publicar_evento
 from cauce.retry import RetryPolicy
+from cauce.serving import HttpServer, serve
 from cauce.stripe import StripeEvent
 from cauce.webhooks import PROVIDERS, Draft, Secret
 from cauce.worker import Worker
@@ -123,14 +123,12 @@ class Stage:
     """What the demo plays on, and what it has found wrong so far."""
 
     settings: Settings
-    port: int
+    url: str
+    """Where Stripe would send."""
     out: Console
     faults: list[str] = field(default_factory=list[str])
-
-    @property
-    def url(self) -> str:
-        """Where Stripe would send."""
-        return f"http://127.0.0.1:{self.port}/api/webhooks/stripe"
+    stopped: bool = False
+    """Somebody pressed Ctrl-C: the play ends where it is."""
 
     def check(self, fact: object, fault: str) -> None:
         """Remember what is not as it should be."""
@@ -138,9 +136,13 @@ class Stage:
             self.faults.append(fault)
 
 
-def play(*, stay: bool) -> int:
-    """Play the demo; with ``stay``, serve on until Ctrl-C. Return the exit code."""
-    logging.getLogger("cauce").setLevel(logging.CRITICAL)  # its failures are meant, and shown in the end
+def play(*, stay: bool) -> None:
+    """Play the demo; with ``stay``, serve on until a signal.
+
+    Raises:
+        CauceError: something did not come to the end that it should.
+        EmbeddedError: PostgreSQL cannot be started.
+    """
     out = Console() if sys.stdout.isatty() else Console(width=120)
     out.print("[bold]1.[/] an embedded PostgreSQL, migrated; HTTP on loopback; a worker")
     with EmbeddedPostgres() as server:
@@ -148,42 +150,48 @@ def play(*, stay: bool) -> int:
             database_url=server.dsn,
             stripe_webhook_secret=SecretStr(f"whsec_{secrets.token_hex(16)}"),
             backoff_base_seconds=0.2,
+            max_attempts=12,
+            pooler=False,
         )
         with psycopg.connect(server.dsn, autocommit=True) as conn:
             schema.migrate(conn, bus)
             conn.execute("create table reservas (id int primary key, estado text not null)")
             conn.execute("create table bitacora (evento bigint, reserva_id int)")
             conn.execute("insert into reservas values (42, 'apartada'), (43, 'apartada')")
-        stage = Stage(settings, _free_port(), out)
-        try:
-            asyncio.run(_play(stage, stay=stay))
-        except KeyboardInterrupt:
-            out.print("stopped")
-    for fault in stage.faults:
-        out.print(f"[red]not as it should be:[/] {fault}")
-    return 1 if stage.faults else 0
+        http_server, worker = HttpServer(bus, settings, "127.0.0.1", 0), Worker(bus, settings)
+        stage = Stage(settings, f"{http_server.url}/api/webhooks/stripe", out)
+        serve(http_server, worker, _Script(stage, worker, stay=stay))
+    if stage.faults:
+        raise CauceError("the demo did not end as it should: " + "; ".join(stage.faults))
 
 
-async def _play(stage: Stage, *, stay: bool) -> None:
-    from cauce.cli.running import HttpServer  # noqa: PLC0415 - the command line brings the demo in, not the reverse
+class _Script:
+    """What happens on the stage, as a part beside the server and the worker: they stop when it ends."""
 
-    server = HttpServer(bus, stage.settings, "127.0.0.1", stage.port)
-    worker = Worker(bus, stage.settings)
-    tasks = [asyncio.create_task(server.run()), asyncio.create_task(worker.run())]
-    try:
-        await worker.ready.wait()
+    def __init__(self, stage: Stage, worker: Worker, *, stay: bool) -> None:
+        self._stage, self._worker, self._stay = stage, worker, stay
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Play."""
+        stage = self._stage
+        await self._worker.ready.wait()
         await asyncio.to_thread(_send_webhooks, stage)
         await asyncio.to_thread(_do_business, stage)
         details = await asyncio.to_thread(_wait_for_the_end, stage)
+        if stage.stopped:
+            return
         _show(stage, details)
-        _check(stage, details)
-        if stay:
-            stage.out.print(f"serving on {stage.url}; Ctrl-C ends it")
-            await asyncio.gather(*tasks)
-    finally:
-        server.stop()
-        worker.stop()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(_check, stage, details)
+        if self._stay and not stage.faults:
+            stage.out.print(f"   serving on {stage.url}; the database: psql '{stage.settings.database_url}'")
+            stage.out.print("   Ctrl-C ends it, and removes all of it")
+            await self._stopped.wait()
+
+    def stop(self) -> None:
+        """End the play, or stay no longer."""
+        self._stage.stopped = True
+        self._stopped.set()
 
 
 def _send_webhooks(stage: Stage) -> None:
@@ -219,14 +227,14 @@ def _wait_for_the_end(stage: Stage) -> list[Detail]:
     """Wait until no event can change any more, and read what became of each."""
     ends = time.monotonic() + SECONDS
     with psycopg.connect(stage.settings.database_url, autocommit=True) as conn:
-        while time.monotonic() < ends:
+        while time.monotonic() < ends and not stage.stopped:
             ids = [e.id for e in operations.events(conn, limite=100).eventos if e.estado in ("procesado", "error")]
             row = conn.execute("select count(*) from cauce.eventos").fetchone()
             if row and len(ids) == row[0] and len(ids) >= 4:  # noqa: PLR2004 - those sent, published and caused
                 return [operations.show(conn, number) for number in sorted(ids)]
             time.sleep(0.05)
         page = operations.events(conn, limite=100)
-        stage.check(None, f"after {SECONDS:g} s some events have not come to their end")
+        stage.check(stage.stopped, f"after {SECONDS:g} s some events have not come to their end")
         return [operations.show(conn, evento.id) for evento in page.eventos]
 
 
@@ -291,10 +299,3 @@ def _post(stage: Stage, body: bytes, secret: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -126,7 +126,7 @@ def test_serve_with_worker_answers_and_stops(shop: Path, db: Database) -> None:
     with subprocess.Popen(command, cwd=shop, env=environment, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         for line in server.stderr:
-            if "Uvicorn running on" in line:
+            if "listening on" in line:
                 break
         with db.connect(autocommit=True) as conn:
             wait_for(lambda: conn.execute("select 1 from cauce.trabajadores").fetchone(), "a worker shows itself")

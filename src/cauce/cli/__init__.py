@@ -2,7 +2,7 @@
 
 - ``app``: the commands, what an error looks like, exit codes
 - ``loading``: from ``module:bus`` to a bus, from the environment to settings and a connection
-- ``running``: ``worker``, ``serve``, ``dev``, ``demo``; ``process``: how they stop
+- ``running``: ``worker``, ``serve``, ``dev``, ``demo``; ``process``: logging, and how a process ends
 - ``looking``: ``status``, ``events``, ``show``; ``tables``: how they look
 - ``mending``: ``migrate``, ``publish``, ``retry``, ``discard``
 """

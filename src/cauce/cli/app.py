@@ -10,21 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import psycopg
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from cauce.cli import codes
 from cauce.cli.process import leave
 from cauce.embedded import EmbeddedError
 from cauce.errors import CauceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-DONE: Final = 0
-"""Exit code: done."""
-NOT_DONE: Final = 1
-"""Exit code: what was asked for could not be done."""
-USAGE: Final = 2
-"""Exit code: the command line is wrong."""
-INTERRUPTED: Final = 130
-"""Exit code: Ctrl-C in a command that was not serving."""
 
 COMMANDS: Final = {
     "Run": {
@@ -72,12 +64,12 @@ def launch(
 
     Args:
         tokens: the command and its arguments.
-        debug: show the traceback of an error, and log everything.
+        debug: Show the traceback of an error, and log everything.
     """
     if debug:
         os.environ["CAUCE_DEBUG"] = "1"
     code = app(tokens, exit_on_error=False, print_error=False)
-    return code if isinstance(code, int) else DONE
+    return code if isinstance(code, int) else codes.DONE
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -86,17 +78,17 @@ def run(tokens: Sequence[str]) -> int:
         code = app.meta(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(" ".join(str(error).split()) + " See: cauce --help", USAGE)
+        return _fail(" ".join(str(error).split()) + " See: cauce --help", codes.USAGE)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return codes.INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe had enough; without this, Python says so at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOT_DONE
+        return codes.NOT_DONE
     except Exception as error:  # noqa: BLE001 - the last place to say it in one line
         if os.environ.get("CAUCE_DEBUG"):
             traceback.print_exc()
-        return _fail(explain(error), NOT_DONE)
-    return code if isinstance(code, int) else DONE
+        return _fail(explain(error), codes.NOT_DONE)
+    return code if isinstance(code, int) else codes.DONE
 
 
 def explain(error: Exception) -> str:

@@ -1,11 +1,10 @@
-"""The commands that look: ``status``, ``events``, ``show``. With ``--json``, the same as one JSON document."""
+"""``status``, ``events``, ``show``: the commands that only look."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from cyclopts import Parameter, validators
 
 from cauce import operations
 from cauce.cli import tables
@@ -14,57 +13,65 @@ from cauce.evento import Estado  # noqa: TC001 - the command line is made from t
 
 
 def status(*, json: bool = False) -> None:
-    """Say what waits, what is in hand, what is dead and who works; cheap on large tables.
+    """See what waits, what is in hand, what is dead, and who works. Cheap, however large the tables are.
 
     Args:
-        json: print JSON, with the columns' names as keys.
+        json: Print JSON.
     """
     with connect(load_settings()) as conn:
-        seen = operations.status(conn)
-    tables.print_json(seen) if json else tables.print_status(seen)
+        found = operations.status(conn)
+    tables.show(found, tables.of_status, json=json)
 
 
-def events(  # noqa: PLR0913 - the command's filters, by name
+def events(  # noqa: PLR0913 - options of a command
     *,
     estado: Estado | None = None,
     origen: str | None = None,
     tipo: str | None = None,
     clave: str | None = None,
-    limit: Annotated[int, Parameter(validator=Number(gte=1, lte=1000))] = 20,
+    dead: bool = False,
+    grupo: str | None = None,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=10_000))] = 20,
     before: int | None = None,
     json: bool = False,
-) -> None:
+) -> int:
     """List events, newest first.
 
     Args:
-        estado: only those in this state.
-        origen: only those of this origin.
-        tipo: only those of this name.
-        clave: only those about this key.
-        limit: how many, 1000 at most.
-        before: only those with a lower id: the next page.
-        json: print JSON.
+        estado: Only those in this state.
+        origen: Only those of this origin.
+        tipo: Only those of this name.
+        clave: Only those about this key.
+        dead: Only those that some subscriber has given up, in any group; found however old they are.
+        grupo: With --dead, only those given up in this group.
+        limit: How many, at most.
+        before: Only those with a lower id.
+        json: Print JSON.
     """
+    filters = {"--estado": estado, "--origen": origen, "--tipo": tipo, "--clave": clave}
+    wrong = (
+        [name for name, value in filters.items() if value is not None] if dead else ["--grupo"] * (grupo is not None)
+    )
+    if wrong:
+        return tables.complain(f"{', '.join(wrong)} {'cannot go with' if dead else 'goes with'} --dead")
     with connect(load_settings()) as conn:
-        page = operations.events(
-            conn,
-            estado=estado.value if estado else None,
-            origen=origen,
-            tipo=tipo,
-            clave=clave,
-            antes=before,
-            limite=limit,
-        )
-    tables.print_json(page) if json else tables.print_events(page)
+        if dead:
+            page = operations.dead(conn, grupo=grupo, antes=before, limite=limit)
+        else:
+            page = operations.events(
+                conn, estado=estado and estado.value, origen=origen, tipo=tipo, clave=clave, antes=before, limite=limit
+            )
+    tables.show(page, tables.of_page, json=json)
+    return 0
 
 
 def show(evento: int, /, *, json: bool = False) -> None:
-    """Tell all of one event: its payload, what became of each delivery, why attempts failed.
+    """See all there is to know of one event: contents, subscribers, deliveries, failures.
 
     Args:
-        evento: its id.
-        json: print JSON.
+        evento: The event's id.
+        json: Print JSON.
     """
     with connect(load_settings()) as conn:
-        detail = operations.show(conn, evento)
-    tables.print_json(detail) if json else tables.print_detail(detail)
+        found = operations.show(conn, evento)
+    tables.show(found, tables.of_detail, json=json)

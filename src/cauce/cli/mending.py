@@ -1,43 +1,46 @@
-"""The commands that change something: ``migrate``, ``publish``, ``retry``, ``discard``."""
+"""``migrate``, ``publish``, ``retry``, ``discard``: the commands that change something and end."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from cauce import operations, schema
-from cauce.cli import tables
+from cauce.cli import codes
 from cauce.cli.loading import connect, load_bus, load_settings
-from cauce.errors import ConfigError
+from cauce.cli.tables import as_json
 
-NOTHING = 1
-"""Exit code: there was nothing to retry or discard."""
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 
-def migrate(bus: str | None = None, *, app_dir: str = ".", json: bool = False) -> None:
-    """Bring the tables up to date and, given a bus, write its catalog and groups; does nothing when all is done.
+def migrate(bus: str | None = None, /, *, app_dir: str = ".", json: bool = False) -> None:
+    """Bring the database's tables up to date, and write the application's catalog and groups into it.
+
+    Safe when several start at once, and when there is nothing to do.
 
     Args:
-        bus: the application's bus, as module:name.
-        app_dir: folder where its modules are.
-        json: print JSON.
+        bus: The application's bus, as module:name; without it, only the tables.
+        app_dir: Where modules are looked for first.
+        json: Print JSON.
     """
-    settings = load_settings()
-    loaded = None if bus is None else load_bus(bus, app_dir)
-    with connect(settings) as conn:
+    loaded = load_bus(bus, app_dir) if bus else None
+    with connect(load_settings()) as conn:
         applied = schema.migrate(conn, loaded)
-    groups = list(loaded.groups) if loaded else []
     if json:
-        tables.print_json({"aplicadas": applied, "grupos": groups})
+        print(as_json({"aplicadas": applied, "grupos": list(loaded.groups) if loaded else []}))
         return
-    print("\n".join(f"applied {name}" for name in applied) or "the tables are up to date")
+    for name in applied:
+        print(f"applied {name}")
+    if not applied:
+        print("the tables are up to date")
     if loaded:
-        print(f"wrote the catalog: {len(loaded.types)} events, groups {', '.join(groups)}")
+        print(f"wrote the catalog: {len(loaded.types)} events, groups {', '.join(loaded.groups)}")
 
 
-def publish(  # noqa: PLR0913 - the event's columns, by name
+def publish(  # noqa: PLR0913 - the event's columns
     origen: str,
     tipo: str,
     payload: str,
@@ -48,36 +51,42 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
     id_externo: str | None = None,
     json: bool = False,
 ) -> None:
-    """Publish one event by hand.
+    """Publish one event by its name, and say its id.
 
     Args:
-        origen: its origin.
-        tipo: its name.
-        payload: JSON text.
-        clave: its key.
-        prioridad: 0 (first) to 9.
-        id_externo: an id that makes it unique in its origin.
-        json: print JSON.
+        origen: The event's origin, for example reserva.
+        tipo: Its name, for example reserva.creada; some application's catalog must have it.
+        payload: JSON; "-" reads it from standard input.
+        clave: The event's key; by default the payload's field that the catalog names.
+        prioridad: 0 (first) to 9; by default the catalog's.
+        id_externo: An id that makes the event unique in its origin.
+        json: Print JSON.
     """
+    text = sys.stdin.read() if payload == "-" else payload
     with connect(load_settings()) as conn:
-        number = operations.publish(
-            conn, origen, tipo, payload, clave=clave, prioridad=prioridad, id_externo=id_externo
-        )
-    tables.print_json({"id": number}) if json else print(f"published event {number}")
+        evento = operations.publish(conn, origen, tipo, text, clave=clave, prioridad=prioridad, id_externo=id_externo)
+    print(as_json({"id": evento}) if json else f"published event {evento}")
 
 
-def retry(evento: int, /, *, grupo: str | None = None, suscriptor: str | None = None, json: bool = False) -> int:
-    """Make an event's failed or waiting deliveries due now, with all their attempts before them.
+def retry(
+    evento: int,
+    /,
+    *,
+    grupo: str | None = None,
+    suscriptor: str | None = None,
+    json: bool = False,
+) -> int:
+    """Try an event's failed or waiting deliveries again at once, with all their attempts before them.
 
     Args:
-        evento: the event's id.
-        grupo: only those of this group.
-        suscriptor: only those of this subscriber; manejador is the dedicated handler.
-        json: print JSON.
+        evento: The event's id.
+        grupo: Only those of this group.
+        suscriptor: Only those of this subscriber; manejador is the dedicated handler.
+        json: Print JSON.
     """
     with connect(load_settings()) as conn:
         count = operations.retry(conn, evento, grupo=grupo, suscriptor=suscriptor)
-    return _told(count, "due now", "retry", evento, json=json)
+        return _told(conn, evento, count, ("retry", "due now"), json=json)
 
 
 def discard(
@@ -89,34 +98,60 @@ def discard(
     yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
     json: bool = False,
 ) -> int:
-    """Give an event's failed or waiting deliveries up, for good; what failed stays to be read.
+    """Give an event's failed or waiting deliveries up, for good.
 
     Args:
-        evento: the event's id.
-        grupo: only those of this group.
-        suscriptor: only those of this subscriber; manejador is the dedicated handler.
-        yes: do not ask.
-        json: print JSON.
-
-    Raises:
-        ConfigError: there is nobody to ask, and --yes was not given.
+        evento: The event's id.
+        grupo: Only those of this group.
+        suscriptor: Only those of this subscriber; manejador is the dedicated handler.
+        yes: Do not ask.
+        json: Print JSON.
     """
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError("discard cannot be undone, and there is no terminal to ask on; say --yes")
-        if input(f"Discard the failed and waiting deliveries of event {evento}? [y/N] ").strip().lower() != "y":
-            print("nothing was discarded")
-            return NOTHING
+            print("cauce: discarding is for good, and there is no terminal to ask on: say --yes", file=sys.stderr)
+            return codes.USAGE
+        if not _confirmed(evento, grupo, suscriptor):
+            print("cauce: nothing was discarded", file=sys.stderr)
+            return codes.NOT_DONE
     with connect(load_settings()) as conn:
         count = operations.discard(conn, evento, grupo=grupo, suscriptor=suscriptor)
-    return _told(count, "discarded", "discard", evento, json=json)
+        return _told(conn, evento, count, ("discard", "discarded"), json=json)
 
 
-def _told(count: int, done: str, verb: str, evento: int, *, json: bool) -> int:
+def _told(conn: Connection[Any], evento: int, count: int, words: tuple[str, str], *, json: bool) -> int:
+    """Say what was done or, on stderr, why nothing was; return the exit code."""
+    verb, done = words
     if json:
-        tables.print_json({"id": evento, "entregas": count})
+        print(as_json({"id": evento, "entregas": count}))
     elif count:
         print(f"{count} {'delivery' if count == 1 else 'deliveries'} of event {evento} {done}")
+    if count:
+        return codes.DONE
+    detail = operations.show(conn, evento)
+    held = next((entrega for entrega in detail.entregas if entrega.lote is not None), None)
+    if held is not None:
+        why = f"worker {held.trabajador} has it in hand"
+    elif detail.entregas:
+        there = ", ".join(f"{entrega.grupo}/{entrega.suscriptor}" for entrega in detail.entregas)
+        why = f"what failed or waits is {there}"
     else:
-        print(f"cauce: event {evento} has nothing to {verb}: no delivery failed or waits", file=sys.stderr)
-    return 0 if count else NOTHING
+        why = "no delivery failed or waits"
+    print(f"cauce: event {evento} has nothing to {verb}: {why}", file=sys.stderr)
+    return codes.NOT_DONE
+
+
+def _confirmed(evento: int, grupo: str | None, suscriptor: str | None) -> bool:
+    """Show what would be given up, and ask."""
+    with connect(load_settings()) as conn:
+        detail = operations.show(conn, evento)
+    shown = [
+        entrega
+        for entrega in detail.entregas
+        if entrega.lote is None and grupo in (None, entrega.grupo) and suscriptor in (None, entrega.suscriptor)
+    ]
+    print(f"event {evento}, {detail.evento.origen}/{detail.evento.tipo}:", file=sys.stderr)
+    for entrega in shown:
+        print(f"  {entrega.grupo}/{entrega.suscriptor}: {entrega.error or 'waits'}", file=sys.stderr)
+    print("Give these deliveries up, for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,173 +1,170 @@
-"""The commands that run until stopped: ``worker``, ``serve``, ``dev``; and ``demo``, which ends by itself."""
+"""``worker``, ``serve``, ``dev``, ``demo``: the commands that run until they are stopped."""
 
 from __future__ import annotations
 
-import logging
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import psycopg
 from cyclopts import Parameter
+from psycopg import sql
+from rich.console import Console
 
 from cauce import schema
 from cauce.cli.loading import connect, load_bus, load_settings
-from cauce.cli.process import configure_logging
-from cauce.cli.process import serve as run_until_stopped
+from cauce.cli.process import LogLevel, configure_logging
+from cauce.serving import HttpServer
+from cauce.serving import serve as serve_parts
+from cauce.webhooks import PROVIDERS
 from cauce.worker import Worker, relax_garbage_collection
 
 if TYPE_CHECKING:
     from cauce.bus import Bus
-    from cauce.config import Settings
-
-LogLevel = Literal["debug", "info", "warning", "error"]
-
-logger = logging.getLogger("cauce.cli")
+    from cauce.serving import Part
 
 
-class HttpServer:
-    """uvicorn, as a part that runs until stopped; signals are the process's business."""
-
-    def __init__(self, bus: Bus, settings: Settings, host: str, port: int) -> None:
-        import uvicorn  # noqa: PLC0415 - `cauce status` need not load an HTTP server
-
-        from cauce.web import create_app, without_salud  # noqa: PLC0415 - likewise
-
-        config = uvicorn.Config(create_app(bus, settings), host=host, port=port, log_config=None)
-        logging.getLogger("uvicorn.access").addFilter(without_salud)
-        self._server = uvicorn.Server(config)
-        self._server.capture_signals = _no_signals  # type: ignore[method-assign,assignment]  # uvicorn's own end the process
-
-    async def run(self) -> None:
-        """Serve until stopped.
-
-        Raises:
-            OSError: the address cannot be listened on.
-        """
-        try:
-            await self._server.serve()
-        except SystemExit as error:  # uvicorn's way of saying that it could not bind; it has logged why
-            raise OSError(f"the address {self._server.config.host}:{self._server.config.port} is taken") from error
-
-    def stop(self) -> None:
-        """Finish the requests under way, and no more."""
-        self._server.should_exit = True
-
-
-class _NoSignals:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
-
-
-def _no_signals() -> _NoSignals:
-    return _NoSignals()
-
-
-def worker(  # noqa: PLR0913 - the command's options, by name
+def worker(  # noqa: PLR0913 - options of a command
     bus: str,
+    /,
     *,
     app_dir: str = ".",
-    grupo: Annotated[list[str] | None, Parameter(negative_iterable=())] = None,
+    grupo: list[str] | None = None,
     slots: int | None = None,
     concurrency: int | None = None,
     batch_size: int | None = None,
+    grace_seconds: float | None = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Work on events until SIGTERM or Ctrl-C: what is in hand is finished, the rest given back.
+    """Process events until stopped.
+
+    SIGTERM or Ctrl-C: what runs may finish within the grace period, the rest is given back; the second time, stop at
+    once. Restarts of the database are waited out.
 
     Args:
-        bus: the application's bus, as module:name.
-        app_dir: folder where its modules are.
-        grupo: work on this group only; may be given several times. All groups by default.
-        slots: batches in hand at once, a group (CAUCE_SLOTS).
-        concurrency: handlers without tx that run at once in a batch (CAUCE_CONCURRENCY).
-        batch_size: events in a batch at most (CAUCE_BATCH_SIZE).
-        log_level: what is logged to stderr.
+        bus: The application's bus, as module:name.
+        app_dir: Where modules are looked for first.
+        grupo: Work only for this group; can be given several times.
+        slots: Batches of a group in hand at once (CAUCE_SLOTS).
+        concurrency: Handlers without tx that run at once in a batch (CAUCE_CONCURRENCY).
+        batch_size: Events in a batch at most (CAUCE_BATCH_SIZE).
+        grace_seconds: Seconds that handlers get to finish (CAUCE_GRACE_SECONDS).
+        log_level: What to log.
     """
     configure_logging(log_level)
-    settings = load_settings(slots=slots, concurrency=concurrency, batch_size=batch_size)
+    settings = load_settings(slots=slots, concurrency=concurrency, batch_size=batch_size, grace_seconds=grace_seconds)
     working = Worker(load_bus(bus, app_dir), settings, grupo or ())
-    connect(settings).close()  # says at once, and clearly, that there is no database
+    connect(settings).close()  # says at once, and in one line, that there is no database
     relax_garbage_collection()
-    run_until_stopped(working)
+    serve_parts(working)
 
 
-def serve(  # noqa: PLR0913 - likewise
+def serve(  # noqa: PLR0913 - options of a command
     bus: str,
+    /,
     *,
     app_dir: str = ".",
     host: str = "127.0.0.1",
     port: int = 8000,
-    worker: Annotated[bool, Parameter(negative=())] = False,
+    worker: bool = False,
     log_level: LogLevel = "info",
 ) -> None:
-    """Answer HTTP until SIGTERM or Ctrl-C: webhooks, procesar_lote, salud.
+    """Serve webhooks, procesar_lote and salud over HTTP until stopped.
 
     Args:
-        bus: the application's bus, as module:name.
-        app_dir: folder where its modules are.
-        host: address to listen on.
-        port: port to listen on.
-        worker: also work on the events, in the same process.
-        log_level: what is logged to stderr.
+        bus: The application's bus, as module:name.
+        app_dir: Where modules are looked for first.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes a free one.
+        worker: Process events in the same process as well.
+        log_level: What to log.
     """
     configure_logging(log_level)
-    settings = load_settings()
-    loaded = load_bus(bus, app_dir)
-    connect(settings).close()
-    http = HttpServer(loaded, settings, host, port)
-    run_until_stopped(*([http, Worker(loaded, settings)] if worker else [http]))
+    settings, loaded = load_settings(), load_bus(bus, app_dir)
+    parts: list[Part] = [HttpServer(loaded, settings, host, port)]
+    if worker:
+        connect(settings).close()
+        parts.append(Worker(loaded, settings))
+    serve_parts(*parts)
 
 
 def dev(
-    bus: str, *, app_dir: str = ".", host: str = "127.0.0.1", port: int = 8000, log_level: LogLevel = "info"
+    bus: str,
+    /,
+    *,
+    app_dir: str = ".",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    log_level: LogLevel = "info",
 ) -> None:
-    """Run everything for development: PostgreSQL unless DATABASE_URL is set, the tables, HTTP and a worker.
+    """Run all of an application in one process: PostgreSQL, migrated, HTTP and a worker.
+
+    The PostgreSQL is that of DATABASE_URL or, without it, an embedded one that keeps its data from one time to the
+    next: one server a user, one database an application.
 
     Args:
-        bus: the application's bus, as module:name.
-        app_dir: folder where its modules are.
-        host: address to listen on.
-        port: port to listen on.
-        log_level: what is logged to stderr.
+        bus: The application's bus, as module:name.
+        app_dir: Where modules are looked for first.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes a free one.
+        log_level: What to log.
     """
     configure_logging(log_level)
-    settings = load_settings()
-    loaded = load_bus(bus, app_dir)
-    if settings.database_url:
-        _develop(loaded, settings, host, port)
-        return
-    from cauce.embedded import EmbeddedPostgres, default_folder  # noqa: PLC0415 - an extra, and only here
-
-    with EmbeddedPostgres(default_folder()) as server:
-        os.environ["DATABASE_URL"] = server.dsn  # for the application's own code
-        _say(f"PostgreSQL  {server.folder} (kept)")
-        _develop(loaded, settings.model_copy(update={"database_url": server.dsn}), host, port)
-
-
-def _develop(bus: Bus, settings: Settings, host: str, port: int) -> None:
-    with connect(settings) as conn:
-        applied = schema.migrate(conn, bus)
-    _say(f"tables      {'migrated: ' + ', '.join(applied) if applied else 'up to date'}")
-    _say(f"database    psql '{settings.database_url}'")
-    _say(f"webhooks    POST http://{host}:{port}/api/webhooks/{{origen}}")
-    _say(f"cron        GET or POST http://{host}:{port}/api/trabajadores/procesar_lote")
-    _say(f"health      http://{host}:{port}/api/salud")
-    run_until_stopped(HttpServer(bus, settings, host, port), Worker(bus, settings))
+    with ExitStack() as stack:
+        if not load_settings().database_url:
+            # in the environment, for the application's own code connects to it as well
+            os.environ["DATABASE_URL"] = _embedded(stack, Path(app_dir).resolve())
+        settings, loaded = load_settings(), load_bus(bus, app_dir)
+        http = HttpServer(loaded, settings, host, port)
+        with connect(settings) as conn:
+            schema.migrate(conn, loaded)
+        _announce(loaded, http.url, settings.database_url)
+        serve_parts(http, Worker(loaded, settings))
 
 
-def demo(*, stay: Annotated[bool | None, Parameter(negative="--no-stay")] = None) -> int:
-    """See events travel: an embedded PostgreSQL, signed webhooks over HTTP, a worker; ends with every event's journey.
+def demo(
+    *, stay: Annotated[bool | None, Parameter(negative="--no-stay")] = None, log_level: LogLevel = "error"
+) -> None:
+    """See events travel: a PostgreSQL of its own, real HTTP, a worker, failures, and where each event ended.
 
     Args:
-        stay: serve on afterwards until Ctrl-C; by default if there is a terminal.
+        stay: Serve on afterwards until Ctrl-C; by default if there is a terminal.
+        log_level: What to log. The failures of the demo are warnings.
     """
     from cauce.demo import play  # noqa: PLC0415 - brings an application along
 
-    return play(stay=sys.stdin.isatty() and sys.stdout.isatty() if stay is None else stay)
+    configure_logging(log_level)
+    play(stay=sys.stdin.isatty() and sys.stdout.isatty() if stay is None else stay)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _embedded(stack: ExitStack, app: Path) -> str:
+    """Start the user's own PostgreSQL, or join it, and return the address of the application's database."""
+    from cauce.embedded import EmbeddedPostgres, default_folder  # noqa: PLC0415 - dev alone needs it
+
+    server = stack.enter_context(EmbeddedPostgres(default_folder(), tcp=True))
+    slug = re.sub(r"[^a-z0-9]+", "_", app.name.lower()).strip("_")[:40]
+    name = f"{slug}_{sha256(os.fsencode(app)).hexdigest()[:6]}".lstrip("_")
+    with psycopg.connect(server.dsn, autocommit=True) as conn:
+        if not conn.execute("select from pg_database where datname = %s", (name,)).rowcount:
+            conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    return server.database(name)
 
 
-__all__ = ["HttpServer", "demo", "dev", "serve", "worker"]
+def _announce(bus: Bus, url: str, database_url: str) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print("Webhooks    ", end="", style="bold")
+    hooks = [origen for origen in dict.fromkeys(origen for origen, _ in bus.types) if origen in PROVIDERS]
+    console.print(*(f"POST {url}/api/webhooks/{origen}" for origen in hooks or ["{origen}"]), sep="\n            ")
+    console.print("Cron        ", end="", style="bold")
+    console.print(f"POST {url}/api/trabajadores/procesar_lote")
+    console.print("Health      ", end="", style="bold")
+    console.print(f"GET  {url}/api/salud")
+    console.print("Database    ", end="", style="bold")
+    console.print(f"psql '{database_url}'")
+    console.print("Elsewhere   ", end="", style="bold")
+    console.print(f"export DATABASE_URL='{database_url}'; cauce status")
+    console.print("Ctrl-C stops.\n")

@@ -1,131 +1,232 @@
-"""How things look on a terminal, and as JSON."""
+"""How answers look: JSON for programs, tables for people.
+
+What strangers sent is shown here, so nothing in it may move the cursor or colour the terminal.
+"""
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import json
+import sys
+from base64 import b64encode
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from rich.console import Console
-from rich.json import JSON
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
+
+from cauce.cli import codes
 
 if TYPE_CHECKING:
-    from cauce.operations import Detail, Page, Status
+    from collections.abc import Callable, Mapping, Sequence
 
-STYLES: Final = {"procesado": "green", "error": "red", "en_proceso": "yellow", "pendiente": "cyan"}
-MINUTE, HOUR, DAY = 60, 3_600, 86_400
+    from _typeshed import DataclassInstance
+    from rich.console import RenderableType
+
+    from cauce.operations import Detail, EventRow, Page, Status, Step
+
+    D = TypeVar("D", bound=DataclassInstance)
+
+PIPE_WIDTH: Final = 200
+"""Columns where there is no terminal to ask."""
+SHOWN_BYTES: Final = 500
+"""Bytes of a body that is not JSON that are shown to people."""
+STYLES: Final = {
+    "error": "red",
+    "procesado": "green",
+    "en_proceso": "yellow",
+    "pendiente": "cyan",
+    "descartado": "dim",
+    "anterior": "dim",
+}
 
 
-def print_json(value: object) -> None:
-    """Print a value as one JSON document; times as ISO 8601, bytes as base64."""
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-    print(json.dumps(plain, default=_plain, ensure_ascii=False, indent=2))
+def show(found: D, render: Callable[[D], RenderableType], *, json: bool) -> None:
+    """Print an answer, as JSON or for people."""
+    if json:
+        print(as_json(asdict(found)))
+        return
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(render(found))
 
 
-def print_status(seen: Status) -> None:
-    """Print the state of the bus."""
-    out = Console()
-    states = Table(title="events", title_justify="left")
-    for name in ("pendiente", "en_proceso", "procesado", "error"):
-        states.add_column(name, justify="right", style=STYLES[name])
-    counts = (seen.estados.pendiente, seen.estados.en_proceso, seen.estados.procesado, seen.estados.error)
-    states.add_row(*(count_text(count, seen.tope) for count in counts))
-    out.print(states)
-    groups = Table("group", title="groups", title_justify="left")
-    for name in ("waiting", "oldest", "batches", "in hand", "to retry", "dead"):
-        groups.add_column(name, justify="right")
-    for group in seen.grupos:
-        lanes = [lag for lag in seen.retraso if lag.grupo == group.grupo]
-        oldest = min((lag.desde for lag in lanes if lag.desde), default=None)
-        numbers = (group.lotes, group.en_mano, group.reintentos, group.muertas)
-        waiting = count_text(sum(lag.pendientes for lag in lanes), seen.tope)
-        groups.add_row(group.grupo, waiting, age_text(oldest), *(count_text(number, seen.tope) for number in numbers))
-        for lag in lanes:
-            if lag.pendientes:
-                groups.add_row(f"  lane {lag.carril}", count_text(lag.pendientes, seen.tope), age_text(lag.desde))
-    out.print(groups)
-    workers = Table("worker", "groups", "host", "pid", "seen", title="workers", title_justify="left")
-    for worker in seen.trabajadores:
+def as_json(value: Mapping[str, Any]) -> str:
+    """Write JSON: times in ISO 8601, bytes in base64."""
+    return json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+
+
+def complain(message: str) -> int:
+    """Say on stderr what is wrong with the command line; return the exit code."""
+    print(f"cauce: {message}", file=sys.stderr)
+    return codes.USAGE
+
+
+def of_status(status: Status) -> RenderableType:
+    """Lay out the bus at one moment."""
+
+    def number(count: int | None) -> str:
+        if count is None:
+            return "?"
+        return f"{count:,}+" if count >= status.tope else f"{count:,}"
+
+    states = Text("Events  ", style="bold")
+    for name, count in asdict(status.estados).items():
+        states.append(f" {name} ", style=STYLES[name]).append(f"{number(count)}  ", style="default")
+    groups = _table("group", "lane", "waiting >", "oldest", "in hand >", "to retry >", "next", "dead >")
+    for group in status.grupos:
+        lanes = [lag for lag in status.retraso if lag.grupo == group.grupo]
+        first = lanes[0] if lanes else None
+        groups.add_row(
+            clean(group.grupo), str(first.carril) if first else "", number(first.pendientes if first else 0),
+            ago(first.desde) if first else "", number(group.en_mano), number(group.reintentos),
+            ago(group.proximo_en), Text(number(group.muertas), style="red" if group.muertas else ""),
+        )  # fmt: skip
+        for lag in lanes[1:]:
+            groups.add_row("", str(lag.carril), number(lag.pendientes), ago(lag.desde))
+    if not status.trabajadores:
+        return Group(states, "", groups, "", Text("No worker has been seen in the last hour.", style="yellow"))
+    workers = _table("worker", "groups", "host", "pid", "started", "seen")
+    for worker in status.trabajadores:
+        seen = Text(ago(worker.visto_en) if worker.vivo else f"silent, {ago(worker.visto_en)}")
+        seen.stylize("" if worker.vivo else "yellow")
         workers.add_row(
-            worker.trabajador, ", ".join(worker.grupos), worker.maquina, str(worker.pid),
-            f"{age_text(worker.visto_en)} ago" + ("" if worker.vivo else ", silent"),
-            style=None if worker.vivo else "dim",
+            clean(worker.trabajador), clean(", ".join(worker.grupos)), clean(worker.maquina), str(worker.pid),
+            ago(worker.iniciado_en), seen,
         )  # fmt: skip
-    out.print(workers if seen.trabajadores else "no worker has been seen in the last hour")
+    return Group(states, "", groups, "", workers)
 
 
-def print_events(page: Page) -> None:
-    """Print a page of events."""
-    table = Table("id", "origen", "tipo", "clave", "estado", "intentos", "age", "ultimo_error")
-    for evento in page.eventos:
+def of_page(page: Page) -> RenderableType:
+    """Lay out some events."""
+    if page.siguiente is None:
+        end = "" if page.eventos else "No such event."
+    elif page.eventos:
+        end = f"There may be more: --before {page.siguiente}"
+    else:
+        end = f"None among those looked at; go on with --before {page.siguiente}"
+    if not page.eventos:
+        return Text(end)
+    return Group(of_events(page.eventos), Text(end, style="dim")) if end else of_events(page.eventos)
+
+
+def of_events(eventos: Sequence[EventRow]) -> Table:
+    """Lay out events, one a line."""
+    table = _table("id >", "origen", "tipo", "clave", "estado", "intentos >", "published", "last error")
+    for evento in eventos:
         table.add_row(
-            str(evento.id), evento.origen, evento.tipo, evento.clave or "", state_text(evento.estado, evento.ignorado),
-            str(evento.intentos), age_text(evento.creado_en), (evento.ultimo_error or "").splitlines()[0][:80]
-            if evento.ultimo_error else "",
+            str(evento.id), clean(evento.origen), clean(evento.tipo), clean(evento.clave), state_of(evento),
+            str(evento.intentos), ago(evento.creado_en), clean(evento.ultimo_error, lines=False),
         )  # fmt: skip
-    out = Console()
-    out.print(table if page.eventos else "no event matches")
-    if page.siguiente is not None:
-        out.print(f"older ones: --before {page.siguiente}")
+    return table
 
 
-def print_detail(detail: Detail) -> None:
-    """Print all of one event."""
-    evento, out = detail.evento, Console()
-    out.print(
-        f"[bold]event {evento.id}[/] {evento.origen}/{evento.tipo}: {state_text(evento.estado, evento.ignorado)},"
-        f" {evento.intentos} attempts, published {age_text(evento.creado_en)} ago"
+def state_of(evento: EventRow) -> Text:
+    """Say an event's state, and whether it was ignored."""
+    return Text(f"{evento.estado}{' (ignorado)' if evento.ignorado else ''}", style=STYLES.get(evento.estado, ""))
+
+
+def of_steps(steps: Sequence[Step]) -> Table:
+    """Lay out what has become of an event, subscriber by subscriber."""
+    table = _table("grupo", "suscriptor", "estado", "what happened")
+    for step in steps:
+        table.add_row(
+            clean(step.grupo), clean(step.suscriptor), Text(step.estado, style=STYLES.get(step.estado, "")),
+            clean(story_of(step), lines=False),
+        )  # fmt: skip
+    return table
+
+
+def story_of(step: Step) -> str:
+    """Say in a few words what has become of an event for one subscriber."""
+    failed = f"{step.fallos} failed {'attempt' if step.fallos == 1 else 'attempts'}"
+    waiting = f"{failed}, next {ago(step.proximo_en)}" + (f": {step.error}" if step.error else "")
+    return {
+        "pendiente": waiting if step.proximo_en is not None else "not handed out yet",
+        "en_proceso": f"in the hands of {step.trabajador} (lote {step.lote})",
+        "procesado": f"done after {failed}" if step.fallos else "done",
+        "error": f"given up after {failed}: {step.error}",
+        "descartado": f"given up by hand after {failed}",
+        "anterior": "published before this group existed",
+    }[step.estado]
+
+
+def of_detail(detail: Detail) -> RenderableType:
+    """Lay out all there is to know of an event."""
+    evento = detail.evento
+    facts = Table.grid(padding=(0, 2))
+    for name in ("prioridad", "clave", "id_externo", "intentos", "ultimo_error"):
+        value = getattr(evento, name)
+        if value is not None:
+            facts.add_row(Text(name, style="dim"), clean(str(value)))
+    facts.add_row(
+        Text("creado_en", style="dim"), f"{evento.creado_en:%Y-%m-%d %H:%M:%S.%f %Z} ({ago(evento.creado_en)})"
     )
-    for name in ("clave", "id_externo", "procesado_en", "ultimo_error"):
-        if getattr(evento, name) is not None:
-            out.print(f"{name}: {getattr(evento, name)}", markup=False, highlight=False)
-    journey = Table("group", "subscriber", "estado", "failed", "due", "held by", "error")
-    for step in detail.camino:
-        journey.add_row(
-            step.grupo, step.suscriptor, state_text(step.estado), str(step.fallos),
-            f"{step.proximo_en:%H:%M:%S}" if step.proximo_en else "", step.trabajador or "",
-            (step.error or "").splitlines()[0][:80] if step.error else "",
-        )  # fmt: skip
-    out.print(journey)
-    if evento.payload is not None:
-        out.print(JSON.from_data(evento.payload, default=str))
+    if evento.procesado_en is not None:
+        took = (evento.procesado_en - evento.creado_en).total_seconds()
+        facts.add_row(
+            Text("procesado_en", style="dim"), f"{evento.procesado_en:%Y-%m-%d %H:%M:%S.%f %Z} (after {took:.3f} s)"
+        )
+    title = Text(f"Event {evento.id}  ", style="bold").append(clean(f"{evento.origen}/{evento.tipo}"))
+    parts: list[RenderableType] = [title.append("  ").append(state_of(evento)), facts]
+    for name in ("payload", "cabeceras"):
+        value = getattr(evento, name)
+        if value is not None:
+            parts += ["", Text(name, style="bold"), clean(json.dumps(value, indent=2, ensure_ascii=False))]
     if evento.cuerpo is not None:
-        out.print(f"cuerpo: {len(evento.cuerpo)} bytes that are no JSON: {evento.cuerpo[:200]!r}", markup=False)
-    for failure in detail.fallos:
-        out.rule(f"{failure.suscriptor} of {failure.grupo}, attempt {failure.intento}, {failure.ocurrido_en:%F %T}")
-        out.print(failure.traza or failure.error, markup=False, highlight=False)
+        shown = f"{evento.cuerpo[:SHOWN_BYTES]!r}{'...' if len(evento.cuerpo) > SHOWN_BYTES else ''}"
+        parts += ["", Text("cuerpo", style="bold").append(f", {len(evento.cuerpo)} bytes", style="default"), shown]
+    parts += ["", of_steps(detail.camino)]
+    for failed in detail.fallos:
+        title = Text(f"{failed.ocurrido_en:%Y-%m-%d %H:%M:%S %Z}  ", style="bold")
+        title.append(clean(f"{failed.grupo}/{failed.suscriptor}, attempt {failed.intento}"))
+        title.append(clean(f", worker {failed.trabajador}" if failed.trabajador else ""), style="dim")
+        parts += ["", title, clean(failed.traza or failed.error)]
+    return Group(*parts)
 
 
-def count_text(count: int | None, cap: int) -> str:
-    """Say a count that stops at a cap."""
-    if count is None:
-        return "?"
-    return f"{cap:,}+" if count >= cap else f"{count:,}"
-
-
-def state_text(estado: str, ignorado: bool = False) -> str:  # noqa: FBT001, FBT002 - the column beside it
-    """Colour a state."""
-    style = STYLES.get(estado, "dim")
-    return f"[{style}]{estado}[/]" + (" (ignorado)" if ignorado else "")
-
-
-def age_text(since: datetime | None) -> str:
-    """Say how long ago, in the largest unit that fits."""
-    if since is None:
+def ago(moment: datetime | None) -> str:
+    """Say how long ago, or in how long; people read it, so the clock of this machine will do."""
+    if moment is None:
         return ""
-    seconds = (datetime.now(UTC) - since).total_seconds()
-    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
-        if seconds >= size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    size = abs(seconds)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if size >= 2 * length:
+            text = f"{size / length:.0f} {unit}"
+            break
+    else:
+        text = f"{size:.0f} s"
+    return f"{text} ago" if seconds >= 0 else f"in {text}"
+
+
+def clean(text: str | None, *, lines: bool = True) -> Text:
+    """Return text without anything a terminal would obey; as one line if asked."""
+    if text is None:
+        return Text("")
+    kept = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.replace("\t", "    "))
+    return Text(kept if lines else " ".join(kept.split()))
+
+
+def _table(*columns: str) -> Table:
+    """Make a table; a column whose name ends in ">" holds numbers, and the last one is cut where the line ends."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        last = i == len(columns) - 1 and not name.endswith(">")
+        table.add_column(
+            name.removesuffix(" >"),
+            justify="right" if name.endswith(">") else "left",
+            no_wrap=True,
+            overflow="ellipsis" if last else "fold",
+        )
+    return table
 
 
 def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return str(value)
+        return b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

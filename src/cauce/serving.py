@@ -1,0 +1,151 @@
+"""A process that serves until it is told to stop: the HTTP server, signals, and the order of stopping.
+
+The first SIGTERM or SIGINT stops gracefully, the second at once. The signal handlers are Python's own, not the event
+loop's: they run even while a handler of the application blocks the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+import uvicorn
+
+from cauce.errors import CauceError, ConfigError
+from cauce.web import create_app, without_salud
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from cauce.bus import Bus
+    from cauce.config import Settings
+
+logger = logging.getLogger("cauce.serving")
+
+
+class Part(Protocol):
+    """Something that runs until stopped: a worker, an HTTP server."""
+
+    async def run(self) -> None:
+        """Run until stopped."""
+        ...
+
+    def stop(self) -> None:
+        """Stop soon."""
+        ...
+
+
+class HttpServer:
+    """The HTTP application of a bus, served by uvicorn on an address that is taken at once.
+
+    Args:
+        bus: the application's.
+        settings: as the application's and a worker's.
+        host: the address to listen on.
+        port: the port; 0 takes a free one.
+
+    Raises:
+        ConfigError: the address cannot be listened on, or ``DATABASE_URL`` is not set.
+    """
+
+    def __init__(self, bus: Bus, settings: Settings, host: str, port: int) -> None:
+        app = create_app(bus, settings)
+        self._socket = _listen(host, port)
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            app,
+            lifespan="on",
+            log_config=None,
+            timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+        )
+        self._server = _Server(config)
+
+    async def run(self) -> None:
+        """Serve until stopped; requests under way get the grace period.
+
+        Raises:
+            CauceError: the application did not start.
+        """
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        access = logging.getLogger("uvicorn.access")
+        access.addFilter(without_salud)
+        logger.info("listening on %s", self.url)
+        try:
+            await self._server.serve(sockets=[self._socket])
+        except SystemExit:
+            raise CauceError("the HTTP application did not start; the log says why") from None
+        finally:
+            access.removeFilter(without_salud)
+            self._socket.close()
+        logger.info("no longer listening on %s", self.url)
+
+    def stop(self) -> None:
+        """Take no more requests."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to ``serve``."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until ``should_exit``."""
+        await self._serve(sockets)
+
+
+def serve(*parts: Part) -> None:
+    """Run all parts in one event loop until a signal, or until one of them ends; then stop the others.
+
+    Raises:
+        Exception: what a part raised.
+    """
+    asyncio.run(_serve(parts))
+
+
+async def _serve(parts: tuple[Part, ...]) -> None:
+    loop = asyncio.get_running_loop()
+    told: list[int] = []
+
+    def stop() -> None:
+        for part in parts:
+            part.stop()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+        if len(told) > 1:
+            os.write(2, f"cauce: {signal.Signals(number).name} again: stopped at once\n".encode())
+            os._exit(128 + number)
+        loop.call_soon_threadsafe(logger.info, "%s: stopping", signal.Signals(number).name)
+        loop.call_soon_threadsafe(stop)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    tasks = [asyncio.create_task(part.run()) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        task.result()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
+        ) from error
+    return listening
