@@ -23,8 +23,8 @@ PUBLISHERS, WORKERS = 8, 3
 class Rivals:
     """Eight publishers, two groups, three workers in each; handlers that count."""
 
-    def __init__(self, conn: Conn, dsn: str) -> None:
-        self.conn, self.dsn = conn, dsn
+    def __init__(self, conn: Conn, dsn: str, seed: int = 0) -> None:
+        self.conn, self.dsn, self.seed = conn, dsn, seed
         self.committed: list[int] = []
         self.seen: dict[str, Counter[int]] = {"principal": Counter(), "aparte": Counter()}
 
@@ -68,7 +68,7 @@ class Rivals:
         await until_async(lambda: value(self.conn, idle), "the end of the work")
 
     async def _publisher(self, number: int, rounds: int) -> None:
-        dice = random.Random(number)  # noqa: S311 - a scene, not a secret
+        dice = random.Random(self.seed + number)  # noqa: S311 - a scene, not a secret
         async with await psycopg.AsyncConnection.connect(self.dsn) as mine:
             for n in range(rounds):
                 published: list[int] = []
