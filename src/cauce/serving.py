@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from cauce.config import Settings
 
 logger = logging.getLogger("cauce.serving")
+
+BACKLOG: Final = 2048
+"""Connections that may wait to be accepted; uvicorn's own default."""
 
 
 class Part(Protocol):
@@ -141,6 +144,7 @@ def _listen(host: str, port: int) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
+            listening.listen(BACKLOG)  # whoever comes early waits a moment, and is not refused
         except BaseException:
             listening.close()
             raise
