@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cauce.testing import Database
 
 TOP = Path(__file__).parents[2]
+SOME = "insert into cauce.eventos (origen, tipo, payload) select 'prueba', 'una', '{}' from generate_series(1, %s)"
 CAUCE = [str(Path(sys.executable).with_name("cauce"))]
 
 
@@ -101,8 +102,14 @@ def test_looking_and_mending(shop: Path, dsn: str) -> None:
         ("worker nowhere:bus", 1, "there is no module nowhere"),
         ("worker json:bus", 1, "has no 'bus'"),
         ("worker json", 1, "write module:bus"),
+        ("worker cauce.demo:correo", 1, "is a function, not a cauce.Bus; it has cauce.demo:bus"),
+        ("worker cauce.demo:bus --app-dir nowhere", 1, "there is no folder"),
         ("status --nonsense", 2, "--nonsense"),
         ("show one", 2, "one"),
+        ("events --grupo a", 2, "--grupo goes with --dead"),
+        ("events --dead --tipo a --clave b", 2, "--tipo, --clave cannot go with --dead"),
+        ("events --limit 0", 2, "--limit"),
+        ("discard 1", 2, "say --yes"),
     ],
 )
 def test_mistakes_are_told_in_one_line(command: str, code: int, said: str) -> None:
@@ -111,6 +118,122 @@ def test_mistakes_are_told_in_one_line(command: str, code: int, said: str) -> No
     assert done.returncode == code
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        ("postgresql://user:hush@127.0.0.1:1/x", "cannot reach the database of DATABASE_URL: "),
+        ("user:hush@localhost", "DATABASE_URL is no address that libpq can read"),
+    ],
+)
+def test_a_database_that_is_not_there_is_told_without_its_password(dsn: str, said: str) -> None:
+    """One line; and no part of the address that must not be seen."""
+    done = cauce("status", dsn=dsn, ok=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert said in done.stderr
+    assert "hush" not in done.stderr
+
+
+def test_settings_that_make_no_sense_are_all_named() -> None:
+    """Each with its variable's name and what it is."""
+    environment = {**os.environ, "CAUCE_SLOTS": "99", "CAUCE_POOLER": "perhaps"}
+    done = subprocess.run([*CAUCE, "status"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "CAUCE_SLOTS: " in done.stderr
+    assert "(it is '99')" in done.stderr
+    assert "CAUCE_POOLER: " in done.stderr
+
+
+BROKEN = {
+    "it cannot be imported": (
+        "import nowhere_to_be_found",
+        ["app.py, line 1", "No module named 'nowhere_to_be_found'"],
+    ),
+    "it raises": ("x = 1\nx / 0", ["ZeroDivisionError: division by zero", "app.py, line 2"]),
+    "its bus has faults": (
+        """
+from cauce import Bus, Catalog, EventHandlers, EventType, Subscriber
+
+class Cosas(Catalog, origen="prueba"):
+    una = EventType("una", dict)
+    otra = EventType("otra", dict)
+
+bus = Bus(catalogs=[Cosas], event_handlers=EventHandlers(), subscribers=[Subscriber("sordo")])
+""",
+        ["prueba/una has no handler", "prueba/otra has no handler", "subscriber 'sordo' listens to nothing"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BROKEN.values(), ids=BROKEN)
+def test_an_application_with_faults_is_told_which(tmp_path: Path, text: str, said: list[str]) -> None:
+    """Where it broke, or every fault of its bus; and the traceback only if asked for."""
+    (tmp_path / "app.py").write_text(text)
+    done = cauce("migrate", "app:bus", cwd=tmp_path, dsn="postgresql://", ok=False)
+    assert done.returncode == 1
+    assert [words for words in said if words not in done.stderr] == []
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in cauce("migrate", "app:bus", "--debug", cwd=tmp_path, dsn="postgresql://", ok=False).stderr
+
+
+def test_what_strangers_sent_neither_breaks_nor_colours_anything(db: Database) -> None:
+    """Brackets are no markup here, escape sequences are shown and not obeyed, and a pipe gets whole lines."""
+    with db.connect(autocommit=True) as conn:
+        conn.execute(
+            "insert into cauce.eventos (origen, tipo, payload, clave, ultimo_error) values"
+            """ ('prueba', 'a[/red]', '{"n": "\\u001b[2J \\u009b2J"}', 'c[bold]', E'KeyError: [/x] \x1b[2J\nthe end')"""
+        )
+    for command in ("events", "show 1", "status"):
+        said = cauce(*command.split(), dsn=db.dsn).stdout
+        assert not set(said) & {"\x1b", "\x9b"}
+    line = cauce("events", dsn=db.dsn).stdout.splitlines()[1]
+    assert re.fullmatch(
+        r" 1 +prueba +a\[/red\] +c\[bold\] +pendiente +0 +\d+ s ago +KeyError: \[/x\] \\x1b\[2J the end *", line
+    )
+
+
+def test_the_dead_are_listed_mended_and_explained(db: Database) -> None:
+    """What is dead in any group is found; retry and discard say why there is nothing to do."""
+    with db.connect(autocommit=True) as conn:
+        conn.execute(
+            "insert into cauce.eventos (origen, tipo, payload) select 'prueba', 'una', '{}' from generate_series(1, 2)"
+        )
+        conn.execute(
+            "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, error)"
+            " values (1, 'paneles', 'panel', 5, 'error', 3, now(), 'ValueError: no panel')"
+        )
+    found = json.loads(cauce("events", "--dead", "--json", dsn=db.dsn).stdout)
+    assert ([evento["id"] for evento in found["eventos"]], found["siguiente"]) == ([1], None)
+    assert json.loads(cauce("events", "--dead", "--grupo", "principal", "--json", dsn=db.dsn).stdout)["eventos"] == []
+    assert "given up after 0 failed attempts: ValueError: no panel" in cauce("show", "1", dsn=db.dsn).stdout
+    done = cauce("retry", "1", "--grupo", "principal", "--json", dsn=db.dsn, ok=False)
+    assert json.loads(done.stdout) == {"id": 1, "entregas": 0}
+    assert done.stderr == "cauce: event 1 has nothing to retry: what failed or waits is paneles/panel\n"
+    assert "there is no event 99" in cauce("retry", "99", dsn=db.dsn, ok=False).stderr
+
+
+def test_publish_reads_standard_input(shop: Path, dsn: str) -> None:
+    """`-` stands for what a pipe brings."""
+    cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop)
+    done = subprocess.run(
+        [*CAUCE, "publish", "pedido", "pedido.creado", "-"], env={**os.environ, "DATABASE_URL": dsn},
+        input='{"pedido_id": 7, "total": 1}', capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "published event 1\n"
+    assert json.loads(cauce("show", "1", "--json", dsn=dsn).stdout)["evento"]["payload"]["pedido_id"] == 7
+
+
+def test_a_reader_that_had_enough_is_no_error_to_tell(db: Database) -> None:
+    """`cauce events | head` says nothing on stderr."""
+    with db.connect(autocommit=True) as conn:
+        conn.execute(SOME, (5000,))
+    command = f"{CAUCE[0]} events --limit 5000 | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, "DATABASE_URL": db.dsn}, capture_output=True, text=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
 def test_an_unmigrated_database_is_told(dsn: str) -> None:

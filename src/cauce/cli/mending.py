@@ -43,7 +43,7 @@ def migrate(bus: str | None = None, /, *, app_dir: str = ".", json: bool = False
 def publish(  # noqa: PLR0913 - the event's columns
     origen: str,
     tipo: str,
-    payload: str,
+    payload: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     clave: str | None = None,
