@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
+import svix.webhooks as svix
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redsys import crypto
+from slack_sdk import signature as slack
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from twilio import request_validator as twilio
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Secret, Verified, WebhookRequest
 from cauce.webhooks.redsys import Redsys
@@ -88,7 +92,6 @@ def test_verifies_what_standardwebhooks_signs(body: str, key: bytes) -> None:
 @given(body=texts, key=keys, age=ages, spoil=spoils, family=st.sampled_from(["svix", "webhook"]))
 def test_agrees_with_svix(body: str, key: bytes, age: int, spoil: str, family: str) -> None:
     """Same verdict as Svix's library, under both names of its headers."""
-    svix = pytest.importorskip("svix.webhooks")  # the library is an oracle, installed where it is wanted
     secret, body = "whsec_" + base64.b64encode(key).decode(), json.dumps(body)
     request = PROVIDERS["svix"].sign(Draft(body.encode()), Secret(secret), time.time() - age)
     headers = {name.replace("webhook-", f"{family}-"): value for name, value in request.headers}
@@ -107,7 +110,6 @@ def test_agrees_with_svix(body: str, key: bytes, age: int, spoil: str, family: s
 @given(body=texts, secret=secrets, age=ages, spoil=spoils)
 def test_agrees_with_slack_sdk(body: str, secret: str, age: int, spoil: str) -> None:
     """Same verdict on well-formed headers of any age."""
-    slack = pytest.importorskip("slack_sdk.signature")  # the library is an oracle, installed where it is wanted
     request = PROVIDERS["slack"].sign(Draft(body.encode()), Secret(secret), time.time() - age)
     headers = dict(request.headers)
     stamp = "x-slack-request-timestamp"
@@ -137,7 +139,6 @@ urls = st.sampled_from(
 @given(pairs=fields, secret=secrets, url=urls, seen=urls, spoil=spoils)
 def test_agrees_with_twilio(pairs: list[tuple[str, str]], secret: str, url: str, seen: str, spoil: str) -> None:
     """Same verdict on forms with repeated fields, whatever port the URL has on either side."""
-    twilio = pytest.importorskip("twilio.request_validator")  # the library is an oracle, installed where it is wanted
 
     class Form(dict[str, list[str]]):
         """A form as the library reads one."""
@@ -165,7 +166,6 @@ def test_agrees_with_twilio(pairs: list[tuple[str, str]], secret: str, url: str,
 @pytest.mark.parametrize("version", ["HMAC_SHA256_V1", "HMAC_SHA512_V1", "HMAC_SHA512_V2"])
 def test_signs_as_python_redsys_does(version: Version) -> None:
     """The same text for any order and any parameters."""
-    crypto = pytest.importorskip("redsys.crypto")  # the library is an oracle, installed where it is wanted
     secret = base64.b64encode(b"123456789012345678901234").decode()
 
     @CASES
