@@ -19,7 +19,7 @@ import psycopg
 from psycopg import AsyncConnection
 from pydantic import BaseModel, SecretStr
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cauce import operations, schema
 from cauce.bus import Bus
@@ -143,7 +143,7 @@ def play(*, stay: bool) -> None:
         CauceError: something did not come to the end that it should.
         EmbeddedError: PostgreSQL cannot be started.
     """
-    out = Console() if sys.stdout.isatty() else Console(width=120)
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     out.print("[bold]1.[/] an embedded PostgreSQL, migrated; HTTP on loopback; a worker")
     with EmbeddedPostgres() as server:
         settings = Settings(
@@ -184,7 +184,8 @@ class _Script:
         _show(stage, details)
         await asyncio.to_thread(_check, stage, details)
         if self._stay and not stage.faults:
-            stage.out.print(f"   serving on {stage.url}; the database: psql '{stage.settings.database_url}'")
+            stage.out.print(f"   serving on {stage.url}")
+            stage.out.print(f"   the database: psql '{stage.settings.database_url}'", soft_wrap=True)
             stage.out.print("   Ctrl-C ends it, and removes all of it")
             await self._stopped.wait()
 
@@ -207,7 +208,7 @@ def _send_webhooks(stage: Stage) -> None:
         ("one signed with another secret", checkout, "whsec_wrong", 400),
     ):
         status, answer = _post(stage, body, key)
-        out.print(f"   {status} {answer}  [dim]{what}[/]", highlight=False)
+        out.print(f"   {status} {answer}  [dim]{what}[/]")
         stage.check(status == expected, f"{what}: answered {status}, not {expected}")
 
 
@@ -239,7 +240,8 @@ def _wait_for_the_end(stage: Stage) -> list[Detail]:
 
 
 def _show(stage: Stage, details: list[Detail]) -> None:
-    table = Table("id", "event", "estado", "intentos", "who: what became of it", "took", title="every event's journey")
+    event = Column("event", overflow="fold")
+    table = Table("id", event, "estado", "intentos", "who: what became of it", "took", title="every event's journey")
     for detail in details:
         evento = detail.evento
         style = {"procesado": "green", "error": "red"}.get(evento.estado, "yellow")

@@ -142,7 +142,7 @@ def _told(conn: Connection[Any], evento: int, count: int, words: tuple[str, str]
 
 
 def _confirmed(evento: int, grupo: str | None, suscriptor: str | None) -> bool:
-    """Show what would be given up, and ask."""
+    """Show what would be given up, and ask; if that is nothing, do not."""
     with connect(load_settings()) as conn:
         detail = operations.show(conn, evento)
     shown = [
@@ -150,6 +150,8 @@ def _confirmed(evento: int, grupo: str | None, suscriptor: str | None) -> bool:
         for entrega in detail.entregas
         if entrega.lote is None and grupo in (None, entrega.grupo) and suscriptor in (None, entrega.suscriptor)
     ]
+    if not shown:
+        return True  # there is nothing to lose, and discard says why
     print(f"event {evento}, {detail.evento.origen}/{detail.evento.tipo}:", file=sys.stderr)
     for entrega in shown:
         print(f"  {entrega.grupo}/{entrega.suscriptor}: {entrega.error or 'waits'}", file=sys.stderr)

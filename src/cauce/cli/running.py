@@ -146,7 +146,7 @@ def _embedded(stack: ExitStack, app: Path) -> str:
     from cauce.embedded import EmbeddedPostgres, default_folder  # noqa: PLC0415 - dev alone needs it
 
     server = stack.enter_context(EmbeddedPostgres(default_folder(), tcp=True))
-    slug = re.sub(r"[^a-z0-9]+", "_", app.name.lower()).strip("_")[:40]
+    slug = re.sub(r"[^a-z0-9]+", "_", "_".join(app.parts[-2:]).lower()).strip("_")[:40]
     name = f"{slug}_{sha256(os.fsencode(app)).hexdigest()[:6]}".lstrip("_")
     with psycopg.connect(server.dsn, autocommit=True) as conn:
         if not conn.execute("select from pg_database where datname = %s", (name,)).rowcount:
@@ -158,7 +158,8 @@ def _announce(bus: Bus, url: str, database_url: str) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print("Webhooks    ", end="", style="bold")
     hooks = [origen for origen in dict.fromkeys(origen for origen, _ in bus.types) if origen in PROVIDERS]
-    console.print(*(f"POST {url}/api/webhooks/{origen}" for origen in hooks or ["{origen}"]), sep="\n            ")
+    lines = [f"POST {url}/api/webhooks/{origen}{_without_secret(origen)}" for origen in hooks]
+    console.print(*(lines or [f"POST {url}/api/webhooks/{{origen}}"]), sep="\n            ")
     console.print("Cron        ", end="", style="bold")
     console.print(f"POST {url}/api/trabajadores/procesar_lote")
     console.print("Health      ", end="", style="bold")
@@ -168,3 +169,8 @@ def _announce(bus: Bus, url: str, database_url: str) -> None:
     console.print("Elsewhere   ", end="", style="bold")
     console.print(f"export DATABASE_URL='{database_url}'; cauce status")
     console.print("Ctrl-C stops.\n")
+
+
+def _without_secret(origen: str) -> str:
+    name = PROVIDERS[origen].secret_setting
+    return "" if os.environ.get(name) else f"   (503 until {name} is set)"
