@@ -31,6 +31,7 @@ URL_VARIABLE: Final = "CAUCE_TEST_DATABASE_URL"
 
 _SETTINGS: Final = {
     "fsync": "off",  # nothing here outlives a power cut, so nothing waits for the disk
+    "full_page_writes": "off",  # nor is any page torn; each copy of a database would be logged whole
     "max_connections": "200",
     "max_prepared_transactions": "10",
     "shared_buffers": "128MB",

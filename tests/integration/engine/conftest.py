@@ -36,7 +36,7 @@ def database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     """The address of a fresh migrated database, dropped after the test with whoever is still connected."""
     name = f"engine_{next(_numbers)}"
     with psycopg.connect(server.dsn, autocommit=True) as admin:
-        create = sql.SQL("create database {} template {}")
+        create = sql.SQL("create database {} template {} strategy file_copy")
         admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         yield server.database(name)
         admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
