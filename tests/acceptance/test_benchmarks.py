@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -31,13 +32,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mapping[str, Any
 
 
 def test_every_phase_is_measured_beside_its_floor(run: tuple[str, Mapping[str, Any]]) -> None:
-    """The file maps each phase to ours, floor, ratio, unit and repetitions, all of them positive."""
+    """The file maps each phase to ours, floor, ratio, unit and repetitions; rates and sizes are positive.
+
+    A delay is finite, no more: on a busy machine a handler may begin before the publisher hears that it has committed.
+    """
     _, phases = run
     assert set(phases) == PHASES
-    for phase in phases.values():
-        assert phase["ours"] > 0
-        assert phase["floor"] > 0
-        assert phase["ratio"] > 0
+    for name, phase in phases.items():
+        for measured in ("ours", "floor", "ratio"):
+            assert math.isfinite(phase[measured])
+            assert phase[measured] > 0 or name in ("F_p50", "F_p99")
         assert phase["unit"]
         assert phase["repetitions"] == len(phase["samples"]["ours"]) == len(phase["samples"]["floor"]) == 1
 
