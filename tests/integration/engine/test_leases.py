@@ -65,12 +65,13 @@ def seconds_left(conn: Conn, batch: Claimed) -> float:
 def test_a_wrong_token_settles_nothing(conn: Conn) -> None:
     """The number of a lote is not enough: after a server crash it may have been given out again (review A4)."""
     (evento,) = publish(conn)
-    batch = claim(conn)
+    batch = claim(conn, lease=5)
     with pytest.raises(psycopg.DatabaseError, match=f"lease of lote {batch.lote} was lost") as lost:
         conn.execute("select cauce.terminar(%s, %s, %s::bigint[])", (batch.lote, batch.ficha + 1, batch.ids))
     assert lost.value.sqlstate == "CA001"
     assert state(conn, evento) == "pendiente"
     assert renew(conn, batch, ficha=batch.ficha + 1) == []
+    assert seconds_left(conn, batch) < 6
 
 
 def test_a_lote_reissued_after_a_server_crash_is_not_the_old_one(conn: Conn) -> None:

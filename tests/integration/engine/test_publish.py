@@ -202,6 +202,7 @@ def test_a_bare_insert_is_found_and_prioritised(conn: Conn) -> None:
     ("columns", "values"),
     [
         ("tx", "'5'"),
+        ("orden, tx", "'5', '5'"),
         ("orden", "'5'"),
         ("orden", "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000)::text::xid8"),
     ],

@@ -188,6 +188,7 @@ def test_an_open_bulk_publisher_is_looked_through_once(conn: Conn, database: str
         for _ in range(5):
             publish(conn, 10)
             later.append(buffers(conn, 10))
+        bulk.execute(FILL, (100_000,))
         idle = [buffers(conn, 10) for _ in range(5)]
     assert sum(n > 3 * max(normal) for n in later) <= 1, (normal, later)
     assert sum(n > 3 * max(normal) for n in idle) <= 1, (normal, idle)
