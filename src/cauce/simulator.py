@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -64,7 +65,7 @@ class Plan:
         Raises:
             ValueError: we have no sample of that type, a path leads nowhere, or the secret cannot sign.
         """
-        secret = Secret(new_keys(self.provider).sign) if self.bad_signature else self.secret
+        secret = _secret_of_a_stranger(self.provider) if self.bad_signature else self.secret
         return self.provider.sign(self._draft(now - self.age), secret, now - self.age)
 
     def _draft(self, moment: float) -> Draft:
@@ -209,6 +210,12 @@ def inbox_url(url: str, origen: str) -> str:
     if parts.path in ("", "/"):
         return f"{parts.scheme}://{parts.netloc}/api/webhooks/{origen}"
     return url
+
+
+@cache
+def _secret_of_a_stranger(provider: Provider) -> Secret:
+    """Make another secret of the right form, once: an RSA key takes its time."""
+    return Secret(new_keys(provider).sign)
 
 
 def _id_path(provider: Provider, sample: Sample) -> str:

@@ -52,6 +52,12 @@ for number, (title, commands) in enumerate(COMMANDS.items()):
     group = Group(title, sort_key=number)
     for name, (place, summary) in commands.items():
         app.command(place, name=name, group=group, help=summary)
+app.command(
+    "cauce.cli.webhook:app",
+    name="webhook",
+    group=Group("Webhooks", sort_key=len(COMMANDS)),
+    help="Try an inbox without the provider, and explain deliveries.",
+)
 app.meta.group_parameters = Group("Always")
 
 

@@ -1,0 +1,263 @@
+"""``cauce webhook``: an inbox tried without the provider, and a delivery explained. None of it touches the database."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from cauce import simulator
+from cauce.cli import codes
+from cauce.cli.tables import clean, complain
+from cauce.webhooks import PROVIDERS, Provider, Secret
+from cauce.webhooks.explain import explain
+from cauce.webhooks.keys import has_two_keys, new_keys, trusting
+from cauce.webhooks.moments import moment_of
+from cauce.webhooks.raw import read_request, write_request
+from cauce.webhooks.samples import samples_of
+from cauce.webhooks.table import duration, signed_of
+from cauce.webhooks.verdict import Verified
+
+if TYPE_CHECKING:
+    from cauce.simulator import Plan
+    from cauce.webhooks.payload import JsonValue
+
+MAX_COUNT: Final = 100_000
+"""Deliveries of one command."""
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_INBOX: Final = re.compile(r"/api/webhooks/([^/?#]+)")
+
+app = App(
+    name="webhook",
+    help="Try an inbox without the provider, and explain deliveries.",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+)
+
+
+@app.command(name="list")
+def list_(provider: str | None = None, /) -> int:
+    """List the providers: the setting of the secret, what is signed, and the types there are samples of.
+
+    Args:
+        provider: Only this one.
+    """
+    if provider is not None and provider not in PROVIDERS:
+        return complain(_unknown(provider))
+    for origen in [provider] if provider else PROVIDERS:
+        found = PROVIDERS[origen]
+        time_ = f", {duration(found.tolerance)} allowed" if found.signed.timestamp else ""
+        print(f"{origen}\n  secret   {found.secret_setting}\n  signed   {signed_of(found).replace('`', '')}{time_}")
+        print(f"  samples  {', '.join(samples_of(origen))}")
+    return codes.DONE
+
+
+@app.command
+def secret(provider: str, /) -> int:
+    """Make a secret for trying, in the provider's form: the setting for the server and, if it is another, what signs.
+
+    Args:
+        provider: Whose; `cauce webhook list` has them.
+    """
+    if provider not in PROVIDERS:
+        return complain(_unknown(provider))
+    keys = new_keys(PROVIDERS[provider])
+    print(f"{PROVIDERS[provider].secret_setting}={keys.verify}")
+    if keys.sign != keys.verify:
+        print(f"\nto sign, in a file that is given as --secret @FILE:\n{keys.sign}")
+    if keys.certificate:
+        print(f"\nthe certificate, which PayPal(certificates=...) shall return:\n{keys.certificate}")
+    return codes.DONE
+
+
+@app.command
+def send(  # noqa: PLR0913 - options of a command
+    provider: str,
+    tipo: str,
+    /,
+    *,
+    changes: Annotated[list[str] | None, Parameter(name="--set", negative_iterable=())] = None,
+    url: str = "http://127.0.0.1:8000",
+    secret: str | None = None,
+    id_externo: Annotated[str, Parameter(name="--id")] = "",
+    body: Path | None = None,
+    twice: bool = False,
+    bad_signature: bool = False,
+    age: Annotated[str, Parameter(allow_leading_hyphen=True)] = "0",
+    count: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 1,
+    concurrency: Annotated[int, Parameter(validator=Number(gte=1, lte=simulator.MAX_CONCURRENCY))] = 10,
+    print_: Annotated[bool, Parameter(name="--print")] = False,
+) -> int:
+    """Sign a delivery as the provider does, and send it; exit code 1 if it gets another answer than it should.
+
+    Args:
+        provider: Whose; `cauce webhook list` has them.
+        tipo: The event's type, for example checkout.session.completed.
+        changes: path=value in the sample, for example data.object.amount_total=4200; can be given several times.
+        url: The server, or the inbox's whole address.
+        secret: What signs; by default the provider's setting. @FILE reads it from a file.
+        id_externo: The delivery's id; all deliveries have it, and the same content.
+        body: A file that is sent as it is, instead of the sample.
+        twice: Send the same bytes a second time.
+        bad_signature: Sign with another secret.
+        age: How long ago it was signed: 90, 10m, 2h, 1d; -10m is in the future.
+        count: How many deliveries.
+        concurrency: How many at once.
+        print_: Do not send; write the raw HTTP request to standard output.
+    """
+    if provider not in PROVIDERS:
+        return complain(_unknown(provider))
+    if body is not None and changes:
+        return complain("--set changes the sample, and --body replaces it; give one of the two")
+    try:
+        plan = simulator.Plan(
+            provider=PROVIDERS[provider],
+            tipo=tipo,
+            url=simulator.inbox_url(url, provider),
+            secret=_signing_secret(PROVIDERS[provider], secret),
+            body=None if body is None else body.read_bytes(),
+            changes=[_change(text) for text in changes or ()],
+            id_externo=id_externo,
+            age=_age(age),
+            bad_signature=bad_signature,
+            twice=twice,
+        )
+        request = plan.request(time.time())  # says at once what cannot be made
+    except (ValueError, OSError) as error:
+        return complain(str(error))
+    if print_:
+        sys.stdout.buffer.write(write_request(request))
+        return codes.DONE
+    return _send_one(plan) if count == 1 else _send_many(plan, count, concurrency)
+
+
+@app.command
+def verify(  # noqa: PLR0913 - options of a command
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    provider: str | None = None,
+    secret: str | None = None,
+    at: str | None = None,
+    url: str | None = None,
+    certificate: Path | None = None,
+) -> int:
+    """Explain a captured HTTP request line by line: what came, what is signed, which secret fits, or why none does.
+
+    Args:
+        file: The raw request: first line, headers, an empty line, body. "-" reads standard input.
+        provider: Whose; by default the last part of /api/webhooks/... in its first line.
+        secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
+        at: The moment to judge it at, ISO 8601 or Unix seconds; by default now.
+        url: The address that the provider called, for those that sign it.
+        certificate: The PEM file behind PAYPAL-CERT-URL.
+    """
+    try:
+        captured = read_request(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+        request = replace(captured.request, url=url) if url else captured.request
+        path = _INBOX.search(request.url)
+        found = PROVIDERS.get(provider or (path[1] if path else ""))
+        now = time.time() if at is None else moment_of(at)
+        text = _text_of(secret)
+        if found is not None and text is None:
+            text = os.environ.get(found.secret_setting)
+        pem = certificate.read_bytes() if certificate else b""
+    except (ValueError, OSError) as error:
+        return complain(str(error))
+    if found is None:
+        return complain(_unknown(provider) if provider else "its first line names no provider; say --provider")
+    if now is None:
+        return complain(f"--at {at} is no moment; write 2026-11-24T05:00:00Z, or Unix seconds")
+    if pem:
+        found = trusting(found, pem)
+    others = {name: Secret.several(os.environ.get(name)) for name in _settings() if os.environ.get(name)}
+    explained = explain(found, request, Secret.several(text), now, others)
+    for label, line in [*explained.lines[:1], *(("note", note) for note in captured.notes), *explained.lines[1:]]:
+        print(f"{label:<9} {clean(line, lines=False).plain}")
+    return codes.DONE if isinstance(explained.verdict, Verified) else codes.NOT_DONE
+
+
+def _send_one(plan: Plan) -> int:
+    answers = simulator.deliver(plan)
+    print(f"POST {plan.url}: {plan.provider.origen} {plan.tipo}")
+    for answer in answers:
+        print(f"{answer.status} in {answer.seconds * 1000:.0f} ms" if answer.status else answer.problem)
+        if answer.body:
+            print(clean(answer.text).plain)
+    return _judged([fault] if (fault := plan.fault(answers)) else [])
+
+
+def _send_many(plan: Plan, count: int, concurrency: int) -> int:
+    print(f"POST {plan.url}: {count} of {plan.provider.origen} {plan.tipo}, {concurrency} at once")
+    report = simulator.deliver_many(plan, count, concurrency)
+    for status, number in sorted(report.statuses.items()):
+        print(f"{status:<5} {number}")
+    print(f"in {report.seconds:.1f} s")
+    return _judged(report.faults)
+
+
+def _judged(faults: list[str]) -> int:
+    """Say what was wrong; return the exit code."""
+    if not faults:
+        return codes.DONE
+    many = f"{len(faults)} deliveries went wrong; the first: " if len(faults) > 1 else ""
+    print(f"cauce: {many}{clean(faults[0], lines=False).plain}", file=sys.stderr)
+    return codes.NOT_DONE
+
+
+def _signing_secret(provider: Provider, given: str | None) -> Secret:
+    """Return what signs: what was given, or what the server's setting holds."""
+    text = _text_of(given)
+    if text is None and has_two_keys(provider):
+        hint = (
+            f"{provider.secret_setting} verifies and cannot sign; `cauce webhook secret {provider.origen}` makes a pair"
+        )
+        raise ValueError(f"{hint}, the one for --secret")
+    if text is not None:
+        return Secret(text)
+    those = [one for one in Secret.several(os.environ.get(provider.secret_setting)) if not one.text.startswith("whpk_")]
+    if not those:
+        hint = f"`cauce webhook secret {provider.origen}` makes one"
+        raise ValueError(f"{provider.secret_setting} is not set: set it, or give --secret; {hint}")
+    return those[0]
+
+
+def _text_of(given: str | None) -> str | None:
+    """Read a secret that may stand in a file, where neither `ps` nor a shell's history shows it."""
+    if given is None or not given.startswith("@"):
+        return given
+    return Path(given[1:]).read_text("utf-8").strip()
+
+
+def _change(text: str) -> tuple[str, JsonValue]:
+    """Read path=value; a value that is no JSON is text."""
+    path, equals, value = text.partition("=")
+    if not (path and equals):
+        raise ValueError(f"--set {text}: write path=value, for example data.object.amount_total=4200")
+    try:
+        return path, jsonlib.loads(value)
+    except ValueError:
+        return path, value
+
+
+def _age(text: str) -> float:
+    found = re.fullmatch(r"(-?)([0-9]{1,9})([smhd]?)", text)
+    if found is None:
+        raise ValueError(f"--age {text}: write 90, 90s, 10m, 2h or 1d, with a - before it for the future")
+    return float(f"{found[1]}{found[2]}") * _UNITS[found[3]]
+
+
+def _settings() -> set[str]:
+    return {provider.secret_setting for provider in PROVIDERS.values()}
+
+
+def _unknown(provider: str) -> str:
+    return f"no provider is called {provider}; there are {', '.join(PROVIDERS)}"
