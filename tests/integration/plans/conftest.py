@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from cauce import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cauce.embedded import EmbeddedPostgres
+    from cauce.testing import Server
     from tests.integration.engine.kit import Conn
 
 _numbers = count(1)
@@ -24,34 +25,34 @@ FILL = """
     select 'prueba', 'prueba.hecha', '{"n": 1}', 5, 5 from generate_series(1, %s)"""
 
 
-def fresh(server: EmbeddedPostgres) -> Iterator[str]:
+def fresh(cauce_server: Server) -> Iterator[str]:
     """Make a migrated database in which nothing is ever analyzed unless a test does it; drop it afterwards."""
     name = f"plans_{next(_numbers)}"
-    with psycopg.connect(server.dsn, autocommit=True) as admin:
+    with psycopg.connect(cauce_server.dsn, autocommit=True) as admin:
         admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        with psycopg.connect(server.database(name), autocommit=True) as conn:
+        with psycopg.connect(make_conninfo(cauce_server.dsn, dbname=name), autocommit=True) as conn:
             schema.migrate(conn)
             for table in ("eventos", "lotes", "posiciones", "entregas"):
                 conn.execute(
                     sql.SQL("alter table cauce.{} set (autovacuum_enabled = off)").format(sql.Identifier(table))
                 )
-        yield server.database(name)
+        yield make_conninfo(cauce_server.dsn, dbname=name)
         admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")
-def million(server: EmbeddedPostgres) -> Iterator[str]:
+def million(cauce_server: Server) -> Iterator[str]:
     """The address of a database with a million waiting events that nobody has analyzed."""
-    for dsn in fresh(server):
+    for dsn in fresh(cauce_server):
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute(FILL, (1_000_000,))
         yield dsn
 
 
 @pytest.fixture
-def database(server: EmbeddedPostgres) -> Iterator[str]:
+def database(cauce_server: Server) -> Iterator[str]:
     """The address of a fresh migrated database."""
-    yield from fresh(server)
+    yield from fresh(cauce_server)
 
 
 @pytest.fixture
