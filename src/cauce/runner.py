@@ -188,13 +188,19 @@ class Runner:
 
 
 async def connect(settings: Settings) -> AsyncConnection[Any]:
-    """Open a connection in autocommit, as the pooler before the database allows."""
-    return await AsyncConnection.connect(
+    """Open a connection in autocommit, as the pooler before the database allows.
+
+    A claim needs READ COMMITTED, whatever the database's default; behind a pooler the role must have it.
+    """
+    conn: AsyncConnection[Any] = await AsyncConnection.connect(
         settings.require_database_url(),
         autocommit=True,
         connect_timeout=10,
         prepare_threshold=None if settings.pooler else 0,
     )
+    if not settings.pooler:
+        await conn.execute("set default_transaction_isolation = 'read committed'")
+    return conn
 
 
 def _backoff(failures: int) -> float:

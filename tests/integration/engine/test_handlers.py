@@ -498,6 +498,18 @@ def test_a_blocked_event_loop_keeps_its_leases(conn: Conn, database: str) -> Non
     assert value(conn, "select intentos from cauce.eventos") == 1
 
 
+def test_a_worker_reads_what_is_committed_whatever_the_databases_default(conn: Conn, database: str) -> None:
+    """A database whose transactions are REPEATABLE READ unless they say otherwise: the worker's are READ COMMITTED."""
+    make_effects(conn)
+    conn.execute(
+        "do $$ begin execute format('alter database %I set default_transaction_isolation = %L',"
+        " current_database(), 'repeatable read'); end $$"
+    )
+    events = tell(conn, 20)
+    work(bus(effect), quick(database), lambda: settled(conn))
+    assert effects(conn) == events
+
+
 def test_quiet_is_quiet(conn: Conn, database: str) -> None:
     """A bus on which nothing fails leaves no entregas, no fallos, no lotes."""
     tell(conn, 200)
