@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from benchmarks import application, floor
-from cauce.worker import Worker
+from cauce.worker import Worker, relax_garbage_collection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +76,7 @@ async def work(kind: str, dsn: str, options: Options) -> None:
     worker: Worker | None = None
     if kind == "cauce":
         application.seen.tell = note
+        relax_garbage_collection()  # as `cauce worker` does
         worker = Worker(application.make_bus(), application.settings(dsn))
 
     def end() -> None:

@@ -40,7 +40,7 @@ from cauce import (
     publicar_eventos,
     schema,
 )
-from cauce.worker import Worker
+from cauce.worker import Worker, relax_garbage_collection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -138,6 +138,7 @@ class Peer:
 
     async def worker(self) -> None:
         """Work until killed."""
+        relax_garbage_collection()  # as `cauce worker` does
         worker = Worker(bus, Settings(database_url=DSN, **CONF.get("settings", {})))
         await ready()
         await worker.run()
