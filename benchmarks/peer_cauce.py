@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from common import BUSINESS, CONF, DSN, event, hit, ready, run  # type: ignore[import-not-found]
+from common import BUSINESS, CONF, DSN, event, hit, ready, run  # type: ignore[import-not-found]  # the harness's own module
 from pydantic import BaseModel
 
 from cauce import (

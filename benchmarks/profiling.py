@@ -89,7 +89,7 @@ async def _drain(dsn: str, events: int, profile: cProfile.Profile | None) -> tup
 def _print_functions(profile: cProfile.Profile, events: int) -> None:
     stats = pstats.Stats(profile).get_stats_profile()
     # by (file, function): the profile above merges functions of one name
-    rows = sorted(pstats.Stats(profile).stats.items(), key=lambda item: -item[1][2])  # type: ignore[attr-defined]
+    rows = sorted(pstats.Stats(profile).stats.items(), key=lambda item: -item[1][2])  # type: ignore[attr-defined]  # typeshed does not know it
     say(f"under the profiler: {stats.total_tt / events * 1e6:.1f} us an event; the {TOP} dearest functions:")
     say(f"{'us/event':>9} {'with callees':>12} {'calls/event':>12}  function")
     for (file, line, name), (_, calls, own, cumulative, _) in rows[:TOP]:

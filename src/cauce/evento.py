@@ -26,7 +26,7 @@ class Estado(StrEnum):
 
 
 class Evento(NamedTuple, Generic[T]):
-    """One stored event, as a handler receives it; a tuple, since a worker makes a hundred thousand a second."""
+    """One stored event, as a handler receives it; a tuple, since a worker makes tens of thousands a second."""
 
     id: int
     origen: str

@@ -42,14 +42,14 @@ async def asincrona(evento: Evento[Cosa]) -> None:
     """Wait as a handler should."""
     begin(evento)
     while not is_open():  # noqa: ASYNC110 - the gate is a file, opened by another process
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # between looks at the gate
 
 
 def sincrona(evento: Evento[Cosa]) -> None:
     """Wait in a thread."""
     begin(evento)
     while not is_open():
-        time.sleep(0.01)
+        time.sleep(0.01)  # likewise
 
 
 async def bloqueante(evento: Evento[Cosa]) -> None:

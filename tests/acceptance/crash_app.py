@@ -41,7 +41,7 @@ async def handler(evento: Evento[Cosa], tx: AsyncConnection[Any]) -> None:
     await tx.execute("insert into efectos (evento, pid) values (%s, %s)", (evento.id, os.getpid()))
     if os.environ.get("GATED"):
         await tx.execute("select pg_advisory_xact_lock(%s)", (GATE,))
-    await asyncio.sleep(0.002)
+    await asyncio.sleep(0.002)  # the handler's work: a batch must last long enough to be killed in
 
 
 bus = Bus(catalogs=[CaidaEvents], event_handlers=EventHandlers(CaidaEvents.ocurrida.handled_by(handler)))

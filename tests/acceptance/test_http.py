@@ -260,7 +260,7 @@ class Sender:
             yield attempt
             attempt += 1
             self.failures += 1
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the sender's own pause: it plays a provider that retries
         raise TimeoutError(f"not accepted after {attempt} attempts")
 
 

@@ -37,7 +37,7 @@ def conn(dsn: str) -> Iterator[Conn]:
 def test_kills_freezes_and_cuts_at_random_moments(conn: Conn) -> None:
     """Two hundred blows to three workers, at any moment: every event processed, every effect once."""
     seed = random.randrange(10**6)  # noqa: S311 - a scene; told if it fails
-    dice = random.Random(seed)  # noqa: S311
+    dice = random.Random(seed)  # noqa: S311 - repeatable, not secret
     workers = Workers(conn.info.dsn)
     alive = [workers.start(CAUCE_CRASH_LIMIT="1000") for _ in range(3)]
     frozen: list[subprocess.Popen[bytes]] = []

@@ -104,11 +104,11 @@ def test_a_bus_that_fits_together_lays_its_routes_out() -> None:
         ({"subscribers": [Subscriber("", HANDLERS[0])]}, "that name is reserved"),
         ({"subscribers": [Subscriber("s", HANDLERS[0], grupo="")]}, "grupo is empty"),
         (
-            {"subscribers": [Subscriber("s", UnoEvents.a.handled_by(text))]},  # type: ignore[arg-type]
+            {"subscribers": [Subscriber("s", UnoEvents.a.handled_by(text))]},  # type: ignore[arg-type]  # wrong on purpose
             "handler text is annotated for another payload",
         ),
         (
-            {"subscribers": [Subscriber("s", UnoEvents.b.handled_by(shapeless))]},  # type: ignore[arg-type]
+            {"subscribers": [Subscriber("s", UnoEvents.b.handled_by(shapeless))]},  # type: ignore[arg-type]  # wrong on purpose
             "handler shapeless takes 3 parameters",
         ),
     ],

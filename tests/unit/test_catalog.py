@@ -109,7 +109,7 @@ def test_a_payload_of_another_type_is_refused(wrong: Any) -> None:  # noqa: ANN4
 def test_a_model_whose_fields_were_spoilt_is_refused() -> None:
     """An instance counts as valid whatever became of it; what is written is looked at again."""
     spoilt = Reserva(reserva_id=1)
-    spoilt.reserva_id = "one"  # type: ignore[assignment]
+    spoilt.reserva_id = "one"  # type: ignore[assignment]  # wrong on purpose
     with pytest.raises(InvalidPayload):
         ReservaEvents.creada.dump(spoilt)
 
@@ -139,8 +139,8 @@ def test_a_handler_may_bring_its_own_retry_policy() -> None:
     async def own(evento: Any) -> None:  # noqa: ANN401 - any
         """Do nothing."""
 
-    own.retry = RetryPolicy(2)  # type: ignore[attr-defined]
+    own.retry = RetryPolicy(2)  # type: ignore[attr-defined]  # wrong on purpose
     assert ReservaEvents.creada.handled_by(own).retry == RetryPolicy(2)
     assert ReservaEvents.creada.handled_by(own, retry=RetryPolicy(5)).retry == RetryPolicy(5)
-    own.retry = "often"  # type: ignore[attr-defined]
+    own.retry = "often"  # type: ignore[attr-defined]  # wrong on purpose
     assert ReservaEvents.creada.handled_by(own).retry is None

@@ -27,10 +27,10 @@ def test_an_event_cannot_be_changed() -> None:
     """One handler's event is every handler's."""
     evento = Evento(1, "evento", "uno", {"n": 1}, 1, 5, NOW)
     with pytest.raises(AttributeError):
-        evento.intentos = 2  # type: ignore[misc]
+        evento.intentos = 2  # type: ignore[misc]  # wrong on purpose
     assert (evento.clave, evento.id_externo, dict(evento.cabeceras)) == (None, None, {})
     with pytest.raises(TypeError):
-        evento.cabeceras["a"] = 1  # type: ignore[index]
+        evento.cabeceras["a"] = 1  # type: ignore[index]  # wrong on purpose
 
 
 def test_fields_are_columns() -> None:
@@ -44,7 +44,7 @@ def test_a_new_event_cannot_be_changed_either() -> None:
     """It may be kept and published later."""
     nuevo = NuevoEvento(Events.uno, {"n": 1}, clave="k")
     with pytest.raises(AttributeError):
-        nuevo.clave = "other"  # type: ignore[misc]
+        nuevo.clave = "other"  # type: ignore[misc]  # wrong on purpose
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(5, 5.0), (-1, 0.0), (0.5, 0.5), ("3", 3.0)])
@@ -59,4 +59,4 @@ def test_an_attempt_is_what_it_says() -> None:
     """Its key is the same at every attempt of a delivery, for systems that deduplicate."""
     attempt = Attempt(number=2, last=False, subscriber="s", group="principal", idempotency_key="1:principal:s")
     with pytest.raises(AttributeError):
-        attempt.number = 3  # type: ignore[misc]
+        attempt.number = 3  # type: ignore[misc]  # wrong on purpose

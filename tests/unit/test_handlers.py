@@ -127,7 +127,7 @@ async def any_event(evento: Evento[Any]) -> None:
     """Take any payload."""
 
 
-async def bare_event(evento: Evento) -> None:  # type: ignore[type-arg]
+async def bare_event(evento: Evento) -> None:  # type: ignore[type-arg]  # wrong on purpose
     """Take any payload."""
 
 

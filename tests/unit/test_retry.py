@@ -39,7 +39,7 @@ def test_delays_are_spread() -> None:
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     """At least one attempt, no delay into the past."""
     with pytest.raises(ValueError, match="at least one attempt"):
-        RetryPolicy(**wrong)  # type: ignore[arg-type]
+        RetryPolicy(**wrong)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_policy_without_delay_tries_at_once() -> None:

@@ -127,7 +127,7 @@ def test_a_cancellation_from_within_is_a_failure_and_one_from_without_is_obeyed(
                 await watch.limit(lane, forever(), 10)
 
         task = asyncio.create_task(works())
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets the task begin
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -36,8 +36,8 @@ def _library(setting: str) -> Generator[None]:
 def ed25519_verifies(key: bytes, signature: bytes, message: bytes, setting: str) -> bool:
     """Check an Ed25519 signature with a raw public key."""
     with _library(setting):
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - optional
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         public = Ed25519PublicKey.from_public_bytes(key)
     try:
@@ -50,7 +50,7 @@ def ed25519_verifies(key: bytes, signature: bytes, message: bytes, setting: str)
 def ed25519_sign(seed: bytes, message: bytes, setting: str) -> bytes:
     """Sign with a raw Ed25519 private key, or with the 64 bytes of private and public key together."""
     with _library(setting):
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         return Ed25519PrivateKey.from_private_bytes(seed[:ED25519_KEY]).sign(message)
 
@@ -58,10 +58,10 @@ def ed25519_sign(seed: bytes, message: bytes, setting: str) -> bytes:
 def ecdsa_verifies(spki: bytes, signature: bytes, message: bytes, setting: str) -> bool:
     """Check an ECDSA signature (DER) over SHA-256 with a public key (DER SubjectPublicKeyInfo)."""
     with _library(setting):
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - optional
-        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey  # noqa: PLC0415
-        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
-        from cryptography.hazmat.primitives.serialization import load_der_public_key  # noqa: PLC0415
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.serialization import load_der_public_key
 
         public = load_der_public_key(spki)
     if not isinstance(public, EllipticCurvePublicKey):
@@ -76,9 +76,9 @@ def ecdsa_verifies(spki: bytes, signature: bytes, message: bytes, setting: str) 
 def ecdsa_sign(pkcs8: bytes, message: bytes, setting: str) -> bytes:
     """Sign with an elliptic curve private key (DER PKCS#8)."""
     with _library(setting):
-        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey  # noqa: PLC0415
-        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
-        from cryptography.hazmat.primitives.serialization import load_der_private_key  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.serialization import load_der_private_key
 
         private = load_der_private_key(pkcs8, password=None)
     if not isinstance(private, EllipticCurvePrivateKey):
@@ -93,11 +93,11 @@ def certificate_verifies(pem: bytes, signature: bytes, message: bytes, now: floa
         Refusal: the file holds no RSA certificate, or it is not valid at ``now`` (Unix seconds).
     """
     with _library("the certificate"):
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - optional
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey  # noqa: PLC0415
-        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
-        from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.x509 import load_pem_x509_certificate
 
         certificate = load_pem_x509_certificate(pem)
         public = certificate.public_key()
@@ -115,10 +115,10 @@ def certificate_verifies(pem: bytes, signature: bytes, message: bytes, now: floa
 def rsa_sign(pkcs8: bytes, message: bytes, setting: str) -> bytes:
     """Sign with an RSA private key (PEM), SHA-256 and PKCS#1 v1.5."""
     with _library(setting):
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
-        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         private = load_pem_private_key(pkcs8, password=None)
     if not isinstance(private, RSAPrivateKey):
@@ -129,12 +129,12 @@ def rsa_sign(pkcs8: bytes, message: bytes, setting: str) -> bytes:
 def triple_des_cbc(key: bytes, data: bytes, setting: str) -> bytes:
     """Encrypt whole blocks with 3DES-CBC and a zero initialization vector (Redsys, ``HMAC_SHA256_V1``)."""
     with _library(setting):
-        from cryptography.hazmat.primitives.ciphers import Cipher, modes  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
         try:
-            from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES  # noqa: PLC0415 - since 43
+            from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
         except ImportError:
-            from cryptography.hazmat.primitives.ciphers.algorithms import TripleDES  # noqa: PLC0415
+            from cryptography.hazmat.primitives.ciphers.algorithms import TripleDES
         # The cipher is Redsys's choice; it hides nothing here, it only spreads the key over the orders.
         encryptor = Cipher(TripleDES(key), modes.CBC(bytes(8))).encryptor()
         return encryptor.update(data) + encryptor.finalize()
@@ -143,7 +143,7 @@ def triple_des_cbc(key: bytes, data: bytes, setting: str) -> bytes:
 def aes_cbc(key: bytes, data: bytes, setting: str) -> bytes:
     """Encrypt whole blocks with AES-CBC and a zero initialization vector (Redsys, ``HMAC_SHA512_V1`` and ``V2``)."""
     with _library(setting):
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
         encryptor = Cipher(algorithms.AES(key), modes.CBC(bytes(16))).encryptor()
         return encryptor.update(data) + encryptor.finalize()

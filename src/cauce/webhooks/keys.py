@@ -80,15 +80,15 @@ def _new_pair(provider: Provider) -> Keys:
 
 
 def _ed25519() -> Keys:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - optional
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = Ed25519PrivateKey.generate()
     return Keys(private.public_key().public_bytes_raw().hex(), private.private_bytes_raw().hex())
 
 
 def _p256() -> Keys:
-    from cryptography.hazmat.primitives import serialization as form  # noqa: PLC0415 - optional
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - optional
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     private = ec.generate_private_key(ec.SECP256R1())
     public = private.public_key().public_bytes(form.Encoding.DER, form.PublicFormat.SubjectPublicKeyInfo)
@@ -98,10 +98,10 @@ def _p256() -> Keys:
 
 def _rsa() -> Keys:
     """Make an RSA key, a certificate of its own for it, and the id of a webhook."""
-    from cryptography import x509  # noqa: PLC0415 - optional
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - optional
-    from cryptography.hazmat.primitives import serialization as form  # noqa: PLC0415 - optional
-    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415 - optional
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import rsa
 
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cauce simulator")])

@@ -206,7 +206,7 @@ class Provider(ABC):
         """Answer a verified request that is a question and no event, and is not stored; None: it is an event."""
         return None
 
-    def describe(self, request: WebhookRequest, verified: Verified) -> tuple[NuevoWebhook, ...]:  # noqa: ARG002
+    def describe(self, request: WebhookRequest, verified: Verified) -> tuple[NuevoWebhook, ...]:  # noqa: ARG002 - for those that need it
         """Say what to store for a verified request: one event, or several if the provider sends batches."""
         return tuple(self.event(request, payload) for payload in self.payloads(request))
 

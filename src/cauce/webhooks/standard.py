@@ -151,18 +151,18 @@ def _signatures(text: str, header: str) -> dict[str, list[str]]:
 
 
 SVIX = StandardWebhooks(origen="svix", secret_setting="SVIX_WEBHOOK_SECRET")  # noqa: S106 - the name of a setting
-OPENAI = StandardWebhooks(origen="openai", secret_setting="OPENAI_WEBHOOK_SECRET")  # noqa: S106
+OPENAI = StandardWebhooks(origen="openai", secret_setting="OPENAI_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
 ANTHROPIC = StandardWebhooks(
     origen="anthropic",
-    secret_setting="ANTHROPIC_WEBHOOK_SIGNING_KEY",  # noqa: S106
+    secret_setting="ANTHROPIC_WEBHOOK_SIGNING_KEY",  # noqa: S106 - the setting's name, not a secret
     type_from=("body:data.type", "body:type"),  # its own "type" is always "event"
 )
-CLERK = StandardWebhooks(origen="clerk", secret_setting="CLERK_WEBHOOK_SIGNING_SECRET")  # noqa: S106
-RESEND = StandardWebhooks(origen="resend", secret_setting="RESEND_WEBHOOK_SECRET")  # noqa: S106
-SUPABASE = StandardWebhooks(origen="supabase", secret_setting="SUPABASE_WEBHOOK_SECRET")  # noqa: S106
+CLERK = StandardWebhooks(origen="clerk", secret_setting="CLERK_WEBHOOK_SIGNING_SECRET")  # noqa: S106 - the setting's name, not a secret
+RESEND = StandardWebhooks(origen="resend", secret_setting="RESEND_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
+SUPABASE = StandardWebhooks(origen="supabase", secret_setting="SUPABASE_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
 GITLAB = StandardWebhooks(
     origen="gitlab",
-    secret_setting="GITLAB_WEBHOOK_SIGNING_TOKEN",  # noqa: S106
+    secret_setting="GITLAB_WEBHOOK_SIGNING_TOKEN",  # noqa: S106 - the setting's name, not a secret
     type_from=("body:object_kind", "body:event_name"),
     answer_within=10.0,
 )

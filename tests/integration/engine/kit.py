@@ -127,7 +127,7 @@ def until(fact: Callable[[], object], what: str = "what was awaited") -> None:
     ends = time.monotonic() + PATIENCE
     while not fact():
         assert time.monotonic() < ends, f"{what} did not happen within {PATIENCE:g} s"
-        time.sleep(0.005)
+        time.sleep(0.005)  # between looks at the fact
 
 
 async def until_async(fact: Callable[[], object], what: str = "what was awaited") -> None:
@@ -135,7 +135,7 @@ async def until_async(fact: Callable[[], object], what: str = "what was awaited"
     ends = time.monotonic() + PATIENCE
     while not fact():
         assert time.monotonic() < ends, f"{what} did not happen within {PATIENCE:g} s"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # likewise
 
 
 def until_blocked(observer: Conn, pid: int) -> None:

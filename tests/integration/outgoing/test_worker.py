@@ -162,5 +162,5 @@ def test_another_librarys_attribute_is_no_policy() -> None:
     async def decorated(evento: Evento[ReservaCreada]) -> None:
         """Handle the event."""
 
-    decorated.retry = object()  # type: ignore[attr-defined]
+    decorated.retry = object()  # type: ignore[attr-defined]  # wrong on purpose
     assert ReservaEvents.creada.handled_by(decorated).retry is None

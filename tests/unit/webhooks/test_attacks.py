@@ -576,4 +576,4 @@ def test_a_provider_of_ones_own_is_a_declaration() -> None:
 def test_a_template_that_cannot_be_filled_is_refused(template: str) -> None:
     """A declaration that would sign nothing, or something that has no source, fails when it is made."""
     with pytest.raises(ValueError, match="template"):
-        HmacProvider(origen="acme", secret_setting="ACME_SECRET", header="X-Acme", template=template)  # noqa: S106
+        HmacProvider(origen="acme", secret_setting="ACME_SECRET", header="X-Acme", template=template)  # noqa: S106 - the setting's name, not a secret

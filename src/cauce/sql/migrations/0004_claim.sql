@@ -140,7 +140,7 @@ end $$;
 -- Returns one row a delivery: `suscriptor` is null for an event that comes for the first time (every subscriber of the
 -- group is due), '*' for one handed out again whole, a name for a single retry. No row: nothing is due.
 -- Order     due retries, at most half of the claim; then events of the first lane that has any, in window order. One
---           claim in 20 begins with the lane whose oldest event has waited longest. Every other claim begins with a
+--           claim in 20, by lot, begins with the lane whose oldest event has waited longest. One in two begins with a
 --           delivery whose worker died, if there is one, alone: what kills a process shall not take others with it.
 -- Locks     the group's claim lock (advisory, to the end of the transaction): one claim of a group at a time
 -- Isolation a READ COMMITTED transaction of its own
