@@ -279,7 +279,8 @@ def blame_url(seen: str, matches: Callable[[str], int | None]) -> None:
 
 def no_match(header: str, secrets: Sequence[object], setting: str) -> Refusal:
     """Return the refusal of a signature that is none of ours."""
-    detail = f"no signature in {header} is that of any of the {len(secrets)} secrets in {setting}"
+    whose = "the secret" if len(secrets) == 1 else f"any of the {len(secrets)} secrets"
+    detail = f"no signature in {header} is that of {whose} in {setting}"
     return Refusal(Reason.BAD_SIGNATURE, detail)
 
 
