@@ -103,6 +103,14 @@ CREATE FUNCTION cauce.purgar(antes interval, maximo integer) RETURNS bigint
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.purgar_rechazados(antes interval, maximo integer) RETURNS bigint
+    LANGUAGE sql
+    AS (...);
+
+CREATE FUNCTION cauce.rechazar(origen text, razon text, detalle text, causa text, url text, cabeceras jsonb, tamano integer, cuerpo bytea, maximo_filas integer, maximo_bytes bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    AS (...);
+
 CREATE FUNCTION cauce.recibir_evento(origen text, tipo text, id_externo text, payload text, cuerpo bytea, cabeceras jsonb, motivo text, OUT id bigint, OUT duplicado boolean) RETURNS record
     LANGUAGE plpgsql
     AS (...);
@@ -296,6 +304,30 @@ CREATE TABLE cauce.posiciones (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
+CREATE TABLE cauce.rechazados (
+    id bigint NOT NULL,
+    origen cauce.nombre NOT NULL,
+    recibido_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    razon cauce.nombre NOT NULL,
+    detalle text NOT NULL,
+    causa text,
+    url text NOT NULL,
+    cabeceras jsonb NOT NULL,
+    tamano integer NOT NULL,
+    cuerpo bytea,
+    peso integer GENERATED ALWAYS AS (((((octet_length(detalle) + COALESCE(octet_length(causa), 0)) + octet_length(url)) + octet_length((cabeceras)::text)) + COALESCE(octet_length(cuerpo), 0))) STORED NOT NULL,
+    CONSTRAINT rechazados_entero CHECK ((octet_length(cuerpo) = tamano))
+);
+
+ALTER TABLE cauce.rechazados ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME cauce.rechazados_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE cauce.suscripciones (
     grupo cauce.nombre NOT NULL,
     suscriptor cauce.nombre NOT NULL,
@@ -343,6 +375,9 @@ ALTER TABLE ONLY cauce.migraciones
 ALTER TABLE ONLY cauce.posiciones
     ADD CONSTRAINT posiciones_pkey PRIMARY KEY (grupo, carril, n);
 
+ALTER TABLE ONLY cauce.rechazados
+    ADD CONSTRAINT rechazados_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY cauce.suscripciones
     ADD CONSTRAINT suscripciones_pkey PRIMARY KEY (grupo, origen, tipo, suscriptor);
 
@@ -360,6 +395,10 @@ CREATE UNIQUE INDEX eventos_id_externo_unico ON cauce.eventos USING btree (orige
 CREATE INDEX eventos_log ON cauce.eventos USING btree (carril, orden, id) INCLUDE (tx);
 
 CREATE INDEX fallos_evento ON cauce.fallos USING btree (evento);
+
+CREATE INDEX rechazados_cubo ON cauce.rechazados USING btree (origen, razon, id) INCLUDE (peso);
+
+CREATE INDEX rechazados_edad ON cauce.rechazados USING btree (recibido_en);
 
 CREATE TRIGGER eventos_completar BEFORE INSERT ON cauce.eventos FOR EACH ROW WHEN ((new.carril IS NULL)) EXECUTE FUNCTION cauce.completar_evento();
 
