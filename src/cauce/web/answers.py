@@ -99,18 +99,23 @@ class Endpoint(ABC):
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
         """Do what is asked; raise ``Failed`` to answer an error."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+    async def respond(self, scope: Scope, receive: Receive) -> Answer | None:
+        """Answer one request, whatever happens; None if the client has left, and there is nobody to answer."""
         try:
-            answer = await self.answer(scope, receive)
+            return await self.answer(scope, receive)
         except Failed as failed:
-            answer = failed.answer
+            return failed.answer
         except Disconnected:
-            return
+            return None
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            answer = error(ErrorCode.INTERNAL, "something went wrong here; the log of the server says what")
-        await send_answer(answer, scope, send)
+            return error(ErrorCode.INTERNAL, "something went wrong here; the log of the server says what")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request over ASGI."""
+        answer = await self.respond(scope, receive)
+        if answer is not None:
+            await send_answer(answer, scope, send)
 
 
 async def send_answer(answer: Answer, scope: Scope, send: Send) -> None:

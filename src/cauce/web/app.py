@@ -1,9 +1,8 @@
-"""The application: its routes, and what they share."""
+"""The face in Starlette: an application of its own, to serve or to mount."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -12,10 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cauce.web.answers import ErrorCode, error
-from cauce.web.connections import Connections
-from cauce.web.salud import PATH, Salud
-from cauce.web.trabajadores import ProcesarLote
-from cauce.web.webhooks import Webhooks
+from cauce.web.endpoints import Endpoints
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -53,37 +49,22 @@ def create_app(
     Raises:
         ConfigError: ``DATABASE_URL`` is not set.
     """
-    connections = Connections(settings)
-    inbox = Webhooks(connections, providers, secrets or _secrets_of(settings), settings.max_body_bytes)
+    endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         try:
             yield
         finally:
-            await connections.close()
+            await endpoints.close()
 
     app = Starlette(
-        routes=[
-            Route("/api/webhooks/{origen}", inbox),
-            Route("/api/trabajadores/procesar_lote", ProcesarLote(bus, settings)),
-            Route(PATH, Salud(connections)),
-        ],
+        routes=[Route(path, endpoint) for path, endpoint in endpoints.by_path.items()],
         exception_handlers={HTTPException: _unknown_route},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # no sender of webhooks follows a redirection
     return app
-
-
-def _secrets_of(settings: Settings) -> SecretSource:
-    """Look secrets up in the settings, then in the environment."""
-    stripe = settings.stripe_webhook_secret.get_secret_value()
-
-    def secret(name: str) -> str | None:
-        return stripe if name == "STRIPE_WEBHOOK_SECRET" else os.environ.get(name)
-
-    return secret
 
 
 async def _unknown_route(_: Request, __: Exception) -> Response:

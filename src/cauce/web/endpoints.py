@@ -1,0 +1,68 @@
+"""The three endpoints of an application, made once: what every face of them serves, in whatever framework.
+
+A face is thin. It finds the endpoint of a path, calls ``respond`` with the request as an ASGI scope and a ``receive``
+for its body, and turns the ``Answer``, which is plain data, into its framework's response. docs/adr/0015-faces.md.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from cauce.web import salud
+from cauce.web.connections import Connections
+from cauce.web.salud import Salud
+from cauce.web.trabajadores import ProcesarLote
+from cauce.web.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cauce.bus import Bus
+    from cauce.config import Settings
+    from cauce.web.answers import Endpoint
+    from cauce.web.webhooks import SecretSource
+    from cauce.webhooks import Provider
+
+WEBHOOKS: Final = "/api/webhooks/{origen}"
+PROCESAR_LOTE: Final = "/api/trabajadores/procesar_lote"
+PATHS: Final = (WEBHOOKS, PROCESAR_LOTE, salud.PATH)
+"""Where the endpoints are, as Starlette writes a path."""
+METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
+"""What a framework that wants a list of methods is given: the endpoints themselves say which they take."""
+
+
+class Endpoints:
+    """The endpoints and the connections they share; ``create_app`` says what the arguments are.
+
+    They belong to one event loop of one process. Nothing is connected to before the first request.
+
+    Raises:
+        ConfigError: ``DATABASE_URL`` is not set.
+    """
+
+    def __init__(
+        self, bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
+    ) -> None:
+        self._connections = Connections(settings)
+        inbox = Webhooks(self._connections, providers, secrets or _secrets_of(settings), settings.max_body_bytes)
+        self.by_path: Mapping[str, Endpoint] = {
+            WEBHOOKS: inbox,
+            PROCESAR_LOTE: ProcesarLote(bus, settings),
+            salud.PATH: Salud(self._connections),
+        }
+        """One endpoint for each of ``PATHS``."""
+
+    async def close(self) -> None:
+        """Close the idle connections; a later request makes new ones."""
+        await self._connections.close()
+
+
+def _secrets_of(settings: Settings) -> SecretSource:
+    """Look secrets up in the settings, then in the environment."""
+    stripe = settings.stripe_webhook_secret.get_secret_value()
+
+    def secret(name: str) -> str | None:
+        return stripe if name == "STRIPE_WEBHOOK_SECRET" else os.environ.get(name)
+
+    return secret
