@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """A pooler in transaction mode (PgBouncer) stands before the database: no LISTEN, no prepared statements."""
     max_body_bytes: int = Field(default=1_048_576, ge=1)
     """Bytes of a webhook's body at most; more is answered 413."""
+    keep_raw_bodies: bool = True
+    """Keep each webhook's bytes as they came, beside the JSON that was read from them."""
 
     def retry_policy(self) -> RetryPolicy:
         """Return the policy for handlers that have none of their own."""

@@ -6,9 +6,11 @@ Storing is idempotent by (``origen``, ``id_externo``), so whoever is not sure th
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -39,16 +41,20 @@ class Stored(NamedTuple):
     duplicado: bool
 
 
-async def store(conn: AsyncConnection[Any], webhooks: Sequence[NuevoWebhook], verified: Verified) -> list[Stored]:
-    """Store what one delivery holds, once however often it comes; committed on return.
+async def store(
+    conn: AsyncConnection[Any], webhooks: Sequence[NuevoWebhook], verified: Verified, body: bytes | None = None
+) -> list[Stored]:
+    """Store what one delivery holds, once however often it comes; committed on return, unless the caller's commits.
 
     A payload that PostgreSQL refuses although it is JSON (a database that is not UTF-8, a key that is too long for its
     column) is kept raw, as one is that is no JSON at all: it was verified, so it is not lost.
 
     Args:
-        conn: a connection in autocommit.
+        conn: a connection in autocommit, or in a transaction.
         webhooks: as ``Provider.describe`` returned them.
         verified: the verdict, stored beside each event.
+        body: the delivery's bytes, if they are to be kept: in ``cuerpo``, beside the payload that was read from them.
+            Those of a batch are kept once, with its first event that is JSON.
 
     Returns:
         One result for each, in the order given.
@@ -58,16 +64,20 @@ async def store(conn: AsyncConnection[Any], webhooks: Sequence[NuevoWebhook], ve
     """
     if not webhooks:
         return []
-    rows = [_row(webhook, verified) for webhook in webhooks]
-    try:
-        return await _store(conn, rows)
-    except psycopg.DataError:
-        async with conn.transaction():
-            return [await _store_somehow(conn, row) for row in rows]
+    rows = _rows(webhooks, verified, body)
+    if conn.pgconn.transaction_status == TransactionStatus.IDLE:
+        with suppress(psycopg.DataError):
+            return await _store(conn, rows)
+    async with conn.transaction():
+        return [await _store_somehow(conn, row, alone=len(rows) == 1) for row in rows]
 
 
 async def differences(
-    conn: AsyncConnection[Any], evento: int, webhook: NuevoWebhook, volatile: Collection[str] = ()
+    conn: AsyncConnection[Any],
+    evento: int,
+    webhook: NuevoWebhook,
+    volatile: Collection[str] = (),
+    body: bytes | None = None,
 ) -> list[str]:
     """Say in what a duplicate differs from what is stored: names of fields, or ``payload`` if it is no object.
 
@@ -76,13 +86,16 @@ async def differences(
         evento: the stored event.
         webhook: the duplicate.
         volatile: fields that may differ.
+        body: the bytes of the duplicate's delivery, for an event that is kept raw.
     """
     row = await (await conn.execute(GUARDADO, (evento,))).fetchone()
     if row is None:
         return []
     stored, raw = row
-    if webhook.payload is None or stored is None:
-        return [] if stored is None and raw == webhook.cuerpo else ["payload"]
+    if stored is None:
+        return [] if raw in (webhook.cuerpo, body, (webhook.payload or "").encode()) else ["payload"]
+    if webhook.payload is None:
+        return ["payload"]
     new = json.loads(webhook.payload)
     if not isinstance(new, dict) or not isinstance(stored, dict):
         return [] if new == stored else ["payload"]
@@ -91,21 +104,33 @@ async def differences(
     return sorted(name for name in names if one.get(name) != other.get(name))
 
 
-def _row(webhook: NuevoWebhook, verified: Verified) -> Row:
-    """Return the arguments of ``cauce.recibir_evento``. The key ``webhook`` marks an event as the inbox's."""
-    cabeceras = {
-        "webhook": {**verified.as_json(), "sin_firmar": webhook.sin_firmar},
-        "headers": webhook.cabeceras,
-    }
-    return (
-        webhook.origen,
-        webhook.tipo,
-        webhook.id_externo,
-        webhook.payload,
-        webhook.cuerpo,
-        json.dumps(cabeceras),
-        webhook.error,
-    )
+def _rows(webhooks: Sequence[NuevoWebhook], verified: Verified, body: bytes | None) -> list[Row]:
+    """Return the arguments of ``cauce.recibir_evento``, a row for each.
+
+    The key ``webhook`` in ``cabeceras`` marks an event as the inbox's. An item of a batch that is no JSON brings its
+    own bytes.
+    """
+    rows: list[Row] = []
+    for webhook in webhooks:
+        cabeceras = {
+            "webhook": {**verified.as_json(), "sin_firmar": webhook.sin_firmar},
+            "headers": webhook.cabeceras,
+        }
+        cuerpo = webhook.cuerpo
+        if body is not None and (webhook.payload is not None or len(webhooks) == 1):
+            cuerpo, body = body, None
+        rows.append(
+            (
+                webhook.origen,
+                webhook.tipo,
+                webhook.id_externo,
+                webhook.payload,
+                cuerpo,
+                json.dumps(cabeceras),
+                webhook.error,
+            )
+        )
+    return rows
 
 
 async def _store(conn: AsyncConnection[Any], rows: Sequence[Row]) -> list[Stored]:
@@ -117,8 +142,8 @@ async def _store(conn: AsyncConnection[Any], rows: Sequence[Row]) -> list[Stored
     return [Stored(*row) for row in await cursor.fetchall()]
 
 
-async def _store_somehow(conn: AsyncConnection[Any], row: Row) -> Stored:
-    """Store one row, raw if it cannot be otherwise."""
+async def _store_somehow(conn: AsyncConnection[Any], row: Row, *, alone: bool) -> Stored:
+    """Store one row, raw if it cannot be otherwise: the delivery's bytes or, of a batch, the item's."""
     try:
         async with conn.transaction():
             return (await _store(conn, [row]))[0]
@@ -127,5 +152,6 @@ async def _store_somehow(conn: AsyncConnection[Any], row: Row) -> Stored:
         if payload is None:
             raise
         motivo = f"PostgreSQL refused it: {error.diag.message_primary or error}"
-        raw: Row = (origen, tipo, id_externo, None, cuerpo or payload.encode(), cabeceras, motivo)
+        content = cuerpo if alone and cuerpo else payload.encode()
+        raw: Row = (origen, tipo, id_externo, None, content, cabeceras, motivo)
         return (await _store(conn, [raw]))[0]

@@ -176,8 +176,12 @@ def of_detail(detail: Detail) -> RenderableType:
         if value is not None:
             parts += ["", Text(name, style="bold"), clean(json.dumps(value, indent=2, ensure_ascii=False))]
     if evento.cuerpo is not None:
-        shown = f"{evento.cuerpo[:SHOWN_BYTES]!r}{'...' if len(evento.cuerpo) > SHOWN_BYTES else ''}"
-        parts += ["", Text("cuerpo", style="bold").append(f", {len(evento.cuerpo)} bytes", style="default"), shown]
+        parts += [
+            "",
+            Text("cuerpo", style="bold").append(f", {len(evento.cuerpo)} bytes as they came", style="default"),
+        ]
+        if evento.payload is None:
+            parts.append(f"{evento.cuerpo[:SHOWN_BYTES]!r}{'...' if len(evento.cuerpo) > SHOWN_BYTES else ''}")
     parts += ["", of_steps(detail.camino)]
     for failed in detail.fallos:
         title = Text(f"{failed.ocurrido_en:%Y-%m-%d %H:%M:%S %Z}  ", style="bold")

@@ -45,7 +45,7 @@ class Endpoints:
         self, bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
     ) -> None:
         self._connections = Connections(settings)
-        inbox = Webhooks(self._connections, providers, secrets or _secrets_of(settings), settings.max_body_bytes)
+        inbox = Webhooks(self._connections, providers, secrets or _secrets_of(settings), settings)
         self.by_path: Mapping[str, Endpoint] = {
             WEBHOOKS: inbox,
             PROCESAR_LOTE: ProcesarLote(bus, settings),

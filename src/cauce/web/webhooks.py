@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
     from starlette.types import Receive, Scope
 
+    from cauce.config import Settings
     from cauce.inbox import Stored
     from cauce.web.connections import Connections
     from cauce.webhooks import NuevoWebhook, Provider, Verified
@@ -41,13 +42,14 @@ class Webhooks(Endpoint):
         providers: beside those of ``PROVIDERS``, or instead of one of the same ``origen``.
         secrets: from the name of a provider's setting to its secret, or several separated by commas. It is asked for
             every delivery, so a rotation needs no restart, and must not wait for anything.
-        max_body: bytes.
+        settings: limits, and what is kept.
     """
 
     def __init__(
-        self, connections: Connections, providers: Iterable[Provider], secrets: SecretSource, max_body: int
+        self, connections: Connections, providers: Iterable[Provider], secrets: SecretSource, settings: Settings
     ) -> None:
-        self._connections, self._secrets, self._max_body = connections, secrets, max_body
+        self._connections, self._secrets = connections, secrets
+        self._max_body, self._keep_raw = settings.max_body_bytes, settings.keep_raw_bodies
         self._providers = {provider.origen: provider for provider in providers}
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
@@ -69,8 +71,9 @@ class Webhooks(Endpoint):
         if question is not None:
             return question
         webhooks = provider.describe(request, verdict)
+        kept = body if self._keep_raw else None
         try:
-            stored = await self._connections.run(partial(_store, provider, webhooks, verdict))
+            stored = await self._connections.run(partial(_store, provider, webhooks, verdict, kept))
         except psycopg.Error as problem:
             _log_database(provider, problem)
             return provider.respond(Outcome.UNAVAILABLE) or no_database()
@@ -87,16 +90,20 @@ class Webhooks(Endpoint):
 
 
 async def _store(
-    provider: Provider, webhooks: Sequence[NuevoWebhook], verified: Verified, conn: AsyncConnection[Any]
+    provider: Provider,
+    webhooks: Sequence[NuevoWebhook],
+    verified: Verified,
+    body: bytes | None,
+    conn: AsyncConnection[Any],
 ) -> list[Stored]:
     """Store one delivery, and say in the log what somebody should look at."""
-    results = await inbox.store(conn, webhooks, verified)
+    results = await inbox.store(conn, webhooks, verified, body)
     for stored, webhook in zip(results, webhooks, strict=True):
         if not stored.duplicado:
             if webhook.error is not None:
                 logger.warning("event %s of %s is kept raw, in error: %s", stored.id, provider.origen, webhook.error)
         elif stored.id is not None:
-            fields = await inbox.differences(conn, stored.id, webhook, provider.volatile_fields)
+            fields = await inbox.differences(conn, stored.id, webhook, provider.volatile_fields, body)
             if fields:
                 logger.warning(
                     "%s sent %s again with another content, which was dropped: event %s differs in %s",

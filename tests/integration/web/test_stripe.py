@@ -18,18 +18,28 @@ SECRET = "whsec_one"  # noqa: S105 - of tests
 
 
 def test_a_signed_delivery_is_stored_and_answered_with_its_id(inbox: Inbox, signed: Sign) -> None:
-    """The event is in the table as Stripe sent it, first in line, with the verdict beside it."""
-    answer = inbox.deliver(signed())
+    """The event is in the table as Stripe sent it, to the byte, first in line, with the verdict beside it."""
+    delivery = signed()
+    answer = inbox.deliver(delivery)
     (evento,) = inbox.events()
     assert (answer.status_code, answer.json()) == (200, {"id": evento["id"], "duplicado": False})
     assert answer.headers["content-type"] == "application/json"
     assert (evento["origen"], evento["tipo"]) == ("stripe", "checkout.session.completed")
     assert (evento["id_externo"], evento["payload"]["data"]) == ("evt_1", {"object": {"id": "cs_1"}})
-    assert (evento["estado"], evento["prioridad"], evento["cuerpo"]) == ("pendiente", 0, None)
+    assert (evento["estado"], evento["prioridad"], evento["cuerpo"]) == ("pendiente", 0, delivery.body)
     verdict, headers = evento["cabeceras"]["webhook"], evento["cabeceras"]["headers"]
     assert (verdict["esquema"], verdict["cubre"]) == ("hmac-sha256", ["raw_body", "timestamp"])
     assert (verdict["secreto"], verdict["sin_firmar"]) == (0, [])
     assert headers.keys() == {"content-type", "stripe-signature"}
+
+
+def test_the_bytes_are_kept_that_json_would_lose(inbox: Inbox, signed: Sign) -> None:
+    """Order, doubled keys and the spelling of numbers are in ``cuerpo``, unless a setting says no."""
+    body = '{"type": "t", "id": "evt_1", "amount": 1.50, "amount": 1.5e0}'
+    inbox.deliver(signed(body=body))
+    inbox.configure(keep_raw_bodies=False)
+    inbox.deliver(signed(body=body.replace("evt_1", "evt_2")))
+    assert [evento["cuerpo"] for evento in inbox.events()] == [body.encode(), None]
 
 
 def test_stripes_own_library_accepts_what_is_accepted_here(inbox: Inbox, signed: Sign) -> None:
@@ -146,6 +156,24 @@ def test_a_signed_body_that_is_no_json_of_postgresql_is_kept_raw(inbox: Inbox, s
     ]
     assert (evento["estado"], evento["payload"], evento["cuerpo"]) == ("error", None, body.encode())
     assert evento["ultimo_error"]
+
+
+def test_a_raw_body_is_kept_whatever_the_setting_says(inbox: Inbox, signed: Sign) -> None:
+    """``CAUCE_KEEP_RAW_BODIES`` is about what is kept twice; of what is no JSON there is nothing else."""
+    inbox.configure(keep_raw_bodies=False)
+    inbox.deliver(signed(body="{"))
+    assert inbox.events()[0]["cuerpo"] == b"{"
+
+
+def test_a_duplicate_of_what_is_kept_raw(inbox: Inbox, signed: Sign, caplog: pytest.LogCaptureFixture) -> None:
+    """The same bytes again are no alarm, whatever was refused of them the first time."""
+    inbox.query("insert into cauce.catalogo values ('stripe', 't', 0, 'key') returning 1")
+    delivery = signed({"id": "evt_1", "type": "t", "key": "k" * 501})
+    for keep in (True, False):
+        inbox.configure(keep_raw_bodies=keep)
+        assert inbox.deliver(delivery).status_code == 200
+    assert [evento["cuerpo"] for evento in inbox.events()] == [delivery.body]
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("secret", ["", " , "])
