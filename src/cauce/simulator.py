@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from cauce.webhooks import Draft, Outcome
 from cauce.webhooks.keys import new_keys
 from cauce.webhooks.payload import at, read_json
-from cauce.webhooks.provider import Secret
 from cauce.webhooks.samples import Sample, samples_of
+from cauce.webhooks.secrets import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -169,6 +169,8 @@ def verify(  # noqa: PLR0913 - options of a command
         text = _text_of(secret)
         if found is not None and text is None:
             text = os.environ.get(found.secret_setting)
+        secrets = _secrets(found.secret_setting, text) if found is not None else ()
+        others = {name: _secrets(name, os.environ.get(name)) for name in _settings() if os.environ.get(name)}
         pem = certificate.read_bytes() if certificate else b""
     except (ValueError, OSError) as error:
         return complain(str(error))
@@ -178,8 +180,7 @@ def verify(  # noqa: PLR0913 - options of a command
         return complain(f"--at {at} is no moment; write 2026-11-24T05:00:00Z, or Unix seconds")
     if pem:
         found = trusting(found, pem)
-    others = {name: Secret.several(os.environ.get(name)) for name in _settings() if os.environ.get(name)}
-    explained = explain(found, request, Secret.several(text), now, others)
+    explained = explain(found, request, secrets, now, others)
     for label, line in [*explained.lines[:1], *(("note", note) for note in captured.notes), *explained.lines[1:]]:
         print(f"{label:<9} {clean(line, lines=False).plain}")
     return codes.DONE if isinstance(explained.verdict, Verified) else codes.NOT_DONE
@@ -223,11 +224,20 @@ def _signing_secret(provider: Provider, given: str | None) -> Secret:
         raise ValueError(f"{hint}, the one for --secret")
     if text is not None:
         return Secret(text)
-    those = [one for one in Secret.several(os.environ.get(provider.secret_setting)) if not one.text.startswith("whpk_")]
-    if not those:
+    setting = provider.secret_setting
+    held = [one for one in _secrets(setting, os.environ.get(setting)) if not one.text.startswith("whpk_")]
+    if not held:
         hint = f"`cauce webhook secret {provider.origen}` makes one"
-        raise ValueError(f"{provider.secret_setting} is not set: set it, or give --secret; {hint}")
-    return those[0]
+        raise ValueError(f"{setting} is not set: set it, or give --secret; {hint}")
+    return next((one for one in held if one.accepted_at(time.time())), held[0])
+
+
+def _secrets(setting: str, text: str | None) -> tuple[Secret, ...]:
+    """Read a setting."""
+    try:
+        return Secret.several(text)
+    except ValueError as error:
+        raise ValueError(f"{setting} cannot be read: {error}") from None
 
 
 def _text_of(given: str | None) -> str | None:

@@ -16,8 +16,9 @@ from pydantic_core import to_json
 
 from cauce.errors import ConfigError
 from cauce.webhooks.asymmetric import from_base64
-from cauce.webhooks.provider import Draft, Secret
+from cauce.webhooks.provider import Draft
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.standard import StandardWebhooks
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ def read_secrets(text: str) -> tuple[Secret, ...]:
     Raises:
         ConfigError: there is none, or one cannot sign; it is named by its position, never quoted.
     """
-    found = Secret.several(text)
+    try:
+        found = Secret.several(text)
+    except ValueError as error:
+        raise ConfigError(f"the secrets of a webhook cannot be read: {error}") from None
+    if any(secret.since or secret.until for secret in found):
+        raise ConfigError("what is sent is signed with every secret given, at any time: leave since= and until= out")
     if not found:
         raise ConfigError("a webhook needs a secret; make one with cauce.outgoing.new_secret()")
     for number, secret in enumerate(found, 1):
@@ -85,10 +91,10 @@ def without_secrets(text: str, keys: Sequence[Secret]) -> str:
 def _check(secret: Secret, name: str) -> None:
     if secret.text.startswith("whpk_"):
         raise ConfigError(f"{name} is a public key (whpk_), which only verifies; sign with its private half (whsk_)")
+    key = from_base64(secret.text.removeprefix("whsec_")) or b""
+    if not secret.text.startswith("whsk_") and 0 < len(key) < MIN_KEY:
+        raise ConfigError(f"{name} has {len(key)} bytes; a secret that cannot be guessed has {MIN_KEY} or more")
     try:
         _STANDARD.sign(Draft(b""), secret, 0)
     except ValueError as error:
         raise ConfigError(f"{name} cannot sign: {error}") from None
-    key = from_base64(secret.text.removeprefix("whsec_")) or b""
-    if not secret.text.startswith("whsk_") and len(key) < MIN_KEY:
-        raise ConfigError(f"{name} has {len(key)} bytes; a secret that cannot be guessed has {MIN_KEY} or more")

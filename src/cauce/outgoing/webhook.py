@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cauce.outgoing.destinations import Destinations
     from cauce.outgoing.sending import Answer
     from cauce.outgoing.ssrf import Address, Resolver
-    from cauce.webhooks.provider import Secret
+    from cauce.webhooks.secrets import Secret
 
     T = TypeVar("T")
 

@@ -6,9 +6,10 @@ is loaded when ``PROVIDERS[origen]`` is first asked for it.
 
 from __future__ import annotations
 
-from cauce.webhooks.provider import Answer, Draft, NuevoWebhook, Outcome, Provider, Secret
+from cauce.webhooks.provider import Answer, Draft, NuevoWebhook, Outcome, Provider
 from cauce.webhooks.registry import PROVIDERS
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.verdict import Reason, Rejected, SignedScope, Verdict, Verified
 
 __all__ = [

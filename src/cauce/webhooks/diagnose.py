@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from cauce.webhooks.limits import MAX_FORM_FIELDS
 from cauce.webhooks.moments import iso, signed_at
-from cauce.webhooks.provider import Secret
 from cauce.webhooks.registry import PROVIDERS
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.standard import StandardWebhooks
 from cauce.webhooks.verdict import Reason, Verified
@@ -56,7 +56,15 @@ class Inquiry:
         """Say why, as far as it can be found out."""
         found: Cause | None = None
         if rejected.reason is Reason.BAD_SIGNATURE:
-            found = self._meant_secret() or self._rewritten_body() or self._forwarded_url() or self._undecided()
+            found = (
+                self._window()
+                or self._meant_secret()
+                or self._rewritten_body()
+                or self._forwarded_url()
+                or self._undecided()
+            )
+        elif rejected.reason in (Reason.EXPIRED_SECRET, Reason.EARLY_SECRET, Reason.EMPTY_SECRET):
+            found = self._window()
         elif rejected.reason in (Reason.STALE, Reason.FUTURE):
             found = self._clock()
         elif rejected.reason in (Reason.MISSING_HEADER, Reason.MALFORMED_BODY):
@@ -67,6 +75,20 @@ class Inquiry:
         """Say whether the signature is good, however old it is."""
         verdict = self.provider.verify(request, secrets, self.now)
         return isinstance(verdict, Verified) or verdict.reason in (Reason.STALE, Reason.FUTURE, Reason.CONTRADICTION)
+
+    def _window(self) -> Cause | None:
+        """Try the secrets that do not count now, as if they did."""
+        for secret in self.secrets:
+            bare = Secret(secret.text)
+            if secret.accepted_at(self.now) or not secret.text.strip() or not self._fits(self.request, [bare]):
+                continue
+            if secret.until is not None and secret.expired_at(self.now):
+                past = f"the window of its secret ended {self.now - secret.until.timestamp():.0f} s before"
+                return Cause(f"the signature is good, and {past}", Reason.EXPIRED_SECRET.advice)
+            if secret.since is not None:
+                ahead = f"the window of its secret opens {secret.since.timestamp() - self.now:.0f} s later"
+                return Cause(f"the signature is good, and {ahead}", Reason.EARLY_SECRET.advice)
+        return None
 
     def _meant_secret(self) -> Cause | None:
         """Try the secret as it would be without a mistake in copying it, and those of other settings."""

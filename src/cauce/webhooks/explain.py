@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cauce.webhooks.diagnose import Inquiry
 from cauce.webhooks.moments import iso, signed_at
 from cauce.webhooks.provider import Outcome
+from cauce.webhooks.secrets import written
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.standard import StandardWebhooks
 from cauce.webhooks.verdict import Verified
@@ -15,8 +16,9 @@ from cauce.webhooks.verdict import Verified
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cauce.webhooks.provider import Provider, Secret
+    from cauce.webhooks.provider import Provider
     from cauce.webhooks.request import WebhookRequest
+    from cauce.webhooks.secrets import Secret
     from cauce.webhooks.verdict import Rejected, Verdict
 
 SHOWN: Final = 60
@@ -49,7 +51,7 @@ def explain(
     lines += _scope(provider)
     lines.append(("time", _time(provider, request, now)))
     if isinstance(verdict, Verified):
-        lines += _accepted(provider, request, verdict, len(secrets))
+        lines += _accepted(provider, request, verdict, secrets)
     else:
         lines += _refused(Inquiry(provider, request, secrets, now, others or {}), verdict)
     return Explanation(verdict, tuple(lines))
@@ -95,10 +97,13 @@ def _time(provider: Provider, request: WebhookRequest, now: float) -> str:
 
 
 def _accepted(
-    provider: Provider, request: WebhookRequest, verified: Verified, secrets: int
+    provider: Provider, request: WebhookRequest, verified: Verified, secrets: Sequence[Secret]
 ) -> Iterator[tuple[str, str]]:
-    which = "the secret" if secrets == 1 else f"secret {(verified.secret or 0) + 1} of {secrets}"
-    yield "secret", f"{which} in {provider.secret_setting} fits ({verified.scheme})"
+    index = verified.secret or 0
+    which = "the secret" if len(secrets) == 1 else f"secret {index + 1} of {len(secrets)}"
+    until = secrets[index].until
+    window = f"; it is accepted until {written(until)}" if until is not None else ""
+    yield "secret", f"{which} in {provider.secret_setting} fits ({verified.scheme}){window}"
     question = provider.handshake(request)
     if question is not None:
         yield "verified", f"a question of the provider's and no event: answered {question.status}, and not stored"

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cauce.webhooks.payload import JsonValue
-    from cauce.webhooks.provider import Secret
     from cauce.webhooks.request import WebhookRequest
+    from cauce.webhooks.secrets import Secret
 
 SHAPES: Final = {
     "check_run": "check_run",

@@ -25,7 +25,6 @@ from cauce.webhooks.provider import (
     Answer,
     Found,
     Provider,
-    Secret,
     Unsigned,
     header_of,
     is_storable,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from cauce.webhooks.payload import JsonValue
     from cauce.webhooks.provider import Draft
+    from cauce.webhooks.secrets import Secret
 
 _HEADER: Final = "x-signature"
 _PAIRS: Final = Pairs(",", "ts", "v1")

@@ -22,8 +22,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from cauce.webhooks.asymmetric import certificate_verifies, from_base64, rsa_sign
-from cauce.webhooks.provider import DAY, Provider, Secret, Unsigned, header_of, skew_of
+from cauce.webhooks.provider import DAY, Provider, Unsigned, header_of, skew_of
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import first_match, iso_seconds, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TypeAlia
 
 from cauce.webhooks.limits import MAX_ID, MAX_SIGNATURE_HEADER, MAX_STORED_HEADER, MAX_TIPO
 from cauce.webhooks.payload import JsonValue, Payload, at, read_json
+from cauce.webhooks.secrets import written
 from cauce.webhooks.verdict import Reason, Refusal, Rejected, SignedScope, Verdict, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from cauce.webhooks.request import WebhookRequest
+    from cauce.webhooks.secrets import Secret
 
 DEFAULT_TOLERANCE: Final = 300.0
 """Seconds a signed timestamp may differ from now, to either side (Stripe, Standard Webhooks and Slack use the same)."""
@@ -33,22 +35,6 @@ TIPO_DESCONOCIDO: Final = "desconocido"
 """``tipo`` of a verified webhook whose type could not be read from what was signed."""
 
 Unsigned: TypeAlias = Literal["tipo", "id_externo"]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Secret:
-    """A signing secret, as the provider's page shows it. Its text never appears in a ``repr``."""
-
-    text: str
-
-    @classmethod
-    def several(cls, setting: str | None) -> tuple[Secret, ...]:
-        """Split a setting that holds one secret, or several separated by commas while they are rotated."""
-        return tuple(cls(part.strip()) for part in (setting or "").split(",") if part.strip())
-
-    def __repr__(self) -> str:
-        """Hide the text."""
-        return "Secret(...)"
 
 
 class Outcome(StrEnum):
@@ -130,7 +116,7 @@ class Provider(ABC):
     origen: str
     """The last part of ``/api/webhooks/{origen}``, and the column."""
     secret_setting: str
-    """Name of the setting that holds the secret, or several separated by commas."""
+    """Name of the setting that holds the secret, or several, as ``Secret.several`` reads them."""
     id_from: tuple[str, ...] = ()
     type_from: tuple[str, ...] = ()
     accept_unsigned: frozenset[Unsigned] = frozenset()
@@ -163,7 +149,7 @@ class Provider(ABC):
 
     @abstractmethod
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
-        """Verify with secrets that are not empty, each beside its position; raise ``Refusal`` to reject."""
+        """Verify with the secrets that count now, each beside its position; raise ``Refusal`` to reject."""
 
     @abstractmethod
     def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
@@ -185,15 +171,35 @@ class Provider(ABC):
     def verify(self, request: WebhookRequest, secrets: Sequence[Secret], now: float) -> Verdict:
         """Say whether one of the secrets signed this request. Never raises, whatever the request holds.
 
-        An empty secret verifies nothing; several may be given during rotation. ``now`` is in Unix seconds.
+        An empty secret verifies nothing, and no secret verifies outside its window. ``now`` is in Unix seconds.
         """
-        usable = [(index, secret) for index, secret in enumerate(secrets) if secret.text.strip()]
-        if not usable:
-            return Rejected(Reason.EMPTY_SECRET, f"{self.secret_setting} has no secret")
+        held = [(index, secret) for index, secret in enumerate(secrets) if secret.text.strip()]
+        usable = [(index, secret) for index, secret in held if secret.accepted_at(now)]
         try:
-            return self.check(request, usable, now)
+            if usable:
+                return self.check(request, usable, now)
+            why = "no secret that is accepted now" if held else "no secret"
+            rejected = Rejected(Reason.EMPTY_SECRET, f"{self.secret_setting} has {why}")
         except Refusal as refusal:
-            return refusal.rejected
+            rejected = refusal.rejected
+        return (self._out_of_window(request, secrets, now) if len(usable) < len(held) else None) or rejected
+
+    def _out_of_window(self, request: WebhookRequest, secrets: Sequence[Secret], now: float) -> Rejected | None:
+        """Say so if what was refused is signed with a secret that no longer counts, or not yet."""
+        for index, secret in enumerate(secrets):
+            if not secret.text.strip() or secret.accepted_at(now):
+                continue
+            try:
+                self.check(request, [(index, secret)], now)
+            except Refusal:
+                continue
+            which = "the secret" if len(secrets) == 1 else f"secret {index + 1} of {len(secrets)}"
+            signed = f"it is signed with {which} in {self.secret_setting}"
+            if secret.until is not None and secret.expired_at(now):
+                return Rejected(Reason.EXPIRED_SECRET, f"{signed}, which expired at {written(secret.until)}")
+            if secret.since is not None:
+                return Rejected(Reason.EARLY_SECRET, f"{signed}, which is accepted from {written(secret.since)} on")
+        return None
 
     def preflight(self, request: WebhookRequest) -> Answer | None:  # noqa: ARG002 - for providers that need one
         """Answer a request that is no delivery, before verification; None: there is nothing special about it.

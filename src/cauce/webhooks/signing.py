@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Literal
 
 from cauce.webhooks.limits import MAX_SIGNATURES
 from cauce.webhooks.payload import at, read_json
-from cauce.webhooks.provider import Draft, Provider, Secret, header_of, skew_of, unix_seconds
+from cauce.webhooks.provider import Draft, Provider, header_of, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.urls import rewritten
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from cauce.webhooks.secrets import Secret
 
 Digest = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]

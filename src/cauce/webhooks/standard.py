@@ -12,11 +12,11 @@ import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cauce.webhooks.asymmetric import ed25519_sign, ed25519_verifies, from_base64
 from cauce.webhooks.limits import MAX_ID, MAX_SIGNATURES
-from cauce.webhooks.provider import DAY, Found, Provider, Secret, header_of, is_storable, skew_of, unix_seconds
+from cauce.webhooks.provider import DAY, Found, Provider, header_of, is_storable, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import encode, first_match, matching_secret, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
     from cauce.webhooks.payload import JsonValue
     from cauce.webhooks.provider import Draft
+    from cauce.webhooks.secrets import Secret
+
+MIN_KEY: Final = 16
+"""Bytes of a shared secret, at least. The specification asks for 24 to 64; any short text is base64 of something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +130,10 @@ class StandardWebhooks(Provider):
 
     def _v1(self, secret: Secret, message: bytes) -> str:
         """Sign with a shared secret."""
-        key = from_base64(secret.text.strip().removeprefix("whsec_"))
-        if not key:
-            raise Refusal(Reason.MALFORMED_SECRET, f"a secret in {self.secret_setting} is not whsec_ and base64")
+        key = from_base64(secret.text.strip().removeprefix("whsec_")) or b""
+        if len(key) < MIN_KEY:
+            problem = f"is not whsec_ and base64 of {MIN_KEY} bytes or more"
+            raise Refusal(Reason.MALFORMED_SECRET, f"a secret in {self.secret_setting} {problem}")
         return base64.b64encode(hmac.digest(key, message, "sha256")).decode("ascii")
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cauce.webhooks.limits import MAX_BATCH, MAX_ID, MAX_TIPO
 from cauce.webhooks.payload import Payload, at, read_form, split_batch
-from cauce.webhooks.provider import Found, Provider, Secret, header_of, is_storable
+from cauce.webhooks.provider import Found, Provider, header_of, is_storable
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import Digest, blame_url, key_of, matching_secret, no_match
 from cauce.webhooks.urls import with_and_without_port
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from cauce.webhooks.payload import JsonValue
     from cauce.webhooks.provider import Draft
+    from cauce.webhooks.secrets import Secret
 
 _HEADER = "X-Twilio-Signature"
 _BODY_HASH = "bodySHA256"

@@ -30,6 +30,8 @@ class Reason(StrEnum):
     FUTURE = "future"
     EMPTY_SECRET = "empty_secret"  # noqa: S105 - the name of a reason
     MALFORMED_SECRET = "malformed_secret"  # noqa: S105 - the name of a reason
+    EXPIRED_SECRET = "expired_secret"  # noqa: S105 - the name of a reason
+    EARLY_SECRET = "early_secret"  # noqa: S105 - the name of a reason
     UNAVAILABLE = "unavailable"
 
     @property
@@ -59,8 +61,11 @@ _ADVICE = {
     Reason.STALE: "Check the clock of this host; if the request was held in a queue on its way, raise the tolerance. "
     "Otherwise it is a replay.",
     Reason.FUTURE: "Check the clock of this host.",
-    Reason.EMPTY_SECRET: "Set the secret; until then everything is refused.",
+    Reason.EMPTY_SECRET: "Set the secret, or mend its window; until then everything is refused.",
     Reason.MALFORMED_SECRET: "Copy the secret again from the provider's page.",
+    Reason.EXPIRED_SECRET: "End its rotation at the provider, which still signs with it, or set a later until;"
+    " if it was leaked, somebody else used it.",
+    Reason.EARLY_SECRET: "The provider signs with it already: set an earlier since, or leave it out.",
     Reason.UNAVAILABLE: "Something needed for verification is not here; see above.",
 }
 

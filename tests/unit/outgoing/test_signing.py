@@ -108,6 +108,8 @@ def test_a_new_secret_is_of_the_advised_length() -> None:
         (f"{ONE},whsec_aHVudGVyMg==", "secret 2 of 2 has 7 bytes"),
         (pair()[1], "public key"),
         ("whsk_aHVudGVyMg==", "secret 1 of 1 cannot sign"),
+        (f"{ONE};until=tomorrow", "cannot be read: until of secret 1 of 1 is no moment"),
+        (f"{ONE};until=2030-01-01T00:00:00Z", "leave since= and until= out"),
     ],
 )
 def test_a_secret_that_cannot_sign_is_refused_without_being_shown(text: str, words: str) -> None:

@@ -24,6 +24,7 @@ from twilio import request_validator as twilio
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Secret, Verified, WebhookRequest
 from cauce.webhooks.redsys import Redsys
+from cauce.webhooks.standard import MIN_KEY
 
 if TYPE_CHECKING:
     from cauce.webhooks.redsys import Version
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 CASES = settings(max_examples=int(os.environ.get("EXAMPLES", "300")), deadline=None)
 texts = st.text(st.characters(codec="utf-8"), max_size=100)
 secrets = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=40)
-keys = st.binary(min_size=1, max_size=64)
+keys = st.binary(min_size=MIN_KEY, max_size=64)
 ages = st.sampled_from([-1000, -310, -290, 0, 290, 310, 1000])
 spoils = st.sampled_from(["", "body", "id", "timestamp", "secret", "scheme"])
 
@@ -41,8 +42,9 @@ def ours(name: str, request: WebhookRequest, secret: str) -> bool:
     return isinstance(PROVIDERS[name].verify(request, [Secret(secret)], time.time()), Verified)
 
 
-# Differences: Standard Webhooks' library reads the timestamp with float(), so "1e9" and " 1" are good to it, decodes
-# signatures leniently, and raises foreign exceptions on a signature without comma or on a body that is not UTF-8.
+# Differences: Standard Webhooks' library takes keys of any length, reads the timestamp with float(), so "1e9" and " 1"
+# are good to it, decodes signatures leniently, and raises foreign exceptions on a signature without comma or on a body
+# that is not UTF-8.
 @CASES
 @given(
     body=texts,

@@ -1,0 +1,120 @@
+"""Secrets: what signs, how long each counts, and how several are written in one setting.
+
+A provider that changes its secret signs with two for a while, and one that was leaked must stop counting at a moment,
+not at somebody's next deployment. So each secret may have a window. Nothing here quotes a secret: errors name it by its
+position.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+# Supabase shows its secrets as v1,whsec_... A comma separates secrets, and "v1" is base64 of one byte: a key that
+# anybody can guess.
+_SHOWN_SCHEME: Final = re.compile(r"(^|,)\s*v1a?\s*,\s*(?=whsec_|whpk_)")
+_UNIX_SECONDS: Final = re.compile(r"[0-9]{1,11}")
+_EXAMPLE: Final = "2026-12-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A signing secret, as the provider's page shows it. Its text never appears in a ``repr``.
+
+    ``since`` and ``until`` are the moments from which on, and before which, what it signs is accepted; without one,
+    always. The clock is that of the host which verifies.
+
+    Raises:
+        ValueError: a moment has no offset from UTC, or the window never opens.
+    """
+
+    text: str
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Check the window."""
+        for name, moment in (("since", self.since), ("until", self.until)):
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError(f"{name} has no offset from UTC; for example {_EXAMPLE}")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError("since is not before until, so it would never be accepted")
+
+    @classmethod
+    def several(cls, setting: str | None) -> tuple[Secret, ...]:
+        """Read a setting: one secret, or several separated by commas, each with its window if it has one.
+
+        ``whsec_new;since=2026-12-01T00:00:00Z, whsec_old;until=2026-12-02T00:00:00Z``. A moment is ISO 8601 with its
+        offset, or Unix seconds. No provider makes secrets with a comma or a semicolon in them; one that somebody chose
+        is given in code, as ``Secret(text)``.
+
+        Raises:
+            ValueError: what stands behind a semicolon is no window. No secret of such a setting is to be used.
+        """
+        if not setting:
+            return ()
+        texts = [part.strip() for part in _SHOWN_SCHEME.sub(r"\1", setting).split(",")]
+        parts = [part for part in texts if part]
+        if ";" not in setting:
+            return tuple(cls(part) for part in parts)
+        return tuple(cls._read(part, f"secret {number} of {len(parts)}") for number, part in enumerate(parts, 1))
+
+    @classmethod
+    def _read(cls, part: str, which: str) -> Secret:
+        """Read one secret with its window."""
+        text, *bounds = (piece.strip() for piece in part.split(";"))
+        window: dict[str, datetime] = {}
+        for bound in bounds:
+            name, _, moment = bound.partition("=")
+            name = name.rstrip()
+            if name not in ("since", "until") or name in window:
+                raise ValueError(
+                    f"behind the ; of {which} stands something else than one since= and one until=, for example"
+                    f" ;until={_EXAMPLE} (a secret that holds a ; itself is given in code, as Secret)"
+                )
+            window[name] = _moment(moment.strip(), f"{name} of {which}")
+        if not text:
+            raise ValueError(f"{which} has a window and no text")
+        try:
+            return cls(text, **window)
+        except ValueError as error:
+            raise ValueError(f"{which}: {error}") from None
+
+    def accepted_at(self, now: float) -> bool:
+        """Say whether ``now`` (Unix seconds) is in its window; ``until`` itself is no longer."""
+        return (self.since is None or self.since.timestamp() <= now) and not self.expired_at(now)
+
+    def expired_at(self, now: float) -> bool:
+        """Say whether its window is over at ``now`` (Unix seconds)."""
+        return self.until is not None and now >= self.until.timestamp()
+
+    def __repr__(self) -> str:
+        """Hide the text."""
+        return "Secret(...)"
+
+
+def written(moment: datetime) -> str:
+    """Write a moment as a window has it."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _moment(text: str, where: str) -> datetime:
+    """Read a moment.
+
+    Raises:
+        ValueError: it is none, or has no offset from UTC.
+    """
+    try:
+        moment = datetime.fromtimestamp(int(text), UTC) if _UNIX_SECONDS.fullmatch(text) else _iso(text)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None:
+        raise ValueError(f"{where} is no moment; write one with its offset from UTC ({_EXAMPLE}), or Unix seconds")
+    return moment
+
+
+def _iso(text: str) -> datetime | None:
+    moment = datetime.fromisoformat(text)
+    return None if moment.tzinfo is None else moment.astimezone(UTC)
