@@ -45,6 +45,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_ROUTE = "ruta_desconocida", HTTPStatus.NOT_FOUND
     WRONG_METHOD = "metodo_no_permitido", HTTPStatus.METHOD_NOT_ALLOWED
     SLOW_BODY = "cuerpo_demasiado_lento", HTTPStatus.REQUEST_TIMEOUT
+    NO_LENGTH = "longitud_requerida", HTTPStatus.LENGTH_REQUIRED
     BODY_TOO_LARGE = "cuerpo_demasiado_grande", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     INTERNAL = "interno", HTTPStatus.INTERNAL_SERVER_ERROR
     NO_SECRET = "sin_secreto", HTTPStatus.SERVICE_UNAVAILABLE
@@ -118,12 +119,27 @@ class Endpoint(ABC):
             await send_answer(answer, scope, send)
 
 
+LEFT: Final = Answer(HTTPStatus.BAD_REQUEST)
+"""What a framework that must send something is given for a client that has left."""
+
+
+def fields(answer: Answer) -> list[tuple[str, str]]:
+    """Return all header fields of an answer, those of its body included."""
+    headers = list(answer.headers)
+    if answer.content_type is not None:
+        headers.append(("content-type", answer.content_type))
+    if answer.status != HTTPStatus.NO_CONTENT:
+        headers.append(("content-length", str(len(answer.body))))
+    return headers
+
+
+def content(answer: Answer, method: str) -> bytes:
+    """Return the body to send: none to a HEAD, whose header fields tell of the body all the same."""
+    return b"" if method == "HEAD" else answer.body
+
+
 async def send_answer(answer: Answer, scope: Scope, send: Send) -> None:
     """Send it over ASGI."""
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-    if answer.content_type is not None:
-        headers.append((b"content-type", answer.content_type.encode("latin-1")))
-    if answer.status != HTTPStatus.NO_CONTENT:
-        headers.append((b"content-length", b"%d" % len(answer.body)))
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields(answer)]
     await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+    await send({"type": "http.response.body", "body": content(answer, scope["method"])})

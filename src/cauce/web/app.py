@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cauce.web.answers import ErrorCode, error
-from cauce.web.endpoints import Endpoints
+from cauce.web.endpoints import PATHS, Endpoints
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -59,7 +59,7 @@ def create_app(
             await endpoints.close()
 
     app = Starlette(
-        routes=[Route(path, endpoint) for path, endpoint in endpoints.by_path.items()],
+        routes=[Route(PATHS[name], endpoint, name=name) for name, endpoint in endpoints.by_name.items()],
         exception_handlers={HTTPException: _unknown_route},
         lifespan=lifespan,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
 
 from cauce.web.answers import Disconnected, ErrorCode, Failed, error
 
@@ -46,7 +49,13 @@ async def read_body(scope: Scope, receive: Receive, headers: Headers, limit: int
 
 
 async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
-    message = await receive()
+    try:
+        message = await receive()
+    except HTTPException as refusal:
+        if refusal.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            raise
+        detalle = "the application around this one takes no body of that size"  # Starlette's ``max_body_size``
+        raise Failed(error(ErrorCode.BODY_TOO_LARGE, detalle)) from None
     if message["type"] == "http.disconnect":
         raise Disconnected
     return message.get("body", b""), message.get("more_body", False)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from cauce.web import salud
 from cauce.web.connections import Connections
-from cauce.web.salud import Salud
+from cauce.web.salud import PATH, Salud
 from cauce.web.trabajadores import ProcesarLote
 from cauce.web.webhooks import Webhooks
 
@@ -24,10 +23,12 @@ if TYPE_CHECKING:
     from cauce.web.webhooks import SecretSource
     from cauce.webhooks import Provider
 
-WEBHOOKS: Final = "/api/webhooks/{origen}"
-PROCESAR_LOTE: Final = "/api/trabajadores/procesar_lote"
-PATHS: Final = (WEBHOOKS, PROCESAR_LOTE, salud.PATH)
-"""Where the endpoints are, as Starlette writes a path."""
+PATHS: Final[Mapping[str, str]] = {
+    "webhooks": "/api/webhooks/{origen}",
+    "procesar_lote": "/api/trabajadores/procesar_lote",
+    "salud": PATH,
+}
+"""Where each endpoint is, as Starlette writes a path."""
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 """What a framework that wants a list of methods is given: the endpoints themselves say which they take."""
 
@@ -46,10 +47,10 @@ class Endpoints:
     ) -> None:
         self._connections = Connections(settings)
         inbox = Webhooks(self._connections, providers, secrets or _secrets_of(settings), settings)
-        self.by_path: Mapping[str, Endpoint] = {
-            WEBHOOKS: inbox,
-            PROCESAR_LOTE: ProcesarLote(bus, settings),
-            salud.PATH: Salud(self._connections),
+        self.by_name: Mapping[str, Endpoint] = {
+            "webhooks": inbox,
+            "procesar_lote": ProcesarLote(bus, settings),
+            "salud": Salud(self._connections),
         }
         """One endpoint for each of ``PATHS``."""
 

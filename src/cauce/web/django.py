@@ -1,0 +1,96 @@
+"""The face in Django: URL patterns to include, under its WSGI handler and under its ASGI handler.
+
+The views are synchronous under both. An asynchronous one would get another event loop for every request from the WSGI
+handler, and connections cannot be kept from one loop to the next; and the ASGI handler runs each synchronous view in a
+thread, where it may wait.
+"""
+
+# Django has no types in its wheel.
+# pyright: basic, reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.handlers.asgi import ASGIRequest
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+
+from cauce.web.answers import LEFT, content
+from cauce.web.blocking import Blocking, in_chunks, lost, whole
+from cauce.web.endpoints import PATHS
+from cauce.web.wsgi import body_of, end_to_end, scope_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from starlette.types import Message, Scope
+
+    from cauce.bus import Bus
+    from cauce.config import Settings
+    from cauce.web.webhooks import SecretSource
+    from cauce.webhooks import Provider
+
+
+def create_urls(
+    bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
+) -> list[URLPattern]:
+    """Make URL patterns of the three endpoints, to add to ``urlpatterns`` or to ``include`` under a prefix.
+
+    The views are exempt from CSRF protection, from ``LoginRequiredMiddleware`` and from ``ATOMIC_REQUESTS``: who calls
+    them proves himself by a signature or a bearer's secret, and they use a connection of their own.
+
+    Args:
+        bus: as for ``create_app``.
+        settings: likewise; Cauce's, not Django's. ``DATA_UPLOAD_MAX_MEMORY_SIZE`` is not asked, unless a middleware
+            reads the body first: ``CAUCE_MAX_BODY_BYTES`` holds here. Under ASGI, Django itself takes in the whole of
+            a request, on disk, before anybody else sees it.
+        providers: likewise.
+        secrets: likewise; called in the thread of the event loop.
+
+    Raises:
+        ConfigError: ``DATABASE_URL`` is not set.
+    """
+    face = Blocking(bus, settings, providers=providers, secrets=secrets)
+    patterns: list[Any] = [
+        path(route[1:].replace("{", "<").replace("}", ">"), _view(face, name), name=f"cauce_{name}")
+        for name, route in PATHS.items()
+    ]
+    return patterns
+
+
+def _view(face: Blocking, name: str) -> Callable[..., HttpResponse]:
+    """Make a view of an endpoint."""
+
+    def view(request: HttpRequest, **path_params: str) -> HttpResponse:
+        answer = face.respond(name, _scope(request, path_params), _body(request)) or LEFT
+        response = HttpResponse(content(answer, request.method or ""), status=answer.status)
+        del response["Content-Type"]
+        for field, value in end_to_end(answer):
+            response[field] = value
+        return response
+
+    vars(view).update(csrf_exempt=True, login_required=False)  # what csrf_exempt and login_not_required do
+    transaction.non_atomic_requests(view)
+    return view
+
+
+def _scope(request: HttpRequest, path_params: dict[str, Any]) -> Scope:
+    """Return a request as ASGI has it: the server's own scope, or one made of WSGI's environment."""
+    if isinstance(request, ASGIRequest):
+        return {**request.scope, "path_params": path_params}
+    return scope_of(request.META, path_params)
+
+
+def _body(request: HttpRequest) -> Iterator[Message]:
+    """Return the body as the server gives it, or as a middleware has read and kept it.
+
+    Not through ``request.read`` under WSGI: it does not read chunks.
+    """
+    kept: bytes | None = vars(request).get("_body")  # where ``request.body`` keeps what it has read
+    if kept:
+        return whole(kept)
+    if kept is None and vars(request).get("_read_started"):
+        return lost()
+    return in_chunks(request.read) if isinstance(request, ASGIRequest) else body_of(request.META)

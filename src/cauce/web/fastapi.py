@@ -1,0 +1,88 @@
+"""The face in FastAPI: a router to include, with a prefix, dependencies and all.
+
+``app.mount("/", create_app(...))`` works as well, since a FastAPI application is an ASGI application; it needs no more
+than Starlette, but none of the application's dependencies, and FastAPI does not run the lifespan of what is mounted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+
+from cauce.web.answers import LEFT, content, fields
+from cauce.web.endpoints import METHODS, PATHS, Endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+
+    from starlette.types import Message, Receive
+
+    from cauce.bus import Bus
+    from cauce.config import Settings
+    from cauce.web.answers import Endpoint
+    from cauce.web.webhooks import SecretSource
+    from cauce.webhooks import Provider
+
+
+def create_router(
+    bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
+) -> APIRouter:
+    """Make a router of the three endpoints, for ``app.include_router``; at the end it closes its connections.
+
+    The endpoints are routes of FastAPI's own, so that what ``include_router`` is given (``prefix``, ``dependencies``)
+    is obeyed. They stand in no OpenAPI schema: providers, a cron and a load balancer call them, and whoever generates
+    a client from the schema has no use for them.
+
+    Args:
+        bus: as for ``create_app``.
+        settings: likewise.
+        providers: likewise.
+        secrets: likewise.
+
+    Raises:
+        ConfigError: ``DATABASE_URL`` is not set.
+    """
+    endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await endpoints.close()
+
+    router = APIRouter(lifespan=lifespan, redirect_slashes=False)
+    for name, endpoint in endpoints.by_name.items():
+        router.add_api_route(PATHS[name], _route(endpoint), methods=[*METHODS], name=name, include_in_schema=False)
+    return router
+
+
+def _route(endpoint: Endpoint) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Make a path operation of an endpoint."""
+
+    async def respond(request: Request) -> Response:
+        answer = await endpoint.respond(request.scope, _receive(request)) or LEFT
+        response = Response(content(answer, request.method), answer.status)
+        response.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields(answer)]
+        return response
+
+    # FastAPI resolves annotations, and those of this module are text.
+    respond.__annotations__ = {"request": Request, "return": Response}
+    return respond
+
+
+def _receive(request: Request) -> Receive:
+    """Receive a request's body, though a dependency may have read it: Starlette keeps it for the next reader."""
+    chunks = request.stream()
+
+    async def receive() -> Message:
+        try:
+            chunk = await anext(chunks, b"")
+        except ClientDisconnect:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    return receive

@@ -1,0 +1,66 @@
+"""The face in Flask: a blueprint to register. ``create_wsgi_app`` can be mounted as well, by Werkzeug's dispatcher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Request, Response, request
+
+from cauce.web.answers import LEFT
+from cauce.web.blocking import Blocking, lost, whole
+from cauce.web.endpoints import METHODS, PATHS
+from cauce.web.wsgi import body_of, end_to_end, scope_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from starlette.types import Message
+
+    from cauce.bus import Bus
+    from cauce.config import Settings
+    from cauce.web.webhooks import SecretSource
+    from cauce.webhooks import Provider
+
+
+def create_blueprint(
+    bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
+) -> Blueprint:
+    """Make a blueprint of the three endpoints, for ``app.register_blueprint``, with an ``url_prefix`` or without.
+
+    Args:
+        bus: as for ``create_app``.
+        settings: likewise. Flask's ``MAX_CONTENT_LENGTH`` is not asked: ``CAUCE_MAX_BODY_BYTES`` holds here.
+        providers: likewise.
+        secrets: likewise; called in the thread of the event loop.
+
+    Raises:
+        ConfigError: ``DATABASE_URL`` is not set.
+    """
+    face = Blocking(bus, settings, providers=providers, secrets=secrets)
+    blueprint = Blueprint("cauce", __name__)
+    for name, path in PATHS.items():
+        rule = path.replace("{", "<").replace("}", ">")
+        view = _view(face, name)
+        blueprint.add_url_rule(rule, name, view, methods=METHODS, provide_automatic_options=False)
+    return blueprint
+
+
+def _view(face: Blocking, name: str) -> Callable[..., Response]:
+    """Make a view of an endpoint."""
+
+    def view(**path_params: Any) -> Response:  # noqa: ANN401 - what Flask's converters make of a path
+        answer = face.respond(name, scope_of(request.environ, path_params), _body(request)) or LEFT
+        response = Response(answer.body, answer.status)  # Werkzeug sends no body to a HEAD
+        response.headers.clear()
+        response.headers.extend(end_to_end(answer))
+        return response
+
+    return view
+
+
+def _body(request: Request) -> Iterator[Message]:
+    """Return the body as the server gives it, or as a hook of the application has read and kept it."""
+    if "stream" not in vars(request):  # where Werkzeug keeps the stream it has begun to read
+        return body_of(request.environ)
+    kept = request.get_data()
+    return whole(kept) if request.content_length in (None, len(kept)) else lost()

@@ -1,0 +1,119 @@
+"""The face in WSGI: a plain callable (PEP 3333), to serve, or to mount in any WSGI application.
+
+What WSGI cannot tell. A header that came twice is one here, joined by a comma, so ``Headers.get`` cannot refuse it; the
+joined text goes to the verifier as it is, and none of them takes it for a good one. A path arrives decoded, and is
+encoded anew for the address that some providers sign. And the connection is the server's: ``Connection: close``, which
+the answer to too long a body has elsewhere, is left out.
+"""
+
+from __future__ import annotations
+
+from http.client import responses
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from starlette.routing import compile_path
+
+from cauce.web.answers import LEFT, ErrorCode, Failed, content, error, fields
+from cauce.web.blocking import Blocking, failing, in_chunks
+from cauce.web.endpoints import PATHS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from starlette.types import Message, Scope
+
+    from cauce.bus import Bus
+    from cauce.config import Settings
+    from cauce.web.webhooks import SecretSource
+    from cauce.webhooks import Answer, Provider
+
+HOP_BY_HOP: Final = frozenset({"connection"})
+"""Header fields of our answers that belong to the server: an application must not send them (PEP 3333)."""
+AS_SENT: Final = "/!$&'()*+,;=:@"
+"""What a path holds without percent signs, beside letters and digits (RFC 3986, ``pchar``)."""
+
+
+def create_wsgi_app(
+    bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
+) -> WSGIApplication:
+    """Make the application, to serve by itself or to mount in another; ``SCRIPT_NAME`` is part of its address.
+
+    Args:
+        bus: as for ``create_app``.
+        settings: likewise.
+        providers: likewise.
+        secrets: likewise; called in the thread of the event loop.
+
+    Raises:
+        ConfigError: ``DATABASE_URL`` is not set.
+    """
+    face = Blocking(bus, settings, providers=providers, secrets=secrets)
+    routes = [(name, compile_path(path)[0]) for name, path in PATHS.items()]
+
+    def find(environ: WSGIEnvironment) -> Answer:
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+        for name, regex in routes:
+            if match := regex.fullmatch(path):
+                return face.respond(name, scope_of(environ, match.groupdict()), body_of(environ)) or LEFT
+        return error(ErrorCode.UNKNOWN_ROUTE, "there is nothing at this address")
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        answer = find(environ)
+        start_response(f"{int(answer.status)} {responses.get(answer.status, '')}", end_to_end(answer))
+        return [content(answer, environ["REQUEST_METHOD"])]
+
+    return app
+
+
+def end_to_end(answer: Answer) -> list[tuple[str, str]]:
+    """Return the header fields of an answer that an application may send."""
+    return [field for field in fields(answer) if field[0] not in HOP_BY_HOP]
+
+
+def scope_of(environ: WSGIEnvironment, path_params: Mapping[str, Any]) -> Scope:
+    """Return a request as ASGI has it."""
+    root: str = environ.get("SCRIPT_NAME", "")
+    path = (root + environ.get("PATH_INFO", "")).encode("latin-1")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/"),
+        "method": environ["REQUEST_METHOD"],
+        "scheme": environ["wsgi.url_scheme"],
+        "path": path.decode(errors="replace"),
+        "raw_path": quote(path, AS_SENT).encode(),
+        "root_path": root.encode("latin-1").decode(errors="replace"),
+        "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
+        "headers": list(_headers(environ)),
+        "client": (environ["REMOTE_ADDR"], int(environ.get("REMOTE_PORT") or 0))
+        if environ.get("REMOTE_ADDR")
+        else None,
+        "path_params": dict(path_params),
+    }
+
+
+def body_of(environ: WSGIEnvironment) -> Iterator[Message]:
+    """Read a request's body: as far as it was announced or, where the server marks its end, to that."""
+    declared: str = environ.get("CONTENT_LENGTH") or ""
+    read = environ["wsgi.input"].read
+    if declared.isdecimal():
+        return in_chunks(read, int(declared))
+    if environ.get("wsgi.input_terminated"):
+        return in_chunks(read)
+    if declared or "HTTP_TRANSFER_ENCODING" in environ:
+        return failing(
+            Failed(error(ErrorCode.NO_LENGTH, "the body needs a Content-Length; this server takes no chunks"))
+        )
+    return in_chunks(read, 0)
+
+
+def _headers(environ: WSGIEnvironment) -> Iterator[tuple[bytes, bytes]]:
+    """Give the header fields back their names."""
+    for name, value in environ.items():
+        if name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if value:
+                yield name.lower().replace("_", "-").encode("latin-1"), value.encode("latin-1")
+        elif name.startswith("HTTP_") and name not in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+            yield name[5:].lower().replace("_", "-").encode("latin-1"), value.encode("latin-1")
