@@ -13,11 +13,12 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from psycopg import AsyncConnection
 
     from cauce.webhooks import NuevoWebhook, Verified
+    from cauce.webhooks.payload import JsonValue
 
 RECIBIR = "select r.id, r.duplicado from cauce.recibir_evento(%s, %s, %s, %s, %s, %s::jsonb, %s) r"
 # One statement is one transaction: all events of a batch are stored, or none; in the order they came.
@@ -42,7 +43,11 @@ class Stored(NamedTuple):
 
 
 async def store(
-    conn: AsyncConnection[Any], webhooks: Sequence[NuevoWebhook], verified: Verified, body: bytes | None = None
+    conn: AsyncConnection[Any],
+    webhooks: Sequence[NuevoWebhook],
+    verified: Verified,
+    body: bytes | None = None,
+    notes: Mapping[str, JsonValue] | None = None,
 ) -> list[Stored]:
     """Store what one delivery holds, once however often it comes; committed on return, unless the caller's commits.
 
@@ -55,6 +60,7 @@ async def store(
         verified: the verdict, stored beside each event.
         body: the delivery's bytes, if they are to be kept: in ``cuerpo``, beside the payload that was read from them.
             Those of a batch are kept once, with its first event that is JSON.
+        notes: what else is to be stored beside the verdict.
 
     Returns:
         One result for each, in the order given.
@@ -64,7 +70,7 @@ async def store(
     """
     if not webhooks:
         return []
-    rows = _rows(webhooks, verified, body)
+    rows = _rows(webhooks, {**verified.as_json(), **(notes or {})}, body)
     if conn.pgconn.transaction_status == TransactionStatus.IDLE:
         with suppress(psycopg.DataError):
             return await _store(conn, rows)
@@ -104,7 +110,7 @@ async def differences(
     return sorted(name for name in names if one.get(name) != other.get(name))
 
 
-def _rows(webhooks: Sequence[NuevoWebhook], verified: Verified, body: bytes | None) -> list[Row]:
+def _rows(webhooks: Sequence[NuevoWebhook], verdict: Mapping[str, JsonValue], body: bytes | None) -> list[Row]:
     """Return the arguments of ``cauce.recibir_evento``, a row for each.
 
     The key ``webhook`` in ``cabeceras`` marks an event as the inbox's. An item of a batch that is no JSON brings its
@@ -113,7 +119,7 @@ def _rows(webhooks: Sequence[NuevoWebhook], verified: Verified, body: bytes | No
     rows: list[Row] = []
     for webhook in webhooks:
         cabeceras = {
-            "webhook": {**verified.as_json(), "sin_firmar": webhook.sin_firmar},
+            "webhook": {**verdict, "sin_firmar": webhook.sin_firmar},
             "headers": webhook.cabeceras,
         }
         cuerpo = webhook.cuerpo

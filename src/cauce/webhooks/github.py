@@ -71,6 +71,11 @@ class GitHub(HmacProvider):
     retry_horizon: float = 3 * DAY
     documentation: ClassVar[str] = "https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries"
 
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """The signature by SHA-1, too: that it came alone is a reason of its own."""
+        return ("x-hub-signature", *super().evidence)
+
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Verify the body, then see whether the unsigned name of the event can be true."""
         if not request.headers.all(self.header) and request.headers.all("X-Hub-Signature"):

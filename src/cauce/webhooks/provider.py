@@ -147,6 +147,21 @@ class Provider(ABC):
     def signed(self) -> SignedScope:
         """What this provider's signature covers."""
 
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Headers, in lower case, without which a request could not be verified and described again; never a token."""
+        names = ("content-type", *self.keep_headers, *self._places("header"))
+        return tuple(dict.fromkeys(name.lower() for name in names))
+
+    @property
+    def reads_query(self) -> bool:
+        """Whether anything in the URL's query counts."""
+        return (
+            self.signed.url
+            or any(place.startswith("query:") for place in self.signed.fields)
+            or bool(self._places("query"))
+        )
+
     @abstractmethod
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Verify with the secrets that count now, each beside its position; raise ``Refusal`` to reject."""
@@ -239,6 +254,11 @@ class Provider(ABC):
             cabeceras=self.kept(request),
             sin_firmar=tuple(name for name, it in found if it is not None and not self.signed.covers(it.place)),
         )
+
+    def _places(self, kind: str) -> list[str]:
+        """Return the names of the places of a kind that ids and types are taken from."""
+        places = (place.partition(":") for place in (*self.id_from, *self.type_from))
+        return [name for found, _, name in places if found == kind]
 
     def tipo_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
         """Find the event's type and the place it was taken from."""

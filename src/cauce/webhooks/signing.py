@@ -94,6 +94,12 @@ class HmacProvider(Provider):
         """What the template covers."""
         return _scope(self.template, self.id_header or "", self.timestamp_path or "")
 
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Those that the template's parts come from, too."""
+        names = (self.header, self.timestamp_header or "", self.id_header or "", *super().evidence)
+        return tuple(dict.fromkeys(name.lower() for name in names if name))
+
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Compare every signature of the header with that of every secret, then look at the timestamp."""
         timestamp, signatures = self._read_header(header_of(request, self.header))

@@ -59,6 +59,12 @@ class StandardWebhooks(Provider):
         ids = tuple(f"header:{family}-id" for family in self.families)
         return SignedScope(raw_body=True, timestamp=True, fields=ids)
 
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Those of every family, too."""
+        names = [f"{family}-{part}".lower() for family in self.families for part in ("id", "timestamp", "signature")]
+        return tuple(dict.fromkeys((*names, *super().evidence)))
+
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Look for a signature of one of the secrets, each by the scheme it is for, then at the timestamp."""
         family = self.family_of(request)

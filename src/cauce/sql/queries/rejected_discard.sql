@@ -1,0 +1,3 @@
+-- Deletes refused deliveries.
+-- Index   rechazados_pkey
+delete from cauce.rechazados r where r.id = any (%(ids)s)

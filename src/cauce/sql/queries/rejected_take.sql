@@ -1,0 +1,8 @@
+-- The same, for whoever stores it and then deletes it: others that want it wait, and find it gone.
+-- Locks   the row
+-- Index   rechazados_pkey
+select r.id, r.origen, r.recibido_en, r.razon, r.detalle, r.causa, r.url, r.tamano, r.cuerpo is not null entero,
+       r.cabeceras, r.cuerpo
+  from cauce.rechazados r
+ where r.id = %(id)s
+   for update
