@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import application, crowd, draining, held, kept, latency, profiling, publishing, straggler
+from benchmarks import application, crowd, draining, held, inbox, kept, latency, profiling, publishing, straggler
 from benchmarks.plan import QUICK, Plan
 from benchmarks.processes import LOG, TOP
 from benchmarks.results import HEAD, BenchError, Comparison, save, say
@@ -33,9 +33,10 @@ PHASES: Final[dict[str, Callable[[Server, Plan], Iterator[Comparison]]]] = {
     "held": held.run,
     "straggler": straggler.run,
     "kept": kept.run,
+    "inbox": inbox.run,
 }
 """By name; one gives several lines of the table."""
-PACKAGES: Final = ("cauce", "psycopg", "psycopg-binary", "pydantic", "uvloop", "asyncpg")
+PACKAGES: Final = ("cauce", "psycopg", "psycopg-binary", "pydantic", "uvloop", "asyncpg", "starlette", "uvicorn")
 
 
 def main() -> int:

@@ -12,3 +12,11 @@ create table trabajos (
     arriendo_hasta timestamptz
 );
 create index trabajos_listos on trabajos (prioridad, id) where estado = 'listo';
+
+-- The floor of the inbox: the smallest table that keeps a provider's event once.
+create table recibidos (
+    id          text        primary key,
+    tipo        text        not null,
+    payload     jsonb       not null,
+    recibido_en timestamptz not null default now()
+);

@@ -34,6 +34,10 @@ class Plan:
     """The open publisher's uncommitted rows; the events kept; the events waiting."""
     samples: int = 300
     """Claims timed one by one, before and while the publisher is open."""
+    deliveries: int = 10_000
+    """Inbox: webhooks sent to each side."""
+    floods: int = 10_000
+    """Inbox: bodies past the cap."""
 
 
 QUICK: Final = Plan(
@@ -49,5 +53,7 @@ QUICK: Final = Plan(
     claims=100,
     rows=2_000,
     samples=20,
+    deliveries=300,
+    floods=100,
 )
 """Shows that every phase works, and measures nothing."""
