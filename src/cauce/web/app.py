@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus
     from cauce.config import Settings
-    from cauce.web.webhooks import SecretSource
+    from cauce.web.secrets import SecretSource
     from cauce.webhooks import Provider
 
 
@@ -42,12 +42,14 @@ def create_app(
         bus: whose events ``procesar_lote`` processes. Webhooks are stored whether the bus knows their type or not.
         settings: database, secrets, limits.
         providers: of webhooks, beside those of ``cauce.webhooks.PROVIDERS``; one of the same ``origen`` replaces it.
-        secrets: from the name of a provider's setting (``GITHUB_WEBHOOK_SECRET``) to its secret, or several separated
-            by commas, or None; asked for every delivery. By default ``settings.stripe_webhook_secret`` and, for all
-            others, the environment.
+        secrets: from the name of a provider's setting (``GITHUB_WEBHOOK_SECRET``) to its text, a ``Secret``, several,
+            or None; plain or async. It is asked at every delivery, so a rotation needs no restart. A plain function
+            must not wait for anything; an async one may take ``cauce.web.secrets.SOURCE_SECONDS`` (2 s), and what it
+            returns is used for ``KEPT_SECONDS`` (5 s). When it raises or takes longer the delivery is answered 503.
+            By default ``settings.stripe_webhook_secret`` and, for all others, the environment.
 
     Raises:
-        ConfigError: ``DATABASE_URL`` is not set.
+        ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
     """
     endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
 

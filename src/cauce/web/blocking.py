@@ -22,6 +22,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from cauce.web.endpoints import Endpoints
+from cauce.web.secrets import secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus
     from cauce.config import Settings
-    from cauce.web.webhooks import SecretSource
+    from cauce.web.secrets import SecretSource
     from cauce.webhooks import Answer, Provider
 
 CHUNK_BYTES: Final = 65_536
@@ -46,7 +47,7 @@ class Blocking:
     when nobody holds it any more.
 
     Raises:
-        ConfigError: ``DATABASE_URL`` is not set.
+        ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class Blocking:
     ) -> None:
         settings.require_database_url()
         known = tuple(providers)
-        self._make: Callable[[], Endpoints] = lambda: Endpoints(bus, settings, providers=known, secrets=secrets)
+        source = secrets or secrets_in(settings, known)  # which refuses what cannot be read now, and not later
+        self._make: Callable[[], Endpoints] = lambda: Endpoints(bus, settings, providers=known, secrets=source)
         self._loops: dict[int, _Loop] = {}
         self._locks: dict[int, threading.Lock] = {}
 

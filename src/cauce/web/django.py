@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus
     from cauce.config import Settings
-    from cauce.web.webhooks import SecretSource
+    from cauce.web.secrets import SecretSource
     from cauce.webhooks import Provider
 
 
@@ -50,7 +50,7 @@ def create_urls(
         secrets: likewise; called in the thread of the event loop.
 
     Raises:
-        ConfigError: ``DATABASE_URL`` is not set.
+        ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
     """
     face = Blocking(bus, settings, providers=providers, secrets=secrets)
     patterns: list[Any] = [

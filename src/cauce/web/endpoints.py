@@ -6,11 +6,11 @@ for its body, and turns the ``Answer``, which is plain data, into its framework'
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from cauce.web.connections import Connections
 from cauce.web.salud import PATH, Salud
+from cauce.web.secrets import secrets_in
 from cauce.web.trabajadores import ProcesarLote
 from cauce.web.webhooks import Webhooks
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cauce.bus import Bus
     from cauce.config import Settings
     from cauce.web.answers import Endpoint
-    from cauce.web.webhooks import SecretSource
+    from cauce.web.secrets import SecretSource
     from cauce.webhooks import Provider
 
 PATHS: Final[Mapping[str, str]] = {
@@ -39,14 +39,15 @@ class Endpoints:
     They belong to one event loop of one process. Nothing is connected to before the first request.
 
     Raises:
-        ConfigError: ``DATABASE_URL`` is not set.
+        ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
     """
 
     def __init__(
         self, bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
     ) -> None:
         self._connections = Connections(settings)
-        inbox = Webhooks(self._connections, providers, secrets or _secrets_of(settings), settings)
+        known = tuple(providers)
+        inbox = Webhooks(self._connections, known, secrets or secrets_in(settings, known), settings)
         self.by_name: Mapping[str, Endpoint] = {
             "webhooks": inbox,
             "procesar_lote": ProcesarLote(bus, settings),
@@ -57,13 +58,3 @@ class Endpoints:
     async def close(self) -> None:
         """Close the idle connections; a later request makes new ones."""
         await self._connections.close()
-
-
-def _secrets_of(settings: Settings) -> SecretSource:
-    """Look secrets up in the settings, then in the environment."""
-    stripe = settings.stripe_webhook_secret.get_secret_value()
-
-    def secret(name: str) -> str | None:
-        return stripe if name == "STRIPE_WEBHOOK_SECRET" else os.environ.get(name)
-
-    return secret

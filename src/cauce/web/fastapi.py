@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cauce.bus import Bus
     from cauce.config import Settings
     from cauce.web.answers import Endpoint
-    from cauce.web.webhooks import SecretSource
+    from cauce.web.secrets import SecretSource
     from cauce.webhooks import Provider
 
 
@@ -43,7 +43,7 @@ def create_router(
         secrets: likewise.
 
     Raises:
-        ConfigError: ``DATABASE_URL`` is not set.
+        ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
     """
     endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
 

@@ -6,7 +6,7 @@ import logging
 import time
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import psycopg
@@ -14,10 +14,11 @@ import psycopg
 from cauce import inbox
 from cauce.web.answers import JSON, Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
 from cauce.web.body import read_body
-from cauce.webhooks import PROVIDERS, Answer, Headers, Outcome, Reason, Rejected, Secret, WebhookRequest
+from cauce.web.secrets import Keyring
+from cauce.webhooks import PROVIDERS, Answer, Headers, Outcome, Reason, Rejected, WebhookRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from psycopg import AsyncConnection
     from starlette.types import Receive, Scope
@@ -25,11 +26,8 @@ if TYPE_CHECKING:
     from cauce.config import Settings
     from cauce.inbox import Stored
     from cauce.web.connections import Connections
+    from cauce.web.secrets import SecretSource
     from cauce.webhooks import NuevoWebhook, Provider, Verified
-
-
-SecretSource: TypeAlias = "Callable[[str], str | None]"
-"""From the name of a setting to its text, or None."""
 
 logger = logging.getLogger("cauce.web")
 
@@ -40,15 +38,14 @@ class Webhooks(Endpoint):
     Args:
         connections: to the database.
         providers: beside those of ``PROVIDERS``, or instead of one of the same ``origen``.
-        secrets: from the name of a provider's setting to its secret, or several separated by commas. It is asked for
-            every delivery, so a rotation needs no restart, and must not wait for anything.
+        secrets: from the name of a provider's setting to its secrets.
         settings: limits, and what is kept.
     """
 
     def __init__(
         self, connections: Connections, providers: Iterable[Provider], secrets: SecretSource, settings: Settings
     ) -> None:
-        self._connections, self._secrets = connections, secrets
+        self._connections, self._keyring = connections, Keyring(secrets)
         self._max_body, self._keep_raw = settings.max_body_bytes, settings.keep_raw_bodies
         self._providers = {provider.origen: provider for provider in providers}
 
@@ -64,7 +61,8 @@ class Webhooks(Endpoint):
             return special
         if not is_post:
             return wrong_method("POST")
-        verdict = provider.verify(request, Secret.several(self._secrets(provider.secret_setting)), time.time())
+        secrets = await self._keyring.secrets(provider.secret_setting)
+        verdict = secrets if isinstance(secrets, Rejected) else provider.verify(request, secrets, time.time())
         if isinstance(verdict, Rejected):
             return _refuse(provider, verdict)
         question = provider.handshake(request)
@@ -134,7 +132,7 @@ def _refuse(provider: Provider, rejected: Rejected) -> Answer:
     if answer is not None:
         return answer
     if rejected.reason is Reason.EMPTY_SECRET:
-        return error(ErrorCode.NO_SECRET, f"{provider.secret_setting} is not set here")
+        return error(ErrorCode.NO_SECRET, rejected.detail)
     code = ErrorCode.CANNOT_VERIFY if rejected.reason.is_ours else ErrorCode.BAD_SIGNATURE
     return error(code, f"{rejected.reason}: {rejected.detail}")
 

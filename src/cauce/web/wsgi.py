@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus
     from cauce.config import Settings
-    from cauce.web.webhooks import SecretSource
+    from cauce.web.secrets import SecretSource
     from cauce.webhooks import Answer, Provider
 
 HOP_BY_HOP: Final = frozenset({"connection"})
@@ -47,7 +47,7 @@ def create_wsgi_app(
         secrets: likewise; called in the thread of the event loop.
 
     Raises:
-        ConfigError: ``DATABASE_URL`` is not set.
+        ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
     """
     face = Blocking(bus, settings, providers=providers, secrets=secrets)
     routes = [(name, compile_path(path)[0]) for name, path in PATHS.items()]
