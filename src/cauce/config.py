@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cauce.errors import ConfigError
 from cauce.retry import RetryPolicy
 
 Seconds = Annotated[float, Field(gt=0)]
+_PUBLIC_URL: Final = re.compile(r'https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!"$->@-~]*)?')
 
 
 class Settings(BaseSettings):
@@ -61,8 +63,23 @@ class Settings(BaseSettings):
     """A pooler in transaction mode (PgBouncer) stands before the database: no LISTEN, no prepared statements."""
     max_body_bytes: int = Field(default=1_048_576, ge=1)
     """Bytes of a webhook's body at most; more is answered 413."""
+    public_url: str = ""
+    """What senders have before ``/api/webhooks/...`` in their addresses, behind a proxy: ``https://hooks.example.com``.
+    Providers that sign the address need it (Square, Twilio); ``X-Forwarded-*`` is never believed."""
     keep_raw_bodies: bool = True
     """Keep each webhook's bytes as they came, beside the JSON that was read from them."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_slash(cls, text: str) -> str:
+        """Check it, and take the slash from its end."""
+        bare = text.strip().rstrip("/")
+        if bare and (not _PUBLIC_URL.fullmatch(bare) or "/api/webhooks" in bare):
+            raise ValueError(
+                "write http:// or https://, a host and, if there is one, what stands before /api/webhooks in the"
+                " address; no query and no password"
+            )
+        return bare
 
     def retry_policy(self) -> RetryPolicy:
         """Return the policy for handlers that have none of their own."""

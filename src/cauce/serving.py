@@ -63,6 +63,7 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             lifespan="on",
+            proxy_headers=False,  # CAUCE_PUBLIC_URL says how senders call it, and no header does
             log_config=None,
             timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
         )

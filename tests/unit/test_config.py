@@ -80,6 +80,34 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> Non
         Settings.model_validate(wrong)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", ""),
+        ("https://hooks.example.com", "https://hooks.example.com"),
+        (" https://Example.com:8443/cauce/ ", "https://Example.com:8443/cauce"),
+        ("http://[::1]:8000/a/b%20c", "http://[::1]:8000/a/b%20c"),
+    ],
+)
+def test_the_public_url(text: str, value: str) -> None:
+    """What stands before /api/webhooks, letter for letter but for the slash at its end."""
+    assert Settings(public_url=text).public_url == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hooks.example.com", "ftp://a.example", "HTTPS://a.example", "https://", "https:///a", "https://a.example?b=1",
+        "https://a.example/c#d", "https://user:secret@a.example", "https://a.example:port", "https://a b", "https://\xf1",
+        "https://a.example/\u2028b", "https://a.example/api/webhooks", "https://a.example/api/webhooks/twilio",
+    ],
+)  # fmt: skip
+def test_a_public_url_that_is_none_is_refused(text: str) -> None:
+    """With what it should be: a wrong one would refuse every delivery of those who sign the address."""
+    with pytest.raises(ValidationError, match="what stands before /api/webhooks in the address"):
+        Settings(public_url=text)
+
+
 def test_a_missing_database_is_said_with_an_example() -> None:
     """What is missing, and what it looks like."""
     with pytest.raises(ConfigError, match="DATABASE_URL is not set; for example postgresql://"):

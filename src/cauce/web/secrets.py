@@ -112,12 +112,14 @@ def _read(held: object) -> tuple[Secret, ...]:
         TypeError: it is none of ``Secrets``.
         ValueError: it is text, and a window in it cannot be read.
     """
+    kind = type(held).__name__
     if held is None or isinstance(held, str):
         return Secret.several(held)
     if isinstance(held, Secret):
         return (held,)
-    several = cast("Sequence[object]", held) if isinstance(held, list | tuple) else ()
-    secrets = tuple(one for one in several if isinstance(one, Secret))
-    if isinstance(held, list | tuple) and len(secrets) == len(several):
-        return secrets
-    raise TypeError(f"a {type(held).__name__} was returned, which is neither text nor a Secret nor several of them")
+    if isinstance(held, list | tuple):
+        several = cast("Sequence[object]", held)
+        secrets = tuple(one for one in several if isinstance(one, Secret))
+        if len(secrets) == len(several):
+            return secrets
+    raise TypeError(f"a {kind} was returned, which is neither text nor a Secret nor several of them")

@@ -6,7 +6,7 @@ import logging
 import time
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import psycopg
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cauce.web")
 
+_SEGMENTS: Final = 3  # of /api/webhooks/{origen}
+
 
 class Webhooks(Endpoint):
     """The inbox of every provider.
@@ -47,6 +49,7 @@ class Webhooks(Endpoint):
     ) -> None:
         self._connections, self._keyring = connections, Keyring(secrets)
         self._max_body, self._keep_raw = settings.max_body_bytes, settings.keep_raw_bodies
+        self._public_url = settings.public_url
         self._providers = {provider.origen: provider for provider in providers}
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
@@ -55,7 +58,7 @@ class Webhooks(Endpoint):
         headers = Headers(scope["headers"])
         is_post = scope["method"] == "POST"
         body = await read_body(scope, receive, headers, self._max_body) if is_post else b""
-        request = WebhookRequest(body, headers, url_of(scope, headers), scope["method"])
+        request = WebhookRequest(body, headers, url_of(scope, headers, self._public_url), scope["method"])
         special = provider.preflight(request)
         if special is not None:
             return special
@@ -144,8 +147,17 @@ def _log_database(provider: Provider, problem: psycopg.Error) -> None:
     log("a delivery of %s was not stored, and is answered 503: %s", provider.origen, problem)
 
 
-def url_of(scope: Scope, headers: Headers) -> str:
-    """Return the address this request came to, as this process sees it; ``X-Forwarded-*`` is not looked at."""
+def url_of(scope: Scope, headers: Headers, public_url: str = "") -> str:
+    """Return the address that the sender called; ``X-Forwarded-*`` is not looked at.
+
+    Args:
+        scope: the request's. Mounts, prefixes and ``root_path`` count in what this process sees, and in nothing else.
+        headers: the request's.
+        public_url: what stands before ``/api/webhooks/{origen}`` outside, if that is another than this process sees.
+    """
     path = scope.get("raw_path") or quote(scope["path"]).encode()
+    base = public_url or f"{scope['scheme']}://{headers.get('host') or ''}"
+    if public_url:
+        path = b"/" + b"/".join(path.split(b"/")[-_SEGMENTS:])
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
-    return f"{scope['scheme']}://{headers.get('host') or ''}{(path + query).decode('latin-1')}"
+    return base + (path + query).decode("latin-1")
