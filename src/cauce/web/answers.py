@@ -47,6 +47,7 @@ class ErrorCode(StrEnum):
     SLOW_BODY = "cuerpo_demasiado_lento", HTTPStatus.REQUEST_TIMEOUT
     NO_LENGTH = "longitud_requerida", HTTPStatus.LENGTH_REQUIRED
     BODY_TOO_LARGE = "cuerpo_demasiado_grande", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    HEADERS_TOO_LARGE = "cabeceras_demasiado_grandes", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     INTERNAL = "interno", HTTPStatus.INTERNAL_SERVER_ERROR
     NO_SECRET = "sin_secreto", HTTPStatus.SERVICE_UNAVAILABLE
     CANNOT_VERIFY = "verificacion_no_disponible", HTTPStatus.SERVICE_UNAVAILABLE

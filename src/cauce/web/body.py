@@ -1,4 +1,4 @@
-"""A request's body, read as far as it is wanted and no further."""
+"""A request's headers and body, read as far as they are wanted and no further."""
 
 from __future__ import annotations
 
@@ -9,15 +9,30 @@ from typing import TYPE_CHECKING, Final
 from starlette.exceptions import HTTPException
 
 from cauce.web.answers import Disconnected, ErrorCode, Failed, error
+from cauce.webhooks import Headers
+from cauce.webhooks.limits import MAX_HEADER_BYTES, MAX_HEADERS
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
-    from cauce.webhooks import Answer, Headers
+    from cauce.webhooks import Answer
 
 BODY_SECONDS: Final = 20.0
 """Seconds a body may take to arrive, its first byte included."""
 _MAX_DIGITS: Final = 15  # of a Content-Length
+
+
+def read_headers(scope: Scope) -> Headers:
+    """Return the headers, unless they are more than any sender has a reason for.
+
+    Raises:
+        Failed: there are more than ``MAX_HEADERS``, or they have more than ``MAX_HEADER_BYTES``.
+    """
+    raw = scope["headers"]
+    if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+        detalle = f"a request may have {MAX_HEADERS} header fields of {MAX_HEADER_BYTES} bytes together"
+        raise Failed(error(ErrorCode.HEADERS_TOO_LARGE, detalle, _hang_up(scope)))
+    return Headers(raw)
 
 
 async def read_body(scope: Scope, receive: Receive, headers: Headers, limit: int) -> bytes:

@@ -15,14 +15,14 @@ import psycopg
 from cauce.cron import procesar_lote
 from cauce.errors import ForeignRestore
 from cauce.web.answers import Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
-from cauce.webhooks import Headers
+from cauce.web.body import read_headers
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from cauce.bus import Bus
     from cauce.config import Settings
-    from cauce.webhooks import Answer
+    from cauce.webhooks import Answer, Headers
 
 logger = logging.getLogger("cauce.web")
 
@@ -68,7 +68,7 @@ class ProcesarLote(Endpoint):
         """Do one call's work."""
         if scope["method"] not in ("GET", "POST"):
             return wrong_method("GET", "POST")
-        self._authorize(Headers(scope["headers"]))
+        self._authorize(read_headers(scope))
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         limite, segundos = LIMITE.read(query), SEGUNDOS.read(query)
         try:

@@ -13,9 +13,9 @@ import psycopg
 
 from cauce import inbox
 from cauce.web.answers import JSON, Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
-from cauce.web.body import read_body
+from cauce.web.body import read_body, read_headers
 from cauce.web.secrets import Keyring
-from cauce.webhooks import PROVIDERS, Answer, Headers, Outcome, Reason, Rejected, WebhookRequest
+from cauce.webhooks import PROVIDERS, Answer, Outcome, Reason, Rejected, WebhookRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cauce.inbox import Stored
     from cauce.web.connections import Connections
     from cauce.web.secrets import SecretSource
-    from cauce.webhooks import NuevoWebhook, Provider, Verified
+    from cauce.webhooks import Headers, NuevoWebhook, Provider, Verified
 
 logger = logging.getLogger("cauce.web")
 
@@ -55,7 +55,7 @@ class Webhooks(Endpoint):
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
         """Receive one delivery."""
         provider = self._provider(scope["path_params"]["origen"])
-        headers = Headers(scope["headers"])
+        headers = read_headers(scope)
         is_post = scope["method"] == "POST"
         body = await read_body(scope, receive, headers, self._max_body) if is_post else b""
         request = WebhookRequest(body, headers, url_of(scope, headers, self._public_url), scope["method"])

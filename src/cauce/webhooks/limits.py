@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
+MAX_HEADERS: Final = 100
+"""Header fields of a request. Providers send about ten, proxies on the way add as many."""
+
+MAX_HEADER_BYTES: Final = 32_768
+"""Bytes of all header fields together, names and values. HTTP servers hold them to as much, or to nothing at all."""
+
 MAX_SIGNATURE_HEADER: Final = 4096
 """Characters of a header that takes part in verification. Stripe's, with sixteen signatures, has 1,200."""
 
