@@ -138,20 +138,14 @@ def whole(body: bytes) -> Iterator[Message]:
     yield {"type": "http.request", "body": body, "more_body": False}
 
 
-def failing(error: Exception) -> Iterator[Message]:
-    """Raise it when the body is asked for, and not before: most endpoints want none."""
-    return map(_raise, [error])
-
-
 def lost() -> Iterator[Message]:
-    """Fail, for the body is gone."""
-    return failing(
-        RuntimeError(
-            "the application has read the request's body before the inbox, and has not kept it. Whatever does so (a"
-            " middleware, a hook) must leave these addresses alone, or read request.get_data() in Flask and"
-            " request.body in Django"
-        )
+    """Raise an error when the body is asked for, because it is gone."""
+    text = (
+        "the application has read the request's body before the inbox, and has not kept it. Whatever does so (a"
+        " middleware, a hook) must leave these addresses alone, or read request.get_data() in Flask and request.body in"
+        " Django"
     )
+    return map(_raise, [RuntimeError(text)])
 
 
 def in_chunks(read: Callable[[int], bytes], length: int | None = None) -> Iterator[Message]:

@@ -1,9 +1,10 @@
 """The face in WSGI: a plain callable (PEP 3333), to serve, or to mount in any WSGI application.
 
-What WSGI cannot tell. A header that came twice is one here, joined by a comma, so ``Headers.get`` cannot refuse it; the
-joined text goes to the verifier as it is, and none of them takes it for a good one. A path arrives decoded, and is
-encoded anew for the address that some providers sign. And the connection is the server's: ``Connection: close``, which
-the answer to too long a body has elsewhere, is left out.
+What WSGI cannot tell. A header that came twice is one here, joined by a comma, so ``Headers.get`` cannot refuse it. The
+joined text goes to the verifier as it is, and passes only where a good signature of this very request is in it: a list
+of signatures, such as Stripe's, is as good in two pieces as in one. Signed times and ids that came twice match nothing.
+A path arrives decoded, and is encoded anew for the address that some providers sign. And the connection belongs to the
+server: ``Connection: close``, which the answer to too long a body has elsewhere, is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from urllib.parse import quote
 from starlette.routing import compile_path
 
 from cauce.web.answers import LEFT, ErrorCode, Failed, content, error, fields
-from cauce.web.blocking import Blocking, failing, in_chunks
+from cauce.web.blocking import Blocking, in_chunks
 from cauce.web.endpoints import PATHS
 
 if TYPE_CHECKING:
@@ -95,18 +96,23 @@ def scope_of(environ: WSGIEnvironment, path_params: Mapping[str, Any]) -> Scope:
 
 
 def body_of(environ: WSGIEnvironment) -> Iterator[Message]:
-    """Read a request's body: as far as it was announced or, where the server marks its end, to that."""
+    """Read a request's body: as far as it was announced or, where the server marks its end, to that.
+
+    Nothing happens before the first message is asked for: most endpoints ask for none.
+
+    Raises:
+        Failed: the body has no length that can be read, and the server does not mark its end.
+    """
     declared: str = environ.get("CONTENT_LENGTH") or ""
     read = environ["wsgi.input"].read
     if declared.isdecimal():
-        return in_chunks(read, int(declared))
-    if environ.get("wsgi.input_terminated"):
-        return in_chunks(read)
-    if declared or "HTTP_TRANSFER_ENCODING" in environ:
-        return failing(
-            Failed(error(ErrorCode.NO_LENGTH, "the body needs a Content-Length; this server takes no chunks"))
-        )
-    return in_chunks(read, 0)
+        yield from in_chunks(read, int(declared))
+    elif environ.get("wsgi.input_terminated"):
+        yield from in_chunks(read)
+    elif declared or "HTTP_TRANSFER_ENCODING" in environ:
+        raise Failed(error(ErrorCode.NO_LENGTH, "the body needs a Content-Length; this server takes no chunks"))
+    else:
+        yield from in_chunks(read, 0)
 
 
 def _headers(environ: WSGIEnvironment) -> Iterator[tuple[bytes, bytes]]:
