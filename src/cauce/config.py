@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     Providers that sign the address need it (Square, Twilio); ``X-Forwarded-*`` is never believed."""
     keep_raw_bodies: bool = True
     """Keep each webhook's bytes as they came, beside the JSON that was read from them."""
+    quarantine_days: float = Field(default=30, ge=0)
+    """Days that refused webhooks are kept, to be explained and verified again; 0 keeps none."""
 
     @field_validator("public_url")
     @classmethod

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.upkeep")
 
 PRUNE_BATCH: Final = 5_000
-"""Events deleted in one statement, at most, so that none holds locks for long."""
+"""Events, or refused webhooks, deleted in one statement, at most, so that none holds locks for long."""
 
 
 class Upkeep:
@@ -55,6 +55,10 @@ class Upkeep:
                     "select cauce.purgar(make_interval(secs => %s), %s)",
                     (self._settings.retention_days * 86_400, PRUNE_BATCH),
                 )
+            await conn.execute(
+                "select cauce.purgar_rechazados(make_interval(secs => %s), %s)",
+                (self._settings.quarantine_days * 86_400, PRUNE_BATCH),
+            )
             await conn.execute("select cauce.comprobar_restauracion()")
         return rescued
 

@@ -47,9 +47,9 @@ class Endpoints:
     ) -> None:
         self._connections = Connections(settings)
         known = tuple(providers)
-        inbox = Webhooks(self._connections, known, secrets or secrets_in(settings, known), settings)
+        self._inbox = Webhooks(self._connections, known, secrets or secrets_in(settings, known), settings)
         self.by_name: Mapping[str, Endpoint] = {
-            "webhooks": inbox,
+            "webhooks": self._inbox,
             "procesar_lote": ProcesarLote(bus, settings),
             "salud": Salud(self._connections),
         }
@@ -57,4 +57,5 @@ class Endpoints:
 
     async def close(self) -> None:
         """Close the idle connections; a later request makes new ones."""
+        await self._inbox.finish()
         await self._connections.close()

@@ -14,6 +14,7 @@ import psycopg
 from cauce import inbox
 from cauce.web.answers import JSON, Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
 from cauce.web.body import read_body, read_headers
+from cauce.web.quarantine import Quarantine
 from cauce.web.secrets import Keyring
 from cauce.webhooks import PROVIDERS, Answer, Outcome, Reason, Rejected, WebhookRequest
 
@@ -50,6 +51,7 @@ class Webhooks(Endpoint):
         self._connections, self._keyring = connections, Keyring(secrets)
         self._max_body, self._keep_raw = settings.max_body_bytes, settings.keep_raw_bodies
         self._public_url = settings.public_url
+        self._quarantine = Quarantine(connections) if settings.quarantine_days else None
         self._providers = {provider.origen: provider for provider in providers}
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
@@ -64,9 +66,12 @@ class Webhooks(Endpoint):
             return special
         if not is_post:
             return wrong_method("POST")
-        secrets = await self._keyring.secrets(provider.secret_setting)
-        verdict = secrets if isinstance(secrets, Rejected) else provider.verify(request, secrets, time.time())
+        secrets, now = await self._keyring.secrets(provider.secret_setting), time.time()
+        verdict = secrets if isinstance(secrets, Rejected) else provider.verify(request, secrets, now)
         if isinstance(verdict, Rejected):
+            if self._quarantine is not None:
+                known = () if isinstance(secrets, Rejected) else secrets
+                self._quarantine.take(provider, request, known, now, verdict)
             return _refuse(provider, verdict)
         question = provider.handshake(request)
         if question is not None:
@@ -80,6 +85,11 @@ class Webhooks(Endpoint):
             return provider.respond(Outcome.UNAVAILABLE) or no_database()
         new = any(not one.duplicado for one in stored)
         return provider.respond(Outcome.STORED if new else Outcome.DUPLICATE) or _accept(stored)
+
+    async def finish(self) -> None:
+        """Wait for what is still to be done behind answers that were given."""
+        if self._quarantine is not None:
+            await self._quarantine.finish()
 
     def _provider(self, origen: str) -> Provider:
         provider = self._providers.get(origen)

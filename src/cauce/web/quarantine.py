@@ -1,0 +1,133 @@
+"""What becomes of a refused delivery after its answer: found out why, and kept, as far as a flood leaves room.
+
+Nothing here can change an answer or delay it: a delivery is put into a queue, and a task writes down what is there and
+ends. It writes one at a time, so that however many are refused, those that are good find a connection free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+
+from cauce import quarantine
+from cauce.webhooks.diagnose import Inquiry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cauce.web.connections import Connections
+    from cauce.webhooks import Provider, Rejected, Secret, WebhookRequest
+
+logger = logging.getLogger("cauce.web")
+
+BURST: Final = 50
+"""Refused deliveries of one origin and reason that are kept however fast they come."""
+SECONDS_EACH: Final = 5.0
+"""Seconds after which one more of them is. At this rate a flood needs over an hour to replace what is kept."""
+WAITING: Final = 32
+"""Refused deliveries that may wait to be written down; when more come, they are dropped."""
+FINISH_SECONDS: Final = 3.0
+"""Seconds that those that wait get when the application ends."""
+DIAGNOSED_BYTES: Final = 16_384
+"""Bytes of the largest body whose rewritings are tried when it comes, which takes up to 50 ms; others wait until
+somebody looks at them."""
+
+
+class Quarantine:
+    """The way into the quarantine, for one process and its event loop.
+
+    Args:
+        connections: to the database.
+        clock: seconds, of no particular beginning.
+    """
+
+    def __init__(self, connections: Connections, clock: Callable[[], float] = time.monotonic) -> None:
+        self._connections, self._clock = connections, clock
+        self._allowances: dict[tuple[str, str], Allowance] = {}
+        self._waiting: deque[tuple[Inquiry, Rejected]] = deque()
+        self._writer: asyncio.Task[None] | None = None
+
+    def take(
+        self, provider: Provider, request: WebhookRequest, secrets: Sequence[Secret], now: float, rejected: Rejected
+    ) -> None:
+        """Have a refused delivery kept, unless too many are; the answer need not wait for it.
+
+        Args:
+            provider: whose it is said to be.
+            request: as it came.
+            secrets: that it was verified with.
+            now: the moment that it was judged at, in Unix seconds.
+            rejected: why it was refused.
+        """
+        if len(self._waiting) >= WAITING:
+            return
+        which = provider.origen, rejected.reason.value
+        allowance = self._allowances.get(which)
+        if allowance is None:
+            allowance = self._allowances[which] = Allowance(self._clock())
+        if not allowance.spend(self._clock()):
+            return
+        self._waiting.append((Inquiry(provider, request, secrets, now, {}), rejected))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+
+    async def finish(self) -> None:
+        """Wait until all that was taken is kept, or has failed to be, but no longer than ``FINISH_SECONDS``."""
+        if self._writer is not None and not self._writer.done():
+            await asyncio.wait([self._writer], timeout=FINISH_SECONDS)
+            self._writer.cancel()
+
+    async def _write(self) -> None:
+        while self._waiting:
+            inquiry, rejected = self._waiting.popleft()
+            origen = inquiry.provider.origen
+            try:
+                causa = await _cause(inquiry, rejected)
+                number = await self._connections.run(
+                    partial(
+                        quarantine.keep,
+                        provider=inquiry.provider,
+                        request=inquiry.request,
+                        rejected=rejected,
+                        causa=causa,
+                    )
+                )
+            except psycopg.Error as problem:
+                logger.warning("a refused delivery of %s was not kept: %s", origen, problem)
+            except Exception:
+                logger.exception("a refused delivery of %s was not kept", origen)
+            else:
+                logger.info("a refused delivery of %s is kept: cauce webhook rejected %s", origen, number)
+
+
+class Allowance:
+    """How many more of one origin and reason may be kept now: a token bucket."""
+
+    def __init__(self, now: float) -> None:
+        self._left, self._then = float(BURST), now
+
+    def spend(self, now: float) -> bool:
+        """Take one, if one is left."""
+        self._left = min(BURST, self._left + (now - self._then) / SECONDS_EACH)
+        self._then = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+async def _cause(inquiry: Inquiry, rejected: Rejected) -> str | None:
+    """Find out why, in a thread: only now are the secrets of this moment there, and headers that are not kept."""
+    if len(inquiry.request.body) > DIAGNOSED_BYTES:
+        return None
+    try:
+        return (await asyncio.to_thread(inquiry.cause, rejected)).found or None
+    except Exception:
+        logger.exception("why a delivery of %s was refused could not be found out", inquiry.provider.origen)
+        return None
