@@ -97,12 +97,7 @@ class Bus:
     def rows(self) -> list[dict[str, Any]]:
         """Return the catalog as the table ``catalogo`` holds it."""
         return [
-            {
-                "origen": tipo.origen,
-                "tipo": tipo.tipo,
-                "prioridad": catalog.prioridad if tipo.prioridad is None else tipo.prioridad,
-                "clave": tipo.clave,
-            }
+            {"origen": tipo.origen, "tipo": tipo.tipo, "prioridad": tipo.prioridad, "clave": tipo.clave}
             for catalog in self.catalogs
             for tipo in catalog.types()
         ]

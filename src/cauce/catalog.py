@@ -53,7 +53,7 @@ class EventType(Generic[T]):
         tipo: the event's name, at most 255 characters.
         payload: the payload's type; of a Stripe event ``StripeEvent[...]``, the whole Stripe event.
         clave: the payload's field that is the event's key, stored in the column ``clave``.
-        prioridad: 0 (first) to 9, if it differs from the catalog's.
+        prioridad: 0 (first) to 9; by default that of the catalog that declares the event.
 
     Raises:
         TypeError: ``clave`` is not a field of the payload, or the priority is out of range.
@@ -158,6 +158,7 @@ class Catalog:
             if tipo.origen:
                 raise TypeError(f"{cls.__name__}: {tipo} belongs to another catalog already")
             tipo.origen = origen
+            tipo.prioridad = prioridad if tipo.prioridad is None else tipo.prioridad
 
     @classmethod
     def types(cls) -> list[EventType[Any]]:

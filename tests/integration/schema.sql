@@ -33,6 +33,10 @@ CREATE FUNCTION cauce.avanzar(grupo text, carril smallint, maximo integer) RETUR
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.avisar() RETURNS boolean
+    LANGUAGE sql
+    AS (...);
+
 CREATE FUNCTION cauce.carriles_por_espera(grupo text) RETURNS smallint[]
     LANGUAGE sql
     AS (...);
@@ -66,6 +70,10 @@ CREATE FUNCTION cauce.deshabilitar_destino(destino text, motivo text) RETURNS vo
     LANGUAGE sql
     AS (...);
 
+CREATE FUNCTION cauce.es_coherente(estado cauce.estado, procesado_en timestamp with time zone, payload jsonb, cuerpo bytea) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS (...);
+
 CREATE FUNCTION cauce.foto() RETURNS pg_snapshot
     LANGUAGE plpgsql
     AS (...);
@@ -90,6 +98,10 @@ CREATE FUNCTION cauce.presentar_trabajador(trabajador text, grupos text[], maqui
     LANGUAGE sql
     AS (...);
 
+CREATE FUNCTION cauce.primer_aviso() RETURNS boolean
+    LANGUAGE plpgsql
+    AS (...);
+
 CREATE FUNCTION cauce.publicar_evento(origen text, tipo text, payload jsonb, clave text DEFAULT NULL::text, prioridad smallint DEFAULT NULL::smallint, id_externo text DEFAULT NULL::text, cabeceras jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE plpgsql
     AS (...);
@@ -108,6 +120,10 @@ CREATE FUNCTION cauce.purgar_rechazados(antes interval, maximo integer) RETURNS 
     AS (...);
 
 CREATE FUNCTION cauce.rechazar(origen text, razon text, detalle text, causa text, url text, cabeceras jsonb, tamano integer, cuerpo bytea, maximo_filas integer, maximo_bytes bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    AS (...);
+
+CREATE FUNCTION cauce.rechazar_evento() RETURNS trigger
     LANGUAGE plpgsql
     AS (...);
 
@@ -142,7 +158,7 @@ CREATE FUNCTION cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas
     SET jit TO 'off'
     AS (...);
 
-CREATE FUNCTION cauce.tocar_timbre() RETURNS void
+CREATE FUNCTION cauce.tocar_timbre() RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
@@ -220,9 +236,7 @@ CREATE TABLE cauce.eventos (
     ultimo_error text,
     payload jsonb,
     cabeceras jsonb,
-    cuerpo bytea,
-    CONSTRAINT eventos_contenido CHECK (((payload IS NOT NULL) OR (cuerpo IS NOT NULL))),
-    CONSTRAINT eventos_procesado CHECK (((estado = 'procesado'::cauce.estado) = (procesado_en IS NOT NULL)))
+    cuerpo bytea
 )
 WITH (fillfactor='50');
 
@@ -399,6 +413,8 @@ CREATE INDEX fallos_evento ON cauce.fallos USING btree (evento);
 CREATE INDEX rechazados_cubo ON cauce.rechazados USING btree (origen, razon, id) INCLUDE (peso);
 
 CREATE INDEX rechazados_edad ON cauce.rechazados USING btree (recibido_en);
+
+CREATE TRIGGER eventos_coherente AFTER UPDATE ON cauce.eventos FOR EACH ROW WHEN ((NOT cauce.es_coherente(new.estado, new.procesado_en, new.payload, new.cuerpo))) EXECUTE FUNCTION cauce.rechazar_evento();
 
 CREATE TRIGGER eventos_completar BEFORE INSERT ON cauce.eventos FOR EACH ROW WHEN ((new.carril IS NULL)) EXECUTE FUNCTION cauce.completar_evento();
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from psycopg import sql
+from psycopg.rows import dict_row, tuple_row
 from pydantic import BaseModel
 
 from cauce import (
@@ -40,7 +43,12 @@ class PruebaEvents(Catalog, origen="prueba", prioridad=3):
     """A catalog."""
 
     anotada = EventType("anotada", Nota)
+    con_llave = EventType("llave", Nota, clave="texto")
 
+
+TEXT = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40
+) | st.sampled_from(["\\", "\\N", "\\.", "\t", "\r\n", "a\\tb", '"', "\x01\x7f\x85\u2028"])
 
 stray = EventType("suelta", Nota)
 
@@ -179,6 +187,76 @@ def test_many_events_come_back_in_the_order_given(conn: Conn) -> None:
     assert publicar_eventos(conn, [], alone=True) == []
 
 
+@given(texto=TEXT, clave=TEXT, cabecera=TEXT)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_text_arrives_as_it_was_published(conn: Conn, texto: str, clave: str, cabecera: str) -> None:
+    """Tabs, backslashes, line ends, whatever COPY gives a meaning to; as by one statement each."""
+    evento = NuevoEvento(PruebaEvents.anotada, Nota(texto=texto), clave=clave, cabeceras={"h": cabecera})
+    (copied,) = publicar_eventos(conn, [evento], alone=True)
+    single = publicar_evento(conn, evento.tipo, evento.payload, clave=clave, cabeceras=evento.cabeceras, alone=True)
+    rows = conn.execute(
+        "select payload, clave, cabeceras, prioridad, carril from cauce.eventos where id in (%s, %s)", (copied, single)
+    ).fetchall()
+    assert rows == [({"texto": texto, "numero": 0}, clave, {"h": cabecera}, 3, 3)] * 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_lane_is_the_catalogs_or_the_publishers(conn: Conn, form: str) -> None:
+    """By the catalog that the publisher's code declares, or as the call says."""
+    FORMS[form](conn, alone=True)
+    publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), prioridad=7, alone=True)
+    publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), prioridad=8)], alone=True)
+    rows = conn.execute("select prioridad, carril from cauce.eventos order by id").fetchall()
+    assert rows == [(3, 3), (7, 7), (8, 8)]
+
+
+def test_the_key_is_the_payloads_field_or_the_publishers(conn: Conn) -> None:
+    """The database takes it from the payload, as `catalogo` says, whichever way the event came."""
+    conn.execute("insert into cauce.catalogo (origen, tipo, prioridad, clave) values ('prueba', 'llave', 3, 'texto')")
+    llave, nota = PruebaEvents.con_llave, Nota(texto="k")
+    publicar_evento(conn, llave, nota, alone=True)
+    publicar_evento(conn, llave, nota, clave="mine", alone=True)
+    publicar_eventos(conn, [NuevoEvento(llave, nota), NuevoEvento(llave, nota, clave="mine")], alone=True)
+    rows = conn.execute("select clave, prioridad, carril from cauce.eventos order by id").fetchall()
+    assert rows == [("k", 3, 3), ("mine", 3, 3)] * 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_callers_row_and_cursor_factories_do_not_matter(conn: Conn, form: str) -> None:
+    """Rows as dictionaries, parameters in another style: the connection is the caller's own."""
+    other = cast("psycopg.Connection[Any]", conn)
+    other.row_factory, other.cursor_factory = dict_row, psycopg.RawCursor
+    FORMS[form](other, alone=True)
+    other.row_factory, other.cursor_factory = tuple_row, psycopg.Cursor
+    assert len(drain(conn)) == 1
+
+
+def test_a_pipeline_takes_many_events_too(conn: Conn) -> None:
+    """It knows no COPY."""
+    with conn.pipeline(), conn.transaction():
+        ids = publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"))])
+    assert drain(conn) == ids
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into cauce.eventos (origen, tipo) values ('p', 'x')",
+        "insert into cauce.eventos (origen, tipo, payload, estado) values ('p', 'x', '{}', 'procesado')",
+        "insert into cauce.eventos (origen, tipo, payload, procesado_en) values ('p', 'x', '{}', now())",
+        "update cauce.eventos set estado = 'procesado'",
+        "update cauce.eventos set procesado_en = now()",
+        "update cauce.eventos set payload = null",
+    ],
+)
+def test_an_event_contradicts_itself_for_nobody(conn: Conn, statement: Any) -> None:  # noqa: ANN401 - a literal
+    """Processed exactly when there is a time of it, and never without any content."""
+    publish(conn)
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        conn.execute(statement)
+    assert refused.value.diag.constraint_name == "eventos_coherente"
+
+
 def test_nothing_of_many_is_stored_if_one_is_refused(conn: Conn) -> None:
     """One statement, one fate."""
     many = [
@@ -245,8 +323,9 @@ def test_a_plain_role_may_publish_in_every_way(conn: Conn, plain_role: str) -> N
         NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), id_externo="x"),
     ]
     assert publicar_eventos(conn, many, alone=True)[1] == one
+    publicar_eventos(conn, many[:1], alone=True)
     conn.execute("reset role")
-    assert len(drain(conn)) == 4
+    assert len(drain(conn)) == 5
 
 
 @pytest.mark.parametrize(
@@ -254,7 +333,6 @@ def test_a_plain_role_may_publish_in_every_way(conn: Conn, plain_role: str) -> N
     [
         "insert into cauce.eventos (origen, tipo, payload, tx) values ('p', 'x', '{}', '5')",
         "insert into cauce.eventos (origen, tipo, payload, orden) values ('p', 'x', '{}', '5')",
-        "insert into cauce.eventos (origen, tipo, payload, carril) values ('p', 'x', '{}', 5)",
         "insert into cauce.eventos (origen, tipo, payload, estado) values ('p', 'x', '{}', 'procesado')",
         "copy cauce.eventos from stdin",
         "update cauce.eventos set estado = 'error'",

@@ -38,27 +38,48 @@ end $$;
 -- shared, see completar_evento), only one of the publishers of the same 20 ms (a try-lock on the time bucket: a long
 -- publisher silences nobody), once a transaction. Workers poll as well: a lost ring costs time, never an event.
 -- `set local cauce.timbre = 'no'` publishes in silence (PREPARE TRANSACTION refuses a transaction that notified).
-create function cauce.tocar_timbre() returns void language plpgsql as $$
+create function cauce.tocar_timbre() returns boolean language plpgsql as $$
 begin
     if pg_try_advisory_xact_lock(1128355139, 1 + ((extract(epoch from clock_timestamp()) * 50)::bigint % 2147483646)::integer) then
         perform pg_notify('cauce', ''), set_config('cauce.timbre', 'no', true);
     end if;
+    return true;
 end $$;
 
--- Completes a new event: its lane and key from the catalog (the event's own row, else its origin's, else priority 5),
--- and the doorbell. A forged or copied tx or orden is refused, for it would never be delivered.
+-- What a connection's first publish does: it makes sure of the instance, then rings as all others do.
+create function cauce.primer_aviso() returns boolean language plpgsql as $$
+begin
+    perform cauce.comprobar_instancia();
+    return cauce.avisar();
+end $$;
+
+-- What every publish does beside its INSERT, once a statement. One expression, so the planner puts it in place of the
+-- call: in a statement of the publisher's own it costs a microsecond where a trigger costs twenty. True: somebody sleeps.
+create function cauce.avisar() returns boolean language sql as $$
+    select case
+        when current_setting('cauce.comprobada', true) is distinct from 'si' then cauce.primer_aviso()
+        when current_setting('cauce.timbre', true) is distinct from 'no'
+             and not (pg_try_advisory_lock(1128355139, 0) and pg_advisory_unlock(1128355139, 0)) then cauce.tocar_timbre()
+        else false end
+$$;
+
+-- Completes a new event that does not bring its lane: lane and key from the catalog (the event's own row, else its
+-- origin's, else priority 5), and the doorbell. What no INSERT may say is refused: a forged or copied tx or orden would
+-- never be delivered, and the rules between columns are those of eventos_coherente (0001_tables.sql).
 create function cauce.completar_evento() returns trigger language plpgsql as $$
 declare
     nivel smallint;
     campo text;
+    avisado constant boolean := cauce.avisar();
 begin
-    if current_setting('cauce.comprobada', true) is distinct from 'si' then
-        perform cauce.comprobar_instancia();
-    end if;
     if new.tx <> pg_current_xact_id()
        or new.orden <> new.tx and (new.orden < new.tx or new.orden >= pg_snapshot_xmax(pg_current_snapshot())) then
         raise exception 'tx and orden are written by the database, not by the publisher (got %, %)', new.tx, new.orden
             using errcode = 'CA003', hint = 'Leave tx, orden, id and carril out of the INSERT.';
+    end if;
+    if not cauce.es_coherente(new.estado, new.procesado_en, new.payload, new.cuerpo) then
+        raise exception 'an event has a payload or a body, and procesado_en exactly when it is procesado'
+            using errcode = 'check_violation', table = 'eventos', constraint = 'eventos_coherente';
     end if;
     select c.prioridad, c.clave into nivel, campo from cauce.catalogo c
      where c.origen = new.origen and c.tipo = new.tipo;
@@ -70,14 +91,10 @@ begin
     if campo is not null and new.clave is null then
         new.clave := new.payload ->> campo;
     end if;
-    if current_setting('cauce.timbre', true) is distinct from 'no'
-       and not (pg_try_advisory_lock(1128355139, 0) and pg_advisory_unlock(1128355139, 0)) then
-        perform cauce.tocar_timbre();
-    end if;
     return new;
 end $$;
 
--- Rows that bring their lane were completed in bulk (publicar_eventos).
+-- Rows that bring their lane were completed by their publisher (publicar_eventos, and Python's publicar_evento).
 create trigger eventos_completar before insert on cauce.eventos for each row
     when (new.carril is null) execute function cauce.completar_evento();
 
@@ -120,10 +137,8 @@ declare
     orden constant xid8 := greatest(propia, (pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)::text::xid8);
     ids bigint[] := array(select nextval('cauce.eventos_id_seq') from generate_series(1, jsonb_array_length(eventos)));
     guardados bigint;
+    avisado constant boolean := cauce.avisar();
 begin
-    if current_setting('cauce.comprobada', true) is distinct from 'si' then
-        perform cauce.comprobar_instancia();
-    end if;
     insert into cauce.eventos as e (id, tx, orden, origen, tipo, payload, clave, prioridad, carril, id_externo, cabeceras)
     overriding system value
     select n.id, propia, orden, n.origen, n.tipo, coalesce(n.payload, 'null'), coalesce(n.clave, n.payload ->> c.clave),
@@ -144,10 +159,6 @@ begin
                    with ordinality n(origen, id_externo, id, o)
               left join cauce.eventos e on e.origen = n.origen and e.id_externo = n.id_externo
              order by n.o);
-    end if;
-    if current_setting('cauce.timbre', true) is distinct from 'no'
-       and not (pg_try_advisory_lock(1128355139, 0) and pg_advisory_unlock(1128355139, 0)) then
-        perform cauce.tocar_timbre();
     end if;
     return ids;
 end $$;
@@ -171,13 +182,15 @@ begin
     end if;
 end $$;
 
--- Lets a role publish, through the function or a bare INSERT, but never write tx, orden, id or carril.
+-- Lets a role publish, through the functions, a bare INSERT or COPY, but never write tx or orden: those decide whether
+-- and when an event is delivered. A lane or an id of the publisher's own harms nobody; COPY brings both.
 create function cauce.permitir_publicar(rol text) returns void language plpgsql as $$
 begin
     execute format('grant usage on schema cauce to %I', rol);
     execute format('grant select on cauce.catalogo to %I', rol);
     execute format('grant select (id, origen, id_externo) on cauce.eventos to %I', rol);
-    execute format('grant insert (origen, tipo, payload, clave, prioridad, id_externo, cabeceras, disponible_en)
+    execute format('grant insert (id, origen, tipo, payload, clave, prioridad, carril, id_externo, cabeceras, disponible_en)
                     on cauce.eventos to %I', rol);
+    execute format('grant usage on sequence cauce.eventos_id_seq to %I', rol);
     execute format('grant execute on function cauce.publicar_eventos to %I', rol);
 end $$;
