@@ -199,7 +199,11 @@ async def connect(settings: Settings) -> AsyncConnection[Any]:
         prepare_threshold=None if settings.pooler else 0,
     )
     if not settings.pooler:
-        await conn.execute("set default_transaction_isolation = 'read committed'")
+        try:
+            await conn.execute("set default_transaction_isolation = 'read committed'")
+        except BaseException:  # a cancellation above all: nobody else would close it
+            await conn.close()
+            raise
     return conn
 
 
