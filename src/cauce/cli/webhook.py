@@ -24,6 +24,7 @@ from cauce.webhooks.moments import moment_of
 from cauce.webhooks.raw import read_request, write_request
 from cauce.webhooks.samples import samples_of
 from cauce.webhooks.table import duration, signed_of
+from cauce.webhooks.urls import called_at
 from cauce.webhooks.verdict import Verified
 
 if TYPE_CHECKING:
@@ -157,12 +158,12 @@ def verify(  # noqa: PLR0913 - options of a command
         provider: Whose; by default the last part of /api/webhooks/... in its first line.
         secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
         at: The moment to judge it at, ISO 8601 or Unix seconds; by default now.
-        url: The address that the provider called, for those that sign it.
+        url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
         certificate: The PEM file behind PAYPAL-CERT-URL.
     """
     try:
         captured = read_request(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
-        request = replace(captured.request, url=url) if url else captured.request
+        request = replace(captured.request, url=url or _called_at(captured.request.url))
         path = _INBOX.search(request.url)
         found = PROVIDERS.get(provider or (path[1] if path else ""))
         now = time.time() if at is None else moment_of(at)
@@ -230,6 +231,12 @@ def _signing_secret(provider: Provider, given: str | None) -> Secret:
         hint = f"`cauce webhook secret {provider.origen}` makes one"
         raise ValueError(f"{setting} is not set: set it, or give --secret; {hint}")
     return next((one for one in held if one.accepted_at(time.time())), held[0])
+
+
+def _called_at(url: str) -> str:
+    """Return the address as the inbox would have it, by the setting."""
+    public = os.environ.get("CAUCE_PUBLIC_URL", "").strip().rstrip("/")
+    return called_at(public, url) if public else url
 
 
 def _secrets(setting: str, text: str | None) -> tuple[Secret, ...]:

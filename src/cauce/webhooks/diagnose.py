@@ -18,10 +18,11 @@ from cauce.webhooks.registry import PROVIDERS
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.standard import StandardWebhooks
+from cauce.webhooks.urls import INBOX, public_base, rewritten
 from cauce.webhooks.verdict import Reason, Verified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cauce.webhooks.provider import Provider
     from cauce.webhooks.request import WebhookRequest
@@ -63,6 +64,8 @@ class Inquiry:
                 or self._forwarded_url()
                 or self._undecided()
             )
+        elif rejected.reason is Reason.URL_MISMATCH:
+            found = self._rewritten_url()
         elif rejected.reason in (Reason.EXPIRED_SECRET, Reason.EARLY_SECRET, Reason.EMPTY_SECRET):
             found = self._window()
         elif rejected.reason in (Reason.STALE, Reason.FUTURE):
@@ -121,20 +124,37 @@ class Inquiry:
                 )
         return None
 
+    def _rewritten_url(self) -> Cause | None:
+        """Find the spelling of the URL that was signed, which the verifier found before."""
+        return self._public_url(rewritten(self.request.url), "another spelling of it")
+
     def _forwarded_url(self) -> Cause | None:
-        """Try the URL that a proxy says it was called by. The inbox never believes that; here it is a hint."""
-        if not self.provider.signed.url:
-            return None
+        """Try the URLs that a proxy says it was called by. The inbox never believes that; here it is a hint."""
         headers = self.request.headers
         scheme, _, rest = self.request.url.partition("://")
         host, slash, path = rest.partition("/")
-        scheme = (headers.get("x-forwarded-proto") or scheme).split(",", maxsplit=1)[0].strip()
-        host = (headers.get("x-forwarded-host") or host).split(",", maxsplit=1)[0].strip()
-        url = f"{scheme}://{host}{slash}{path}"
-        if url == self.request.url or not self._fits(replace(self.request, url=url), self.secrets):
+        host = _first(headers.get("x-forwarded-host")) or host
+        prefix = _first(headers.get("x-forwarded-prefix")).strip("/")
+        schemes = dict.fromkeys((_first(headers.get("x-forwarded-proto")) or scheme, "https"))
+        paths = dict.fromkeys((path, f"{prefix}/{path}" if prefix else path))
+        urls = [f"{scheme}://{host}{slash}{path}" for scheme in schemes for path in paths]
+        return self._public_url(urls, "X-Forwarded-* names it")
+
+    def _public_url(self, urls: Iterable[str], hint: str) -> Cause | None:
+        """Say how to configure the first of the URLs that the signature fits."""
+        seen = self.request.url
+        if not self.provider.signed.url:
             return None
-        found = f"the provider signed {url}, which X-Forwarded-* names, and the inbox sees {self.request.url}"
-        return Cause(found, f"Configure the provider with public_url={url.partition('?')[0]!r}.")
+        for url in urls:
+            if url == seen or not self._fits(replace(self.request, url=url), self.secrets):
+                continue
+            base = public_base(url)
+            if base and base != public_base(seen):
+                todo = f"Set CAUCE_PUBLIC_URL={base}, which is what senders have before {INBOX}."
+            else:
+                todo = f"Configure the provider with public_url={url.partition('?')[0]!r}."
+            return Cause(f"the provider signed {url} ({hint}), and the inbox sees {seen}", todo)
+        return None
 
     def _undecided(self) -> Cause:
         """Say which of a wrong secret and a changed body it can be."""
@@ -154,7 +174,8 @@ class Inquiry:
         return Cause(
             f"another secret, or a body whose content was changed: none of the usual rewritings fits{length}",
             f"Compare {setting} with the secret of this very endpoint: every endpoint, test and live mode, and a"
-            " forwarder on the command line each have their own. If it is the same, look for what changes the body.",
+            " forwarder on the command line each have their own. If it is the same, look for what changes the body"
+            + (f", or the URL, which is signed and was seen as {self.request.url}." if signed.url else "."),
         )
 
     def _clock(self) -> Cause | None:
@@ -187,6 +208,11 @@ class Inquiry:
                     f"Send it to /api/webhooks/{origen}; here, --provider {origen} tries that.",
                 )
         return None
+
+
+def _first(header: str | None) -> str:
+    """Return the first of the values that proxies have joined; empty if there is none."""
+    return (header or "").split(",", maxsplit=1)[0].strip()
 
 
 def signature_headers(provider: Provider) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Twilio: ``X-Twilio-Signature``, base64 HMAC over the URL and the form's sorted fields, nothing between them.
 
 JSON bodies are covered through ``bodySHA256`` in the signed URL. The URL is signed as Twilio called it, with or without
-the default port: behind a proxy give ``public_url`` (without query) or build the request's URL from the public address.
+the default port: behind a proxy the inbox has it from ``CAUCE_PUBLIC_URL``, or this instance from ``public_url``.
 There is no timestamp, so a delivery can be repeated for ever, and only its signed id stops that; and since nothing
 stands between names and values, who holds a delivery can also cut them elsewhere. ``digest="sha256"`` is
 for webhooks signed with a SharedKey, whose secret goes in the place of the account's auth token; the request is never

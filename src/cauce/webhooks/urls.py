@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from typing import Final
 
+INBOX: Final = "/api/webhooks/"
+"""What every address of an inbox has before the provider's name."""
 _PORTS: Final = {"https": "443", "http": "80"}
+
+
+def public_base(url: str) -> str:
+    """Return what stands before ``INBOX`` in an address, for ``CAUCE_PUBLIC_URL``; empty if that is not in its path."""
+    base, inbox, _ = url.partition("?")[0].partition(INBOX)
+    return base if inbox else ""
+
+
+def called_at(public_url: str, url: str) -> str:
+    """Return the address that a sender called, of the one that was seen behind a proxy."""
+    base = public_base(url)
+    return public_url + url[len(base) :] if base else url
 
 
 def with_and_without_port(url: str) -> tuple[str, ...]:

@@ -56,7 +56,8 @@ _ADVICE = {
     " named above.",
     Reason.BAD_SIGNATURE: "Check that the configured secret is the one of this very endpoint, and that nothing on the"
     " way parses and rewrites the body.",
-    Reason.URL_MISMATCH: "Set the public URL of this inbox to exactly the one registered with the provider.",
+    Reason.URL_MISMATCH: "Set CAUCE_PUBLIC_URL to what the address registered with the provider has before"
+    " /api/webhooks/.",
     Reason.CONTRADICTION: "The signature is good, but an unsigned part of the request does not fit what was signed.",
     Reason.STALE: "Check the clock of this host; if the request was held in a queue on its way, raise the tolerance. "
     "Otherwise it is a replay.",

@@ -16,6 +16,7 @@ from cauce.webhooks.keys import Keys, new_keys
 from cauce.webhooks.moments import moment_of, signed_at
 from cauce.webhooks.raw import read_request, write_request
 from cauce.webhooks.samples import samples_of
+from cauce.webhooks.urls import called_at, public_base
 
 NOW = 1_764_000_000.0
 BODY = '{"id": "evt_1", "type": "t", "path": "a/b", "text": "a\\u00f1o <b>", "n": [1, {"z": 1, "a": 2}]}'
@@ -202,17 +203,56 @@ def test_another_provider_is_recognized() -> None:
     assert "cause" not in told(WebhookRequest(b""), provider=PROVIDERS["slack"])
 
 
-def test_a_url_that_a_proxy_changed_is_recognized() -> None:
-    """By the verifier itself, or by what the proxy says."""
-    provider = PROVIDERS["square"]
-    secret = Secret(keys_of("square").verify)
-    seen = replace(sample("square", "https://a.example/api"), url="http://a.example/api")
-    assert told(seen, secret, provider=provider)["refused"].startswith("url_mismatch")
-    inside = replace(seen, url="http://10.0.0.7:8000/api")
-    forwarded = with_headers(inside, x_forwarded_proto="https", x_forwarded_host="a.example, b")
-    assert "public_url='https://a.example/api'" in told(forwarded, secret, provider=provider)["to do"]
-    wrong = told(forwarded, Secret("other"), provider=provider)
-    assert "X-Forwarded" not in wrong["cause"]
+@pytest.mark.parametrize("origen", ["square", "twilio"])
+@pytest.mark.parametrize(
+    ("called", "seen", "forwarded", "todo"),
+    [
+        ("https://a.example{}", "http://a.example{}", {}, "CAUCE_PUBLIC_URL=https://a.example,"),
+        ("https://a.example{}?b=c", "http://a.example{}?b=c", {}, "CAUCE_PUBLIC_URL=https://a.example,"),
+        (
+            "https://a.example{}", "http://10.0.0.7:8000{}",
+            {"x_forwarded_proto": "https", "x_forwarded_host": "a.example, b"}, "CAUCE_PUBLIC_URL=https://a.example,",
+        ),
+        (
+            "https://a.example{}", "http://10.0.0.7:8000{}", {"x_forwarded_host": "a.example"},
+            "CAUCE_PUBLIC_URL=https://a.example,",
+        ),
+        (
+            "https://a.example/x/y{}", "http://10.0.0.7{}",
+            {"x_forwarded_host": "a.example", "x_forwarded_prefix": "/x/y"}, "CAUCE_PUBLIC_URL=https://a.example/x/y,",
+        ),
+        ("https://a.example{}/", "https://a.example{}", {}, "public_url='https://a.example{}/'"),
+    ],
+    ids=["scheme", "query", "scheme and host", "host", "prefix", "slash"],
+)  # fmt: skip
+def test_a_url_that_a_proxy_changed_is_recognized(
+    origen: str, called: str, seen: str, forwarded: dict[str, str], todo: str
+) -> None:
+    """By the verifier itself, or by what the proxy says; told with the setting that mends it."""
+    provider, path = PROVIDERS[origen], f"/api/webhooks/{origen}"
+    secret = Secret(keys_of(origen).verify)
+    request = sample(origen, called := called.format(path))
+    inside = with_headers(replace(request, url=request.url.replace(called, seen.format(path))), **forwarded)
+    lines = told(inside, secret, provider=provider)
+    assert todo.format(path) in lines["to do"]
+    assert called in lines["cause"]
+    wrong = told(inside, Secret("other"), provider=provider)
+    assert "the provider signed" not in wrong["cause"]
+    assert f"or the URL, which is signed and was seen as {inside.url}" in wrong["to do"]
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "public"),
+    [
+        ("http://10.0.0.7/dentro/api/webhooks/square?a=/api/webhooks/x", "http://10.0.0.7/dentro",
+         "https://a.example/api/webhooks/square?a=/api/webhooks/x"),
+        ("http://10.0.0.7/otra?a=/api/webhooks/x", "", "http://10.0.0.7/otra?a=/api/webhooks/x"),
+    ],
+)  # fmt: skip
+def test_the_public_address_of_an_inbox(url: str, base: str, public: str) -> None:
+    """What stands before /api/webhooks/ is another, and the rest is the same; other addresses stay as they are."""
+    assert public_base(url) == base
+    assert called_at("https://a.example", url) == public
 
 
 def test_questions_are_no_events() -> None:
