@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     stripe_webhook_secret: SecretStr = Field(
         default=SecretStr(""), validation_alias=AliasChoices("STRIPE_WEBHOOK_SECRET", "stripe_webhook_secret")
     )
-    """The endpoint's signing secret (``whsec_...``); several, separated by commas, during rotation."""
+    """The endpoint's signing secret (``whsec_...``), or several, each with its time, during rotation."""
 
     batch_size: int = Field(default=500, ge=1, le=10_000)
     """Events in a batch at most. Large batches are what makes the log fast."""

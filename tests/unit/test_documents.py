@@ -11,6 +11,7 @@ import pytest
 
 from cauce.cli.app import COMMANDS
 from cauce.config import Settings
+from cauce.webhooks import limits
 
 TOP = Path(__file__).parents[2]
 PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in group.items()}
@@ -47,6 +48,12 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert row, f"docs/settings.md has no row for {variable}"
         if isinstance(setting.default, int | float):
             assert row[1].lower() == str(setting.default).removesuffix(".0").lower()
+
+
+def test_every_limit_of_the_inbox_is_documented() -> None:
+    """docs/webhooks.md has each of them in its table, by its name."""
+    text = (TOP / "docs/webhooks.md").read_text()
+    assert [name for name in vars(limits) if name.startswith("MAX_") and f"`{name}`" not in text] == []
 
 
 def test_links_between_documents_lead_somewhere() -> None:
