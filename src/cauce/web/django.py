@@ -80,7 +80,13 @@ def _scope(request: HttpRequest, path_params: dict[str, Any]) -> Scope:
     """Return a request as ASGI has it: the server's own scope, or one made of WSGI's environment."""
     if isinstance(request, ASGIRequest):
         return {**request.scope, "path_params": path_params}
-    return scope_of(request.META, path_params)
+    return scope_of(_environ(request), path_params)
+
+
+def _environ(request: HttpRequest) -> dict[str, Any]:
+    """Return WSGI's environment as the server gave it: Django decodes its paths in place."""
+    paths = {name: request.META[name].encode().decode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO")}
+    return {**request.META, **paths}
 
 
 def _body(request: HttpRequest) -> Iterator[Message]:

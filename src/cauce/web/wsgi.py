@@ -88,9 +88,6 @@ def scope_of(environ: WSGIEnvironment, path_params: Mapping[str, Any]) -> Scope:
         "root_path": root.encode("latin-1").decode(errors="replace"),
         "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
         "headers": list(_headers(environ)),
-        "client": (environ["REMOTE_ADDR"], int(environ.get("REMOTE_PORT") or 0))
-        if environ.get("REMOTE_ADDR")
-        else None,
         "path_params": dict(path_params),
     }
 

@@ -299,9 +299,9 @@ def flask_mount(place: Place) -> Generator[str]:
 
 @contextlib.contextmanager
 def django_on_wsgi(place: Place) -> Generator[str]:
-    """Django's WSGI handler."""
-    with django_urls(place), serve_wsgi(WSGIHandler()) as url:
-        yield url
+    """Django's WSGI handler, with the face under a prefix that is not ASCII."""
+    with django_urls(place, "pagos/\u20ac/"), serve_wsgi(WSGIHandler()) as url:
+        yield url + "/pagos/%E2%82%AC"
 
 
 @contextlib.contextmanager

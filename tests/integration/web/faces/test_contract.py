@@ -80,9 +80,15 @@ def test_a_signature_that_came_twice(face: Face, signed: Sign) -> None:
 
 
 def test_an_unknown_origin(face: Face) -> None:
-    """404, whatever the method."""
-    for method in ("POST", "GET", "PUT"):
-        answer = face.request(method, "/api/webhooks/nobody", content=b"{}")
+    """404, whatever the method and the name."""
+    for method, name in (
+        ("POST", "nobody"),
+        ("GET", "nobody"),
+        ("POST", "caf%C3%A9"),
+        ("POST", "%E2%82%AC"),
+        ("PUT", "%FF"),
+    ):
+        answer = face.request(method, f"/api/webhooks/{name}", content=b"{}")
         assert (answer.status_code, answer.json()["error"]) == (404, "origen_desconocido")
 
 
