@@ -1,6 +1,8 @@
 """The HTTP face: webhooks come in, a cron calls, a load balancer asks how things are.
 
-``create_app`` makes a Starlette application to serve by itself or to mount in any other ASGI application.
+``create_app`` makes a Starlette application to serve by itself or to mount in any other ASGI application. Other
+frameworks have faces of their own in ``cauce.web.fastapi``, ``.django``, ``.flask`` and ``.wsgi``, each to be imported
+by those who have the framework.
 """
 
 from __future__ import annotations
