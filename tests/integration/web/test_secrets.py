@@ -11,6 +11,8 @@ import pytest
 
 from cauce import ConfigError, Settings
 from cauce.web import create_app, secrets
+from cauce.web.blocking import Blocking
+from cauce.web.endpoints import Endpoints
 from cauce.webhooks import Secret
 from cauce.webhooks.stripe import Stripe
 
@@ -69,13 +71,14 @@ def test_no_secret_that_counts_is_our_fault(inbox: Inbox, signed: Sign) -> None:
 def test_an_unreadable_setting_is_no_application(
     inbox: Inbox, bus: Bus, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Known providers, Stripe's own setting, and providers of the application's: it is named, and not quoted."""
+    """Known providers, Stripe's own setting, providers of the application's: named, not quoted, whatever the face."""
     monkeypatch.setenv(setting, "hush;until=never")
     settings = Settings(database_url=inbox.settings.database_url)
     connect = Stripe(origen="connect", secret_setting="CONNECT_SECRET")  # noqa: S106 - a name
-    with pytest.raises(ConfigError, match=rf"^{setting} cannot be read: until of secret 1 of 1") as raised:
-        create_app(bus, settings, providers=[connect])
-    assert "hush" not in str(raised.value)
+    for make in (create_app, Endpoints, Blocking):
+        with pytest.raises(ConfigError, match=rf"^{setting} cannot be read: until of secret 1 of 1") as raised:
+            make(bus, settings, providers=[connect])
+        assert "hush" not in str(raised.value)
 
 
 def test_secrets_come_from_a_vault(inbox: Inbox, signed: Sign) -> None:
