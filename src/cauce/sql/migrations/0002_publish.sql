@@ -40,13 +40,14 @@ end $$;
 -- `set local cauce.timbre = 'no'` publishes in silence (PREPARE TRANSACTION refuses a transaction that notified).
 create function cauce.tocar_timbre() returns boolean language plpgsql as $$
 begin
-    if pg_try_advisory_xact_lock(1128355139, 1 + ((extract(epoch from clock_timestamp()) * 50)::bigint % 2147483646)::integer) then
-        perform pg_notify('cauce', ''), set_config('cauce.timbre', 'no', true);
+    if not pg_try_advisory_xact_lock(1128355139, 1 + ((extract(epoch from clock_timestamp()) * 50)::bigint % 2147483646)::integer) then
+        return false;
     end if;
+    perform pg_notify('cauce', ''), set_config('cauce.timbre', 'no', true);
     return true;
 end $$;
 
--- What a connection's first publish does: it makes sure of the instance, then rings as all others do.
+-- What a connection's first publish does: it makes sure of the instance, then goes on as all others do.
 create function cauce.primer_aviso() returns boolean language plpgsql as $$
 begin
     perform cauce.comprobar_instancia();
@@ -54,13 +55,13 @@ begin
 end $$;
 
 -- What every publish does beside its INSERT, once a statement. One expression, so the planner puts it in place of the
--- call: in a statement of the publisher's own it costs a microsecond where a trigger costs twenty. True: somebody sleeps.
+-- call: in a statement of the publisher's own it costs a quarter of what a trigger costs. True: it rang.
 create function cauce.avisar() returns boolean language sql as $$
     select case
         when current_setting('cauce.comprobada', true) is distinct from 'si' then cauce.primer_aviso()
-        when current_setting('cauce.timbre', true) is distinct from 'no'
-             and not (pg_try_advisory_lock(1128355139, 0) and pg_advisory_unlock(1128355139, 0)) then cauce.tocar_timbre()
-        else false end
+        when current_setting('cauce.timbre', true) = 'no' then false
+        when pg_try_advisory_lock(1128355139, 0) then not pg_advisory_unlock(1128355139, 0)
+        else cauce.tocar_timbre() end
 $$;
 
 -- Completes a new event that does not bring its lane: lane and key from the catalog (the event's own row, else its
