@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections import Counter
-from typing import TYPE_CHECKING, Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import httpx
 import psycopg
@@ -23,10 +23,12 @@ from cauce.embedded import EmbeddedPostgres
 from cauce.testing import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Self
 
     from cauce.testing import Database
+
+T = TypeVar("T")
 
 SECRET: Final = "whsec_acceptance"  # noqa: S105 - of tests
 CAP: Final = 1_048_576
@@ -178,6 +180,50 @@ def test_a_hundred_megabytes_are_refused_unread(service: Service, framing: bytes
     assert stored(service.dsn) == []
 
 
+FLOOD: Final = 200
+"""Oversized bodies; `make bench` sends ten thousand."""
+AT_ONCE: Final = 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a process's peak of memory is read from /proc")
+def test_oversized_bodies_leave_nothing_behind(service: Service) -> None:
+    """Declared or in chunks, they are refused, and the process never holds more than twice what is under way."""
+    head = b"POST /api/webhooks/stripe HTTP/1.1\r\nhost: localhost\r\n"
+    piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+    floods = [
+        head + b"content-length: 104857600\r\n\r\n" + b"x" * 65_536,
+        head + b"transfer-encoding: chunked\r\n\r\n" + piece * 64 + b"0\r\n\r\n",
+    ]
+    todo = iter(floods * (FLOOD // 2))
+    answers: list[bytes] = []
+
+    async def send() -> None:
+        for flood in todo:
+            reader, writer = await asyncio.open_connection(*service.address)
+            with contextlib.suppress(ConnectionError):  # it may hang up before its answer is read
+                writer.write(flood)
+                answers.append((await reader.read())[:13])
+            writer.close()
+
+    async def send_all() -> None:
+        await asyncio.gather(*(send() for _ in range(AT_ONCE)))
+
+    assert httpx.post(service.url(), content=b"{}", headers=sign(b"{}"), timeout=STOP_SECONDS).status_code == 200
+    before = memory(service, "VmRSS")
+    asyncio.run(send_all())
+    assert set(answers) <= {b"HTTP/1.1 413 ", b""}
+    assert b"HTTP/1.1 413 " in answers
+    assert memory(service, "VmHWM") - before < 2 * AT_ONCE * CAP
+    assert len(stored(service.dsn)) == 1
+
+
+def memory(service: Service, name: str) -> int:
+    """Return bytes, now or at most."""
+    assert service.process is not None
+    lines = Path(f"/proc/{service.process.pid}/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
+
+
 def test_a_body_in_chunks_is_accepted(service: Service) -> None:
     """A sender that does not say the length beforehand is a sender like any other."""
     body = json.dumps({"id": "evt_1", "type": "t", "text": "x" * 300_000}).encode()
@@ -215,70 +261,97 @@ def waits_for_a_lock(dsn: str) -> bool:
 
 
 class Sender:
-    """Sends events until each is answered 200, as Stripe does, though not for three days."""
+    """Sends events all at once, each until it is answered 200: as Stripe does, though not for three days."""
 
-    def __init__(self, service: Service, events: int, parallel: int) -> None:
-        self._service, self._parallel = service, parallel
-        self._todo = iter(range(events))
-        self.accepted: Counter[str] = Counter()
+    def __init__(self, service: Service, events: int) -> None:
+        self._service = service
+        self.names = [f"evt_{number}" for number in range(events)]
+        self.accepted: dict[str, int] = {}
+        """The id that each event was answered with."""
         self.failures = 0
         self._progress = asyncio.Condition()
 
     async def run(self) -> None:
         """Send them all."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._parallel):
-                group.create_task(self._send())
+        await self._all(self._until_accepted)
+
+    async def repeat(self) -> list[tuple[str, int, bool]]:
+        """Send each once more; return its name, the id in the answer, and whether that calls it a duplicate."""
+
+        async def again(name: str, sockets: asyncio.Semaphore) -> tuple[str, int, bool]:
+            _, answer = await self._post(name, sockets)
+            found = json.loads(answer.partition(b"\r\n\r\n")[2])
+            return name, found["id"], found["duplicado"]
+
+        return await self._all(again)
 
     async def until(self, accepted: int) -> None:
         """Wait until so many are accepted."""
         async with self._progress:
-            await self._progress.wait_for(lambda: self.accepted.total() >= accepted)
+            await self._progress.wait_for(lambda: len(self.accepted) >= accepted)
 
-    async def _send(self) -> None:
-        async with httpx.AsyncClient(timeout=STOP_SECONDS) as client:
-            for number in self._todo:
-                name = f"evt_{number}"
-                body = json.dumps({"id": name, "type": "t", "number": number}).encode()
-                async for _ in self._attempts():
-                    try:
-                        answer = await client.post(self._service.url(), content=body, headers=sign(body))
-                    except httpx.TransportError:
-                        continue
-                    if answer.status_code == 200:
-                        break
-                    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10"), answer.text
-                async with self._progress:
-                    self.accepted[name] += 1
-                    self._progress.notify_all()
+    async def _all(self, send: Callable[[str, asyncio.Semaphore], Coroutine[None, None, T]]) -> list[T]:
+        sockets = asyncio.Semaphore(CONNECTIONS)
+        async with asyncio.timeout(RETRY_SECONDS), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(send(name, sockets)) for name in self.names]
+        return [task.result() for task in tasks]
 
-    async def _attempts(self) -> AsyncIterator[int]:
-        """Count attempts, for a minute; every one but the first follows a failure and a pause."""
-        ends = time.monotonic() + 60
-        attempt = 0
-        while time.monotonic() < ends:
-            yield attempt
-            attempt += 1
+    async def _post(self, name: str, sockets: asyncio.Semaphore) -> tuple[int, bytes]:
+        """Post once, on a connection of its own and signed anew; return the status and the whole answer."""
+        body = json.dumps({"id": name, "type": "t", "text": name * 100}).encode()
+        fields = {**sign(body), "host": "localhost", "content-length": str(len(body)), "connection": "close"}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        async with sockets:
+            reader, writer = await asyncio.open_connection(*self._service.address)
+            try:
+                writer.write(f"POST /api/webhooks/stripe HTTP/1.1\r\n{head}\r\n".encode() + body)
+                answer = await reader.read()
+            finally:
+                writer.close()
+        if not answer:
+            raise ConnectionError("it hung up")
+        return int(answer[9:12]), answer
+
+    async def _until_accepted(self, name: str, sockets: asyncio.Semaphore) -> None:
+        pause = 0.05
+        while True:
+            with contextlib.suppress(OSError):
+                status, answer = await self._post(name, sockets)
+                if status == 200:
+                    async with self._progress:
+                        self.accepted[name] = json.loads(answer.partition(b"\r\n\r\n")[2])["id"]
+                        self._progress.notify_all()
+                    return
+                assert status == 503, answer
+                assert b"\r\nretry-after: 10\r\n" in answer
             self.failures += 1
-            await asyncio.sleep(0.05)  # the sender's own pause: it plays a provider that retries
-        raise TimeoutError(f"not accepted after {attempt} attempts")
+            await asyncio.sleep(pause)  # the sender's own pause: it plays a provider that retries
+            pause = min(2 * pause, 1.0)
 
 
-EVENTS: Final = 400
-PARALLEL: Final = 16
+EVENTS: Final = 1000
+"""Sent at once."""
+CONNECTIONS: Final = 128
+"""Sockets of the sender that are open at once."""
+RETRY_SECONDS: Final = 120.0
+"""Seconds after which the sender gives up."""
 
 
 def check_all_stored_once(dsn: str, sender: Sender) -> None:
-    """What was accepted is in the table, all of it, once."""
-    assert sender.accepted == Counter(f"evt_{number}" for number in range(EVENTS))
-    assert Counter(stored(dsn)) == sender.accepted
+    """What was accepted is in the table under the id that was answered, once; sent again, it is a duplicate."""
+    assert len(sender.accepted) == EVENTS
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        rows = conn.execute("select id_externo, id from cauce.eventos").fetchall()
+    assert sorted(rows) == sorted(sender.accepted.items())
+    assert asyncio.run(sender.repeat()) == [(name, sender.accepted[name], True) for name in sender.names]
+    assert len(stored(dsn)) == EVENTS
 
 
 def test_a_server_killed_in_the_middle_loses_nothing(service: Service) -> None:
-    """SIGKILL four times among concurrent deliveries: every event is stored exactly once."""
+    """SIGKILL four times among a thousand concurrent deliveries: every event is stored exactly once."""
 
     async def work() -> Sender:
-        sender = Sender(service, EVENTS, PARALLEL)
+        sender = Sender(service, EVENTS)
         sending = asyncio.ensure_future(sender.run())
         for kills in range(1, 5):
             await sender.until(kills * EVENTS // 5)
@@ -293,10 +366,10 @@ def test_a_server_killed_in_the_middle_loses_nothing(service: Service) -> None:
 
 
 def test_a_database_crashed_in_the_middle_loses_nothing() -> None:
-    """PostgreSQL crashes and recovers, twice, among concurrent deliveries: every event is stored exactly once."""
+    """PostgreSQL crashes and recovers, twice, among a thousand deliveries: every event is stored exactly once."""
 
     async def work(server: EmbeddedPostgres, service: Service) -> Sender:
-        sender = Sender(service, EVENTS, PARALLEL)
+        sender = Sender(service, EVENTS)
         sending = asyncio.ensure_future(sender.run())
         for crashes in (1, 2):
             await sender.until(crashes * EVENTS // 3)
