@@ -41,7 +41,15 @@ COPIES: Final = 3
 """Values kept of a header that came more often."""
 HEADER_CHARACTERS: Final = MAX_SIGNATURE_HEADER + 1
 """Characters kept of a header: one more than is verified, so that what is too long stays too long."""
-HINTS: Final = ("content-encoding", "content-length", "date", "user-agent", "x-forwarded-host", "x-forwarded-proto")
+HINTS: Final = (
+    "content-encoding",
+    "content-length",
+    "date",
+    "user-agent",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+)
 """Headers that prove nothing, and often show what happened on the way."""
 
 RECHAZAR: Final = "select cauce.rechazar(%s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s)"

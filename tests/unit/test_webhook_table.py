@@ -51,7 +51,10 @@ def test_the_default_answers_are_those_of_the_http_layer() -> None:
     assert DEFAULTS[Outcome.UNAVAILABLE] == ErrorCode.NO_SECRET.status == ErrorCode.CANNOT_VERIFY.status
 
 
-@pytest.mark.parametrize("command", ["list", "secret", "send", "verify"])
+COMMANDS = ["discard", "list", "rejected", "reverify", "secret", "send", "verify"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_is_documented(command: str) -> None:
     """Each command of the group has a section, and each of its options stands there."""
     section = re.search(
@@ -60,4 +63,4 @@ def test_every_command_and_option_is_documented(command: str) -> None:
     assert section
     options = {argument.name for argument in app[command].assemble_argument_collection()}
     assert [option for option in options if option.startswith("--") and option not in section[1]] == []
-    assert {name for name in app if not name.startswith("-")} == {"list", "secret", "send", "verify"}
+    assert {name for name in app if not name.startswith("-")} == {*COMMANDS}

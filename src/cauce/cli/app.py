@@ -56,7 +56,7 @@ app.command(
     "cauce.cli.webhook:app",
     name="webhook",
     group=Group("Webhooks", sort_key=len(COMMANDS)),
-    help="Try an inbox without the provider, and explain deliveries.",
+    help="Try an inbox without the provider, explain deliveries, and mend what was refused.",
 )
 app.meta.group_parameters = Group("Always")
 

@@ -6,7 +6,7 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -19,7 +19,9 @@ from cauce.errors import CauceError, ConfigError
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from psycopg import Connection
+    from psycopg import AsyncConnection, Connection
+
+_OPTIONS: Final[dict[str, Any]] = {"autocommit": True, "connect_timeout": 10, "fallback_application_name": "cauce"}
 
 
 def load_bus(place: str, app_dir: str = ".") -> Bus:
@@ -77,6 +79,16 @@ def connect(settings: Settings) -> Connection[Any]:
         ConfigError: there is no DATABASE_URL, or it is no address.
         psycopg.OperationalError: the database does not answer within ten seconds.
     """
+    return psycopg.connect(_address(settings), **_OPTIONS, prepare_threshold=None if settings.pooler else 5)
+
+
+async def connect_async(settings: Settings) -> AsyncConnection[Any]:
+    """Open a connection that is awaited; otherwise as ``connect``."""
+    threshold = None if settings.pooler else 5
+    return await psycopg.AsyncConnection.connect(_address(settings), **_OPTIONS, prepare_threshold=threshold)
+
+
+def _address(settings: Settings) -> str:
     url = settings.require_database_url()
     try:
         conninfo_to_dict(url)
@@ -85,10 +97,7 @@ def connect(settings: Settings) -> Connection[Any]:
         raise ConfigError(
             "DATABASE_URL is no address that libpq can read; write postgresql://user:password@host:5432/name"
         ) from None
-    threshold = None if settings.pooler else 5
-    return psycopg.connect(
-        url, autocommit=True, connect_timeout=10, prepare_threshold=threshold, fallback_application_name="cauce"
-    )
+    return url
 
 
 def _import(name: str, folder: str) -> ModuleType:

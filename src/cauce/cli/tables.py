@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from rich.console import RenderableType
 
+    from cauce import quarantine
     from cauce.operations import Detail, EventRow, Page, Status, Step
 
     D = TypeVar("D", bound=DataclassInstance)
@@ -191,6 +192,21 @@ def of_detail(detail: Detail) -> RenderableType:
     return Group(*parts)
 
 
+def of_rejected(page: quarantine.Page) -> RenderableType:
+    """Lay out refused deliveries, one a line."""
+    if not page.rechazados:
+        return Text("No delivery was refused.")
+    table = _table("id >", "origen", "received", "reason", "bytes >", "why")
+    for row in page.rechazados:
+        table.add_row(
+            str(row.id), clean(row.origen), ago(row.recibido_en), clean(row.razon),
+            str(row.tamano), clean(row.causa or row.detalle, lines=False),
+        )  # fmt: skip
+    if page.siguiente is None:
+        return table
+    return Group(table, Text(f"There are more: --before {page.siguiente}", style="dim"))
+
+
 def ago(moment: datetime | None) -> str:
     """Say how long ago, or in how long; people read it, so the clock of this machine will do."""
     if moment is None:
@@ -207,11 +223,11 @@ def ago(moment: datetime | None) -> str:
 
 
 def clean(text: str | None, *, lines: bool = True) -> Text:
-    """Return text without anything a terminal would obey; as one line if asked."""
+    """Return text without anything a terminal would obey; as one line, cut where there is no more room, if asked."""
     if text is None:
         return Text("")
     kept = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.replace("\t", "    "))
-    return Text(kept if lines else " ".join(kept.split()))
+    return Text(kept) if lines else Text(" ".join(kept.split()), no_wrap=True, overflow="ellipsis")
 
 
 def _table(*columns: str) -> Table:
@@ -222,7 +238,7 @@ def _table(*columns: str) -> Table:
         table.add_column(
             name.removesuffix(" >"),
             justify="right" if name.endswith(">") else "left",
-            no_wrap=True,
+            no_wrap=not last,  # rich makes room by narrowing what may be wrapped, and only then everything
             overflow="ellipsis" if last else "fold",
         )
     return table

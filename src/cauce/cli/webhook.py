@@ -1,9 +1,11 @@
-"""``cauce webhook``: an inbox tried without the provider, and a delivery explained. None of it touches the database."""
+"""``cauce webhook``: an inbox tried without the provider, and a delivery explained.
+
+Nothing here touches the database; the commands that do are in ``cauce.cli.rejected``.
+"""
 
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import re
 import sys
 import time
@@ -16,6 +18,7 @@ from cyclopts.validators import Number
 
 from cauce import simulator
 from cauce.cli import codes
+from cauce.cli.secrets import called_at_of, other_secrets, secrets_of, text_of
 from cauce.cli.tables import clean, complain
 from cauce.webhooks import PROVIDERS, Provider, Secret
 from cauce.webhooks.explain import explain
@@ -24,7 +27,6 @@ from cauce.webhooks.moments import moment_of
 from cauce.webhooks.raw import read_request, write_request
 from cauce.webhooks.samples import samples_of
 from cauce.webhooks.table import duration, signed_of
-from cauce.webhooks.urls import called_at
 from cauce.webhooks.verdict import Verified
 
 if TYPE_CHECKING:
@@ -38,10 +40,16 @@ _INBOX: Final = re.compile(r"/api/webhooks/([^/?#]+)")
 
 app = App(
     name="webhook",
-    help="Try an inbox without the provider, and explain deliveries.",
+    help="Try an inbox without the provider, explain deliveries, and mend what was refused.",
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
+for name, summary in (
+    ("rejected", "List deliveries that were refused, or explain one."),
+    ("reverify", "Verify refused deliveries again after a fix, and store them."),
+    ("discard", "Forget refused deliveries, for good."),
+):
+    app.command(f"cauce.cli.rejected:{name}", name=name, help=summary)
 
 
 @app.command(name="list")
@@ -163,15 +171,12 @@ def verify(  # noqa: PLR0913 - options of a command
     """
     try:
         captured = read_request(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
-        request = replace(captured.request, url=url or _called_at(captured.request.url))
+        request = replace(captured.request, url=url or called_at_of(captured.request.url))
         path = _INBOX.search(request.url)
         found = PROVIDERS.get(provider or (path[1] if path else ""))
         now = time.time() if at is None else moment_of(at)
-        text = _text_of(secret)
-        if found is not None and text is None:
-            text = os.environ.get(found.secret_setting)
-        secrets = _secrets(found.secret_setting, text) if found is not None else ()
-        others = {name: _secrets(name, os.environ.get(name)) for name in _settings() if os.environ.get(name)}
+        secrets = secrets_of(found.secret_setting, text_of(secret)) if found is not None else ()
+        others = other_secrets()
         pem = certificate.read_bytes() if certificate else b""
     except (ValueError, OSError) as error:
         return complain(str(error))
@@ -217,7 +222,7 @@ def _judged(faults: list[str]) -> int:
 
 def _signing_secret(provider: Provider, given: str | None) -> Secret:
     """Return what signs: what was given, or what the server's setting holds."""
-    text = _text_of(given)
+    text = text_of(given)
     if text is None and has_two_keys(provider):
         hint = (
             f"{provider.secret_setting} verifies and cannot sign; `cauce webhook secret {provider.origen}` makes a pair"
@@ -226,32 +231,11 @@ def _signing_secret(provider: Provider, given: str | None) -> Secret:
     if text is not None:
         return Secret(text)
     setting = provider.secret_setting
-    held = [one for one in _secrets(setting, os.environ.get(setting)) if not one.text.startswith("whpk_")]
+    held = [one for one in secrets_of(setting) if not one.text.startswith("whpk_")]
     if not held:
         hint = f"`cauce webhook secret {provider.origen}` makes one"
         raise ValueError(f"{setting} is not set: set it, or give --secret; {hint}")
     return next((one for one in held if one.accepted_at(time.time())), held[0])
-
-
-def _called_at(url: str) -> str:
-    """Return the address as the inbox would have it, by the setting."""
-    public = os.environ.get("CAUCE_PUBLIC_URL", "").strip().rstrip("/")
-    return called_at(public, url) if public else url
-
-
-def _secrets(setting: str, text: str | None) -> tuple[Secret, ...]:
-    """Read a setting."""
-    try:
-        return Secret.several(text)
-    except ValueError as error:
-        raise ValueError(f"{setting} cannot be read: {error}") from None
-
-
-def _text_of(given: str | None) -> str | None:
-    """Read a secret that may stand in a file, where neither `ps` nor a shell's history shows it."""
-    if given is None or not given.startswith("@"):
-        return given
-    return Path(given[1:]).read_text("utf-8").strip()
 
 
 def _change(text: str) -> tuple[str, JsonValue]:
@@ -270,10 +254,6 @@ def _age(text: str) -> float:
     if found is None:
         raise ValueError(f"--age {text}: write 90, 90s, 10m, 2h or 1d, with a - before it for the future")
     return float(f"{found[1]}{found[2]}") * _UNITS[found[3]]
-
-
-def _settings() -> set[str]:
-    return {provider.secret_setting for provider in PROVIDERS.values()}
 
 
 def _unknown(provider: str) -> str:

@@ -1,0 +1,303 @@
+"""``cauce webhook rejected``, ``reverify``, ``discard``: the quarantine, looked at and emptied."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path  # noqa: TC003 - the command line is made from the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter, validators
+
+from cauce import quarantine
+from cauce.cli import codes, tables
+from cauce.cli.loading import connect, connect_async, load_settings
+from cauce.cli.secrets import called_at_of, other_secrets, secrets_of, text_of
+from cauce.cli.tables import ago, as_json, clean, complain
+from cauce.errors import NotFound
+from cauce.quarantine import SIGNED, Reverified
+from cauce.webhooks import PROVIDERS, Headers, Reason
+from cauce.webhooks.explain import explain
+from cauce.webhooks.keys import trusting
+from cauce.webhooks.moments import iso, moment_of
+from cauce.webhooks.raw import write_request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import AsyncConnection, Connection
+
+    from cauce.config import Settings
+    from cauce.quarantine import FullRejected, Moment
+    from cauce.webhooks import Provider, Secret, Verdict, WebhookRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What deliveries are verified with, as far as the command line says."""
+
+    provider: str | None
+    secret: str | None
+    at: Moment
+    url: str | None
+    pem: bytes
+
+    @classmethod
+    def read(
+        cls, *, provider: str | None, secret: str | None, at: str | None, url: str | None, certificate: Path | None
+    ) -> Means:
+        """Read the options.
+
+        Raises:
+            ValueError: one makes no sense.
+            OSError: a file cannot be read.
+        """
+        if provider is not None and provider not in PROVIDERS:
+            raise ValueError(f"no provider is called {provider}; there are {', '.join(PROVIDERS)}")
+        moment: Moment = SIGNED if at == SIGNED else moment_of(at or "")
+        if at is not None and moment is None:
+            raise ValueError(f"--at {at} is no moment; write 2026-11-24T05:00:00Z, Unix seconds, or {SIGNED}")
+        return cls(provider, text_of(secret), moment, url, certificate.read_bytes() if certificate else b"")
+
+    def provider_of(self, origen: str) -> Provider | None:
+        """Return the provider of an origin; None if only the application knows it."""
+        found = PROVIDERS.get(self.provider or origen)
+        if found is None:
+            return None
+        found = replace(found, origen=origen)
+        return trusting(found, self.pem) if self.pem else found
+
+    def secrets_of(self, provider: Provider) -> tuple[Secret, ...]:
+        """Return its secrets: those given, or those in its setting.
+
+        Raises:
+            ValueError: they cannot be read.
+        """
+        return secrets_of(provider.secret_setting, self.secret)
+
+    def url_of(self, row: FullRejected) -> str:
+        """Return the address that was called: the one given, or as ``CAUCE_PUBLIC_URL`` has it now."""
+        return self.url or called_at_of(row.url)
+
+
+def rejected(  # noqa: PLR0913 - options of a command
+    number: int | None = None,
+    /,
+    *,
+    origen: str | None = None,
+    reason: Reason | None = None,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=10_000))] = 20,
+    before: int | None = None,
+    provider: str | None = None,
+    secret: str | None = None,
+    at: str | None = None,
+    url: str | None = None,
+    certificate: Path | None = None,
+    print_: Annotated[bool, Parameter(name="--print")] = False,
+    json: bool = False,
+) -> int:
+    """List the deliveries that were refused, newest first; or explain one line by line, with the secrets of now.
+
+    Args:
+        number: The one to explain.
+        origen: Only those of this origin.
+        reason: Only those refused for this reason.
+        limit: How many, at most.
+        before: Only those with a lower id.
+        provider: Whose scheme it has, if its origin is one of the application's own.
+        secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
+        at: The moment to judge it at, or "signed" for that of its signature; by default when it came.
+        url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
+        certificate: The PEM file behind PAYPAL-CERT-URL.
+        print_: Write the one as a raw HTTP request to standard output.
+        json: Print JSON.
+    """
+    if number is None and print_:
+        return complain("--print goes with the number of a refused delivery")
+    try:
+        means = Means.read(provider=provider, secret=secret, at=at, url=url, certificate=certificate)
+    except (ValueError, OSError) as error:
+        return complain(str(error))
+    with connect(load_settings()) as conn:
+        if number is None:
+            page = quarantine.page(conn, origen=origen, razon=reason, antes=before, limite=limit)
+            tables.show(page, tables.of_rejected, json=json)
+            return codes.DONE
+        row = quarantine.find(conn, number)
+    if print_:
+        sys.stdout.buffer.write(write_request(_sendable(row.request())))
+        return codes.DONE
+    try:
+        return _explain(row, means, json=json)
+    except ValueError as error:
+        return complain(str(error))
+
+
+def reverify(  # noqa: PLR0913 - options of a command
+    *numbers: int,
+    origen: str | None = None,
+    reason: Reason | None = None,
+    provider: str | None = None,
+    secret: str | None = None,
+    at: str | None = None,
+    url: str | None = None,
+    certificate: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Verify refused deliveries again after a fix, as of when they came, and store those that are good.
+
+    Exit code 1 if one of them stays.
+
+    Args:
+        numbers: Which.
+        origen: All of this origin.
+        reason: Of these, only those refused for this reason.
+        provider: Whose scheme they have, if their origin is one of the application's own.
+        secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
+        at: The moment to judge them at, or "signed" for that of each signature; by default when each came.
+        url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
+        certificate: The PEM file behind PAYPAL-CERT-URL.
+        json: Print JSON.
+    """
+    if not numbers and origen is None:
+        return complain("say which: their numbers, or --origen for all of an origin")
+    settings = load_settings()
+    try:
+        means = Means.read(provider=provider, secret=secret, at=at, url=url, certificate=certificate)
+        with connect(settings) as conn:
+            found = quarantine.select(conn, numbers, origen=origen, razon=reason)
+            done = asyncio.run(_reverify(conn, settings, found, means, aloud=not json))
+    except (ValueError, OSError) as error:
+        return complain(str(error))
+    left = [one for one in done if one.is_done]
+    if json:
+        print(as_json({"resultados": [asdict(one) for one in done]}))
+    elif len(done) > 1:
+        print(f"{len(left)} of {len(done)} have left the quarantine")
+    if not done:
+        print(f"cauce: nothing of {origen} is there to be verified", file=sys.stderr)
+    return codes.DONE if done and len(left) == len(done) else codes.NOT_DONE
+
+
+def discard(
+    *numbers: int,
+    origen: str | None = None,
+    reason: Reason | None = None,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
+    json: bool = False,
+) -> int:
+    """Forget refused deliveries, for good.
+
+    Args:
+        numbers: Which.
+        origen: All of this origin.
+        reason: Of these, only those refused for this reason.
+        yes: Do not ask.
+        json: Print JSON.
+    """
+    if not numbers and origen is None:
+        return complain("say which: their numbers, or --origen for all of an origin")
+    if not yes and not sys.stdin.isatty():
+        return complain("discarding is for good, and there is no terminal to ask on: say --yes")
+    with connect(load_settings()) as conn:
+        found = quarantine.select(conn, numbers, origen=origen, razon=reason)
+        if found and not yes and not _confirmed(len(found)):
+            print("cauce: nothing was discarded", file=sys.stderr)
+            return codes.NOT_DONE
+        count = quarantine.discard(conn, found)
+    if json:
+        print(as_json({"descartados": count}))
+    elif count:
+        print(f"discarded {_deliveries(count)}")
+    if not found:
+        print(f"cauce: nothing of {origen} is there to be discarded", file=sys.stderr)
+    return codes.DONE if count else codes.NOT_DONE
+
+
+def _explain(row: FullRejected, means: Means, *, json: bool) -> int:
+    """Say all there is to say of one delivery, then and now."""
+    provider = means.provider_of(row.origen)
+    lines = [("request", f"POST {row.url}, {row.tamano} bytes")]
+    verdict: Verdict | None = None
+    never = quarantine.obstacle(provider, row) if provider is not None else _unknown(row.origen)
+    if provider is not None and never is None:
+        request = row.request(means.url_of(row))
+        now = quarantine.moment(provider, row, request, means.at)
+        explained = explain(provider, request, means.secrets_of(provider), now, other_secrets())
+        verdict, lines = explained.verdict, list(explained.lines)
+    else:
+        lines += [("header", f"{name}: {value}") for name, value in row.cabeceras]
+        lines.append(("never", f"it cannot be verified again here: {never}"))
+    if json:
+        print(as_json({"rechazado": asdict(row), "explicacion": lines, "imposible": never}))
+        return codes.DONE
+    came = iso(row.recibido_en.timestamp())
+    lines[:0] = [
+        ("refused", f"number {row.id} of {row.origen}, {came} ({ago(row.recibido_en)})"),
+        ("then", f"{row.razon}: {row.detalle}"),
+        *([("then", row.causa)] if row.causa else []),
+        *([("now", "with the secrets of now:")] if verdict is not None else []),
+    ]
+    for label, line in lines:
+        print(f"{label:<9} {clean(line, lines=False).plain}")
+    return codes.DONE
+
+
+async def _reverify(
+    conn: Connection[Any], settings: Settings, numbers: Sequence[int], means: Means, *, aloud: bool
+) -> list[Reverified]:
+    """Verify them one after another, each in a transaction of its own."""
+    done: list[Reverified] = []
+    async with await connect_async(settings) as writer:
+        for number in numbers:
+            try:
+                row = quarantine.find(conn, number)
+                done.append(await _reverify_one(writer, row, means, keep_raw=settings.keep_raw_bodies))
+            except NotFound:
+                continue  # somebody else was faster
+            if aloud:
+                print(f"{number}  {done[-1].origen}  {clean(_said(done[-1]), lines=False).plain}", flush=True)
+    return done
+
+
+async def _reverify_one(conn: AsyncConnection[Any], row: FullRejected, means: Means, *, keep_raw: bool) -> Reverified:
+    provider = means.provider_of(row.origen)
+    if provider is None:
+        return Reverified(row.id, row.origen, "imposible", [], _unknown(row.origen))
+    secrets = means.secrets_of(provider)
+    url = means.url_of(row)
+    return await quarantine.reverify(conn, row.id, provider, secrets, at=means.at, url=url, keep_raw=keep_raw)
+
+
+def _said(one: Reverified) -> str:
+    """Say what became of a delivery."""
+    listed = ", ".join(str(evento) for evento in one.eventos)
+    events = f"event {listed}" if len(one.eventos) == 1 else f"events {listed}"
+    text = {
+        "guardado": f"stored as {events}" if one.eventos else "good, and without any event",
+        "duplicado": f"already stored as {events}",
+        "pregunta": "good, and forgotten",
+        "rechazado": "still refused",
+        "imposible": "cannot be verified again",
+    }[one.resultado]
+    return f"{text}: {one.detalle}" if one.detalle else text
+
+
+def _unknown(origen: str) -> str:
+    return f"only the application knows {origen}; --provider says whose scheme it has"
+
+
+def _sendable(request: WebhookRequest) -> WebhookRequest:
+    """Leave out the length, which is written anew."""
+    pairs = [pair for pair in request.headers.raw() if pair[0] != b"content-length"]
+    return replace(request, headers=Headers(pairs))
+
+
+def _confirmed(count: int) -> bool:
+    print(f"Forget {_deliveries(count)}, for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _deliveries(count: int) -> str:
+    return f"{count} refused {'delivery' if count == 1 else 'deliveries'}"
