@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s))"
+TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s)"
 TERMINAR = "select cauce.terminar(%s, %s, %s::bigint[], %s::jsonb)"
 # In a pipeline an error would take the claim behind it along, so a lost lease shows as no row here.
 TERMINAR_SI_ES_MIO = (
     "select cauce.terminar(l.id, l.ficha, null, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
 )
+CORRER_A_SOLAS = "select cauce.correr_a_solas(%s, %s)"
 CONOCIDO = "select en_catalogo, en_grupo from cauce.conocido(%s, %s, %s, %s)"
 
 
@@ -78,22 +79,28 @@ class Batch:
     @property
     def suspect(self) -> bool:
         """A worker died holding one of these; nothing else shall be in hand with it."""
-        return self.rows[0].caidas > 0
+        return self.deaths > 0
+
+    @property
+    def deaths(self) -> int:
+        """How many workers died holding it, as far as that is known."""
+        return self.rows[0].caidas
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """How to ask for a batch: whose, how large, for whom, for how many seconds."""
+    """How to ask for a batch: whose, how large, for whom, for how many seconds, and whether it must outlive a crash."""
 
     grupo: str
     size: int
     worker: str
     lease: float
+    careful: bool = False
 
     @property
-    def values(self) -> tuple[str, int, str, float]:
+    def values(self) -> tuple[str, int, str, float, bool]:
         """The parameters of ``cauce.tomar``."""
-        return self.grupo, self.size, self.worker, self.lease
+        return self.grupo, self.size, self.worker, self.lease, self.careful
 
 
 async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
@@ -108,6 +115,17 @@ async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
         _translate(error)
         raise
     return _batch(await cursor.fetchall())
+
+
+async def run_alone(conn: AsyncConnection[Any], batch: Batch) -> None:
+    """Note that nothing else runs in this process while the batch does.
+
+    Raises:
+        LeaseLost: somebody else has it now.
+    """
+    row = await (await conn.execute(CORRER_A_SOLAS, (batch.lote, batch.ficha))).fetchone()
+    if row is None or not row[0]:
+        raise LeaseLost(f"the lease of batch {batch.lote} is gone")
 
 
 async def settle(

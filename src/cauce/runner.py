@@ -8,6 +8,7 @@ transaction was undone, or, if it was not, the fence says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from cauce.log import Batch, Claim
 from cauce.settling import Settling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from cauce.bus import Bus
     from cauce.config import Settings
@@ -80,6 +81,54 @@ class Pace:
         self.size = max(1, min(fitting, 4 * max(events, self.size), self._limit))
 
 
+class Room:
+    """Where the batches of a process run: side by side, but for those whose worker died.
+
+    One of those is in hand at a time, or two would be blamed for one death. And the run that decides (one more death
+    and it ends in ``error``) has the room for itself: the guilty one may have been the batch beside it.
+    """
+
+    def __init__(self, crash_limit: int) -> None:
+        self._limit = crash_limit
+        self._suspects = asyncio.Lock()
+        self._open, self._empty = asyncio.Event(), asyncio.Event()
+        self._open.set()
+        self._empty.set()
+        self._inside = 0
+
+    def decides(self, batch: Batch) -> bool:
+        """Say whether it must run alone."""
+        return 0 < batch.deaths >= self._limit - 1
+
+    @contextlib.asynccontextmanager
+    async def enter(self, batch: Batch) -> AsyncGenerator[None]:
+        """Wait until the batch may run."""
+        one_at_a_time = self._suspects if batch.suspect else contextlib.nullcontext()
+        async with one_at_a_time, self._alone() if self.decides(batch) else self._beside():
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _beside(self) -> AsyncGenerator[None]:
+        await self._open.wait()
+        self._inside += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        self._open.clear()
+        try:
+            await self._empty.wait()
+            yield
+        finally:
+            self._open.set()
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """What the runners of one process share."""
@@ -89,8 +138,7 @@ class Process:
     worker: str
     heartbeat: Heartbeat
     watch: Watch
-    suspects: asyncio.Lock
-    """Held while a delivery runs whose worker died: one at a time, so that what kills a process is known."""
+    room: Room
     paces: dict[str, Pace]
     """By group."""
 
@@ -104,6 +152,7 @@ class Runner:
         self.dispatcher = Dispatcher(process.bus, grupo, process.settings, process.watch)
         self._pace = process.paces.setdefault(grupo, Pace(process.settings))
         self._conn: AsyncConnection[Any] | None = None
+        self._careful = False  # a connection was lost, so the server may have crashed, over what is claimed next
         self.tally = Tally()
 
     @property
@@ -119,10 +168,8 @@ class Runner:
     async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
         """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none)."""
         try:
-            if batch.suspect:
-                async with self.process.suspects:
-                    return await self._run(batch, more)
-            return await self._run(batch, more)
+            async with self.process.room.enter(batch):
+                return await self._run(batch, more)
         finally:
             self.process.heartbeat.release(batch)
 
@@ -141,6 +188,7 @@ class Runner:
 
     async def drop_connection(self) -> None:
         """Close the connection, if any; the next use makes a new one."""
+        self._careful = True
         conn, self._conn = self._conn, None
         if conn is not None:
             await conn.close()
@@ -152,7 +200,7 @@ class Runner:
 
     def wanted(self, size: int) -> Claim:
         """Say what to claim."""
-        return Claim(self.grupo, size, self.process.worker, self._settings.lease_seconds)
+        return Claim(self.grupo, size, self.process.worker, self._settings.lease_seconds, self._careful)
 
     def hold(self, batch: Batch | None) -> Batch | None:
         """Keep the lease of what was claimed."""
@@ -167,6 +215,8 @@ class Runner:
         while True:
             try:
                 if settling is None:
+                    if self.process.room.decides(batch):
+                        await log.run_alone(await self.connection(), batch)
                     report = await self.dispatcher.read(batch, await self.connection())
                     await self.dispatcher.run_plain(report)
                     settling = Settling(self, batch, report)
@@ -182,6 +232,7 @@ class Runner:
                 await asyncio.sleep(_backoff(failures))
                 failures += 1
             else:
+                self._careful = False
                 self._pace.note(len(batch.rows), monotonic() - began)
                 self.tally.add(settling.report)
                 return following

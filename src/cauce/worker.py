@@ -17,7 +17,7 @@ from cauce import schema
 from cauce.doorbell import Doorbell
 from cauce.errors import CauceError, ConfigError, ForeignRestore
 from cauce.heartbeat import Heartbeat
-from cauce.runner import Process, Runner
+from cauce.runner import Process, Room, Runner
 from cauce.upkeep import Upkeep
 from cauce.watch import Watch
 
@@ -55,7 +55,7 @@ async def process(bus: Bus, settings: Settings) -> AsyncGenerator[Process]:
         worker=new_identity(),
         heartbeat=Heartbeat(settings.require_database_url(), settings.lease_seconds),
         watch=Watch(),
-        suspects=asyncio.Lock(),
+        room=Room(settings.crash_limit),
         paces={},
     )
     shared.heartbeat.start()

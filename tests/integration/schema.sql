@@ -58,6 +58,10 @@ CREATE FUNCTION cauce.conocido(grupo text, suscriptor text, origen text, tipo te
     LANGUAGE sql STABLE
     AS (...);
 
+CREATE FUNCTION cauce.correr_a_solas(lote bigint, ficha bigint) RETURNS boolean
+    LANGUAGE sql
+    AS (...);
+
 CREATE FUNCTION cauce.crear_grupo(grupo text, desde_el_principio boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql
     AS (...);
@@ -162,7 +166,7 @@ CREATE FUNCTION cauce.tocar_timbre() RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text)
+CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text)
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -290,6 +294,7 @@ CREATE TABLE cauce.lotes (
     trabajador text NOT NULL,
     tomado_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     arriendo_hasta timestamp with time zone NOT NULL,
+    a_solas boolean DEFAULT false NOT NULL,
     CONSTRAINT lotes_algo CHECK (((cardinality(ids) + reintentos) > 0))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');

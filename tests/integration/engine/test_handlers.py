@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from cauce import Attempt, Discard, RetryAfter, Subscriber, log
+from cauce import Attempt, Discard, RetryAfter, Subscriber, log, schema
+from cauce.runner import Runner
+from cauce.worker import process
 from tests.integration.engine.kit import column, quick, states, until, value, work
 from tests.integration.engine.scenery import (
     PruebaEvents,
@@ -516,3 +518,26 @@ def test_quiet_is_quiet(conn: Conn, database: str) -> None:
     work(bus(quiet), quick(database), lambda: settled(conn))
     assert states(conn) == {"procesado": 200}
     assert value(conn, "select (select count(*) from cauce.entregas) + (select count(*) from cauce.fallos)") == 0
+
+
+def test_after_a_lost_connection_the_next_claims_are_careful(conn: Conn, database: str) -> None:
+    """Until a batch is settled: what is claimed next may be what killed the server, and must be counted."""
+    application, settings = bus(quiet), quick(database)
+    with psycopg.connect(database, autocommit=True) as other:
+        schema.migrate(other, application)
+    tell(conn)
+
+    async def scene() -> None:
+        async with process(application, settings) as shared:
+            runner = Runner(shared, "principal")
+            batch = await runner.claim()
+            assert batch is not None
+            assert not runner.wanted(1).careful
+            await runner.drop_connection()
+            assert runner.wanted(1).careful
+            await runner.run(batch, lambda: 0)
+            assert not runner.wanted(1).careful
+            await runner.close()
+
+    asyncio.run(scene())
+    assert settled(conn)

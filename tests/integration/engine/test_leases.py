@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from tests.integration.engine.kit import Claimed, Conn
 
 
+def run_alone(conn: Conn, batch: Claimed) -> None:
+    """Note that nothing runs beside it."""
+    assert value(conn, "select cauce.correr_a_solas(%s, %s)", batch.lote, batch.ficha)
+
+
 def rescue(conn: Conn, limit: int = 3) -> int:
     """Take expired leases over."""
     return int(value(conn, "select cauce.rescatar(%s)", limit))
@@ -270,6 +275,7 @@ def test_a_payload_that_kills_its_worker_ends_in_error_after_the_limit(conn: Con
     while batch := claim(conn):
         if batch.ids == [poison]:
             deaths += 1
+            run_alone(conn, batch)
             expire(conn, batch)
             rescue(conn)
         else:
@@ -280,6 +286,67 @@ def test_a_payload_that_kills_its_worker_ends_in_error_after_the_limit(conn: Con
         "select estado::text, ultimo_error, intentos from cauce.eventos where id = %s", (poison,)
     ).fetchone() == ("error", "3 workers died while they held this event", 3)
     assert value(conn, "select count(*) from cauce.fallos where evento = %s", poison) == 3
+
+
+def test_the_death_that_decides_counts_only_if_nothing_ran_beside(conn: Conn) -> None:
+    """The guilty one may have been the batch next to it; and of a lease that is lost nothing is noted."""
+    (evento,) = publish(conn)
+    for _ in range(6):
+        batch = claim(conn)
+        expire(conn, batch)
+        rescue(conn)
+    assert value(conn, "select caidas from cauce.entregas") == 2
+    assert value(conn, "select count(*) from cauce.fallos") == 6
+    assert value(conn, "select cauce.correr_a_solas(0, 0)") is False
+    batch = claim(conn)
+    run_alone(conn, batch)
+    expire(conn, batch)
+    rescue(conn)
+    assert state(conn, evento) == "error"
+
+
+def test_a_count_beyond_its_column_stops_nobody(conn: Conn) -> None:
+    """`intentos` of an event ends at 32767, that of a delivery goes on."""
+    (evento,) = publish(conn)
+    batch = claim(conn)
+    settle(conn, batch, [outcome(evento, "manejador", "reintentar", 40_000, espera=0)])
+    expire(conn, claim(conn))
+    rescue(conn)
+    assert value(conn, "select intentos from cauce.eventos") == 32_767
+    assert value(conn, "select intentos from cauce.entregas") == 40_001
+
+
+def test_a_claim_waits_for_the_disk_only_if_it_is_careful(conn: Conn) -> None:
+    """New events: no, unless the caller says so; with retries: always, for attempts are counted."""
+    claim_one = "select count(*) from cauce.tomar('principal', 1, 'w', '1 min', %s)"
+    publish(conn, 3)
+    for careful in (False, True):
+        with conn.transaction():
+            assert value(conn, claim_one, careful) == 1
+            assert value(conn, "show synchronous_commit") == ("on" if careful else "off")
+    batch = claim(conn)
+    settle(conn, batch, [outcome(batch.ids[0], "manejador", "reintentar", espera=0)])
+    with conn.transaction():
+        assert value(conn, "select count(*) from cauce.tomar('principal', 2, 'w', '1 min')") == 1
+        assert value(conn, "show synchronous_commit") == "on"
+
+
+def test_an_event_deleted_by_hand_takes_its_deliveries_along(conn: Conn) -> None:
+    """They are dropped with a warning; the group goes on with all others."""
+    gone, kept, new = *publish(conn, 2), 3
+    batch = claim(conn)
+    settle(conn, batch, [outcome(evento, "manejador", "reintentar", espera=0) for evento in (gone, kept)])
+    conn.execute("delete from cauce.eventos where id = %s", (gone,))
+    assert publish(conn) == [new]
+    warnings: list[str | None] = []
+    conn.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
+    batch = claim(conn)
+    assert batch.ids == [kept, new]
+    assert warnings == ["group principal: 1 deliveries of events that were deleted are dropped"]
+    settle(conn, batch, [outcome(kept, "manejador", "reintentar", 2, espera=0)])
+    conn.execute("delete from cauce.eventos where id = %s", (kept,))
+    assert not claim(conn)
+    assert value(conn, "select (select count(*) from cauce.lotes) + (select count(*) from cauce.entregas)") == 0
 
 
 def test_an_event_is_shown_as_in_process_only_while_it_waits_in_a_lote(

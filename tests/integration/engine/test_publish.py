@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -224,10 +224,9 @@ def test_the_key_is_the_payloads_field_or_the_publishers(conn: Conn) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_callers_row_and_cursor_factories_do_not_matter(conn: Conn, form: str) -> None:
     """Rows as dictionaries, parameters in another style: the connection is the caller's own."""
-    other = cast("psycopg.Connection[Any]", conn)
-    other.row_factory, other.cursor_factory = dict_row, psycopg.RawCursor
-    FORMS[form](other, alone=True)
-    other.row_factory, other.cursor_factory = tuple_row, psycopg.Cursor
+    conn.row_factory, conn.cursor_factory = dict_row, psycopg.RawCursor
+    FORMS[form](conn, alone=True)
+    conn.row_factory, conn.cursor_factory = tuple_row, psycopg.Cursor
     assert len(drain(conn)) == 1
 
 

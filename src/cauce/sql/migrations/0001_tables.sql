@@ -111,6 +111,7 @@ create table cauce.lotes (
     trabajador     text        not null,
     tomado_en      timestamptz not null default clock_timestamp(),
     arriendo_hasta timestamptz not null,
+    a_solas        boolean     not null default false,   -- nothing else runs in that worker meanwhile
     constraint lotes_algo check (cardinality(ids) + reintentos > 0)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 

@@ -144,7 +144,10 @@ end $$;
 --           delivery whose worker died, if there is one, alone: what kills a process shall not take others with it.
 -- Locks     the group's claim lock (advisory, to the end of the transaction): one claim of a group at a time
 -- Isolation a READ COMMITTED transaction of its own
-create function cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval)
+-- Disk      a claim of new events does not wait for it, unless it is `prudente`: one that a server crash undoes is made
+--           again, and the token tells the two apart. After a crash workers are: what they claim may have caused it, and
+--           must be counted. With retries it always waits, for it counts their attempts.
+create function cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false)
 returns table (
     lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint,
     id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint,
@@ -199,9 +202,7 @@ begin
         perform set_config('synchronous_commit', 'off', true);   -- at most windows were saved: losing them loses nothing
         return;
     end if;
-    if reintentos = 0 then
-        -- A claim that a server crash undoes is made again, and the token tells the two apart. With retries it counts
-        -- their attempts, and a payload that kills the server must be counted.
+    if reintentos = 0 and not prudente then
         perform set_config('synchronous_commit', 'off', true);
     end if;
     insert into cauce.lotes as l (id, grupo, ids, reintentos, trabajador, arriendo_hasta)
@@ -213,8 +214,14 @@ begin
           from cauce.entregas d join cauce.eventos e on e.id = d.evento
          where d.lote = turno;
         get diagnostics encontrados = row_count;
-        if encontrados <> reintentos then
-            raise exception 'lote % claimed % retries, % of their events exist', turno, reintentos, encontrados;
+        if encontrados <> reintentos then   -- somebody deleted events by hand: their deliveries go after them
+            delete from cauce.entregas d where d.lote = turno and not exists (select from cauce.eventos e where e.id = d.evento);
+            raise warning 'group %: % deliveries of events that were deleted are dropped', $1, reintentos - encontrados;
+            if encontrados + cardinality(ids) = 0 then
+                delete from cauce.lotes l where l.id = turno;
+                return;
+            end if;
+            update cauce.lotes l set reintentos = encontrados where l.id = turno;
         end if;
     end if;
     -- From a later statement than the ones that chose them: an older snapshot would not see them all.

@@ -78,7 +78,7 @@ begin
         update cauce.eventos e
            set intentos = greatest(e.intentos, q.intento), ultimo_error = coalesce(q.error, e.ultimo_error),
                ignorado = e.ignorado or q.ignorado
-          from (select r.evento, max(r.intento - (r.resultado = 'devuelta')::integer)::smallint intento,
+          from (select r.evento, least(max(r.intento - (r.resultado = 'devuelta')::integer), 32767) intento,
                        (array_agg(r.error order by r.intento desc) filter (where r.error is not null))[1] error,
                        bool_or(r.resultado = 'ignorada') ignorado
                   from jsonb_to_recordset($5)

@@ -28,8 +28,17 @@ language sql as $$
     select count(*) from marcados
 $$;
 
+-- Notes that nothing else runs in the worker while it runs this lote; false: the lease is lost.
+create function cauce.correr_a_solas(lote bigint, ficha bigint) returns boolean
+language sql as $$
+    with mio as (
+        update cauce.lotes l set a_solas = true where l.id = $1 and l.ficha = $2 returning 1)
+    select exists (select from mio)
+$$;
+
 -- Takes expired lotes over, of any group: every event of theirs becomes a delivery of its own, to be handed out alone,
--- and after `limite_caidas` dead workers an error. Returns how many lotes were taken over.
+-- and after `limite_caidas` dead workers an error. The death that decides counts only if nothing else ran in that worker:
+-- otherwise the guilty one may have been beside it. Returns how many lotes were taken over.
 create function cauce.rescatar(limite_caidas integer) returns integer
 language plpgsql as $$
 declare
@@ -45,8 +54,9 @@ begin
         delete from cauce.lotes q where q.id = l.id;
         with otra_vez as (
             update cauce.entregas d
-               set lote = null, caidas = d.caidas + 1, proximo_en = clock_timestamp(),
-                   estado = case when d.caidas + 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado
+               set lote = null, proximo_en = clock_timestamp(),
+                   caidas = case when l.a_solas or d.caidas + 1 < limite_caidas then d.caidas + 1 else d.caidas end,
+                   estado = case when l.a_solas and d.caidas + 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado
              where d.lote = l.id
             returning d.evento, d.suscriptor, d.intentos, d.caidas),
         enteras as (
@@ -61,7 +71,7 @@ begin
                       l.trabajador, d.caidas, limite_caidas), l.trabajador
           from (table otra_vez union all table enteras) d;
         if l.grupo = 'principal' then
-            update cauce.eventos e set intentos = greatest(e.intentos, d.intentos),
+            update cauce.eventos e set intentos = greatest(e.intentos, least(d.intentos, 32767)),
                    ultimo_error = case when d.estado = 'error' then format('%s workers died while they held this event', d.caidas)
                                        else e.ultimo_error end
               from cauce.entregas d where d.evento = e.id and d.grupo = 'principal' and e.id = any (tocados);
