@@ -159,8 +159,5 @@ class Publisher:
         tipo = BenchEvents.abanico if fan else BenchEvents.listo
         rest = iter(numbers)
         while chunk := list(islice(rest, CHUNK)):
-            publicar_eventos(
-                self._conn,
-                [NuevoEvento(tipo, Payment(data=DATA, seq=number, padding=padding)) for number in chunk],
-                alone=True,
-            )
+            payments = (Payment(data=DATA, seq=number, padding=padding) for number in chunk)
+            publicar_eventos(self._conn, (NuevoEvento(tipo, payment) for payment in payments), alone=True)

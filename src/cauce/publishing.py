@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, overload
 
 import psycopg
@@ -17,12 +18,15 @@ from psycopg.rows import tuple_row
 from cauce.errors import FOREIGN_RESTORE, ForeignRestore, InvalidPayload, NotInTransaction, PublishError, UnknownEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping
 
     from cauce.catalog import EventType
     from cauce.evento import NuevoEvento
 
 T = TypeVar("T")
+
+NULL: Final = r"\N"
+"""How COPY's text format writes it."""
 
 # The plain cases bring their lane, as the catalog declares it, so that nothing has to look it up: see
 # docs/adr/0017-publishing.md. All others are completed by the table's trigger.
@@ -32,10 +36,13 @@ PUBLICAR: LiteralString = (
 )
 PUBLICAR_CON_TODO: LiteralString = "select cauce.publicar_evento(%s, %s, %s::jsonb, %s, %s::smallint, %s, %s::jsonb)"
 PUBLICAR_VARIOS: LiteralString = "select cauce.publicar_eventos(%s::jsonb)"
-RESERVAR_IDS: LiteralString = (
-    "select array(select nextval('cauce.eventos_id_seq') from generate_series(1, %s)), cauce.avisar()"
-)
-COPIAR: LiteralString = "copy cauce.eventos (id, origen, tipo, payload, clave, prioridad, carril, cabeceras) from stdin"
+ANTES_DE_COPIAR: LiteralString = "select coalesce(pg_sequence_last_value('cauce.eventos_id_seq'), 0), cauce.avisar()"
+COPIAR: LiteralString = "copy cauce.eventos (origen, tipo, payload, clave, prioridad, carril, cabeceras) from stdin"
+COPIADOS: LiteralString = "select cauce.copiados(%s)"
+COPY_LINES: Final = 100
+"""Events that travel in one piece of a COPY, while the next are made."""
+STATEMENT_EVENTS: Final = 1000
+"""Events of one statement, where it cannot be a COPY."""
 
 
 @overload
@@ -123,29 +130,65 @@ def publicar_eventos(
 def publicar_eventos(
     conn: Connection[Any] | AsyncConnection[Any], eventos: Iterable[NuevoEvento[Any]], /, *, alone: bool = False
 ) -> list[int] | Coroutine[Any, Any, list[int]]:
-    """Publish many events in the caller's transaction, by COPY; a thousand at a time is a good size.
+    """Publish many events in the caller's transaction, by COPY, while they are still being made.
 
-    Events with an ``id_externo``, and those of a connection in pipeline mode, which knows no COPY, travel as one
-    statement instead.
+    They may be a million: no more than a hundred are held at a time, beside the ids. Events with an ``id_externo``
+    cannot be copied, nor can any in pipeline mode; they travel a thousand a statement, so keep them together.
 
     Returns:
         Their ids, in the order given.
 
     Raises:
-        As ``publicar_evento``; nothing is stored if one of them is refused.
+        As ``publicar_evento``, but one that is refused may come after others that were sent: the transaction is then
+        aborted, and nothing of it is stored.
     """
-    eventos = list(eventos)
-    for evento in eventos:
-        _check_catalog(evento.tipo)
     _check_transaction(conn, "events", alone=alone)
-    if conn.pgconn.pipeline_status or any(evento.id_externo is not None for evento in eventos):
-        values = (f"[{','.join(map(_document, eventos))}]",)
-        if isinstance(conn, AsyncConnection):
-            return _fetch_async(conn, PUBLICAR_VARIOS, values, "events")
-        ids: list[int] = _fetch(conn, PUBLICAR_VARIOS, values, "events")
-        return ids
-    lines = [_line(evento) for evento in eventos]
-    return _copy_async(conn, lines) if isinstance(conn, AsyncConnection) else _copy(conn, lines)
+    if isinstance(conn, AsyncConnection):
+        return _publish_all_async(conn, eventos)
+    return _publish_all(conn, eventos)
+
+
+def _publish_all(conn: Connection[Any], eventos: Iterable[NuevoEvento[Any]]) -> list[int]:
+    ids: list[int] = []
+    with nullcontext() if _in_transaction(conn) else conn.transaction():
+        for by_copy, run in _runs(conn, eventos):
+            if by_copy:
+                ids += _copy(conn, run)
+            else:
+                for document in _documents(run):
+                    ids += _fetch(conn, PUBLICAR_VARIOS, (document,), "events")
+    return ids
+
+
+async def _publish_all_async(conn: AsyncConnection[Any], eventos: Iterable[NuevoEvento[Any]]) -> list[int]:
+    ids: list[int] = []
+    async with nullcontext() if _in_transaction(conn) else conn.transaction():
+        for by_copy, run in _runs(conn, eventos):
+            if by_copy:
+                ids += await _copy_async(conn, run)
+            else:
+                for document in _documents(run):
+                    ids += await _fetch_async(conn, PUBLICAR_VARIOS, (document,), "events")
+    return ids
+
+
+def _runs(
+    conn: Connection[Any] | AsyncConnection[Any], eventos: Iterable[NuevoEvento[Any]]
+) -> Iterator[tuple[bool, Iterator[NuevoEvento[Any]]]]:
+    """Cut the events where the way they travel changes; True: by COPY."""
+    return groupby(eventos, lambda evento: evento.id_externo is None and not conn.pgconn.pipeline_status)
+
+
+def _documents(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[str]:
+    """Write the arguments of ``cauce.publicar_eventos``."""
+    while chunk := list(islice(eventos, STATEMENT_EVENTS)):
+        yield f"[{','.join(map(_document, chunk))}]"
+
+
+def _pieces(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[str]:
+    """Write the pieces of a COPY."""
+    while chunk := list(islice(eventos, COPY_LINES)):
+        yield "".join(map(_line, chunk))
 
 
 def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> tuple[int | None, int | None]:
@@ -157,6 +200,7 @@ def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> t
 def _document(evento: NuevoEvento[Any]) -> str:
     """Return the event as a JSON object, the payload as pydantic wrote it."""
     tipo = evento.tipo
+    _check_catalog(tipo)
     fields: dict[str, object] = {"origen": tipo.origen, "tipo": tipo.tipo}
     optional = {
         "clave": evento.clave,
@@ -169,47 +213,46 @@ def _document(evento: NuevoEvento[Any]) -> str:
 
 
 def _line(evento: NuevoEvento[Any]) -> str:
-    """Return the event as a line of COPY's text format, without its id."""
+    """Return the event as a line of COPY's text format (PostgreSQL, COPY, "Text Format")."""
     tipo = evento.tipo
+    _check_catalog(tipo)
     nivel, carril = _levels(tipo, evento.prioridad, evento.clave)
     headers = None if evento.cabeceras is None else json.dumps(evento.cabeceras)
-    fields = (tipo.origen, tipo.tipo, tipo.dump(evento.payload), evento.clave, nivel, carril, headers)
-    return "\t".join([r"\N" if field is None else _escaped(str(field)) for field in fields])
+    texts = (tipo.origen, tipo.tipo, tipo.dump(evento.payload), evento.clave)
+    fields = [NULL if text is None else _escaped(text) for text in texts]
+    fields += [NULL if number is None else str(number) for number in (nivel, carril)]
+    fields.append(NULL if headers is None else _escaped(headers))
+    return "\t".join(fields) + "\n"
 
 
 def _escaped(text: str) -> str:
-    """Write a value as COPY's text format wants it (PostgreSQL, COPY, "Text Format")."""
     return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
 
 
-def _copy(conn: Connection[Any], lines: list[str]) -> list[int]:
+def _copy(conn: Connection[Any], eventos: Iterator[NuevoEvento[Any]]) -> list[int]:
+    before: int = _fetch(conn, ANTES_DE_COPIAR, (), "events")
     try:
-        with nullcontext() if _in_transaction(conn) else conn.transaction():
-            cursor = Cursor(conn, row_factory=tuple_row)
-            ids: list[int] = cursor.execute(RESERVAR_IDS, (len(lines),)).fetchall()[0][0]
-            with cursor.copy(COPIAR) as copy:
-                copy.write(_text(ids, lines))
+        with Cursor(conn).copy(COPIAR) as copy:
+            for piece in _pieces(eventos):
+                copy.write(piece)
     except psycopg.Error as error:
         _translate(error, "events")
         raise
+    ids: list[int] = _fetch(conn, COPIADOS, (before,), "events")
     return ids
 
 
-async def _copy_async(conn: AsyncConnection[Any], lines: list[str]) -> list[int]:
+async def _copy_async(conn: AsyncConnection[Any], eventos: Iterator[NuevoEvento[Any]]) -> list[int]:
+    before: int = await _fetch_async(conn, ANTES_DE_COPIAR, (), "events")
     try:
-        async with nullcontext() if _in_transaction(conn) else conn.transaction():
-            cursor = AsyncCursor(conn, row_factory=tuple_row)
-            ids: list[int] = (await (await cursor.execute(RESERVAR_IDS, (len(lines),))).fetchall())[0][0]
-            async with cursor.copy(COPIAR) as copy:
-                await copy.write(_text(ids, lines))
+        async with AsyncCursor(conn).copy(COPIAR) as copy:
+            for piece in _pieces(eventos):
+                await copy.write(piece)
     except psycopg.Error as error:
         _translate(error, "events")
         raise
+    ids: list[int] = await _fetch_async(conn, COPIADOS, (before,), "events")
     return ids
-
-
-def _text(ids: list[int], lines: list[str]) -> str:
-    return "".join([f"{number}\t{line}\n" for number, line in zip(ids, lines, strict=True)])
 
 
 def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:

@@ -58,6 +58,14 @@ CREATE FUNCTION cauce.conocido(grupo text, suscriptor text, origen text, tipo te
     LANGUAGE sql STABLE
     AS (...);
 
+CREATE FUNCTION cauce.copiados(desde bigint) RETURNS bigint[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS (...);
+
 CREATE FUNCTION cauce.correr_a_solas(lote bigint, ficha bigint) RETURNS boolean
     LANGUAGE sql
     AS (...);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import psycopg
 import pytest
@@ -23,6 +24,7 @@ from cauce import (
     UnknownEvent,
     publicar_evento,
     publicar_eventos,
+    publishing,
 )
 from tests.integration.engine.kit import claim, column, drain, publish, settle, value
 
@@ -185,6 +187,73 @@ def test_many_events_come_back_in_the_order_given(conn: Conn) -> None:
     assert rows == [(evento, n) for n, evento in enumerate(ids)]
     assert drain(conn, size=300) == ids
     assert publicar_eventos(conn, [], alone=True) == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_many_of_both_kinds_keep_their_order(conn: Conn, database: str, *, is_async: bool) -> None:
+    """Copied or by statement, in runs of any length; events of the same transaction from before are not among them."""
+    many = [
+        NuevoEvento(PruebaEvents.anotada, Nota(texto="a", numero=n), id_externo=str(n) if (n // 700) % 2 else None)
+        for n in range(3000)
+    ]
+
+    async def scene() -> list[int]:
+        async with await psycopg.AsyncConnection.connect(database) as mine:
+            await publicar_evento(mine, PruebaEvents.anotada, Nota(texto="b", numero=-1))
+            return await publicar_eventos(mine, iter(many))
+
+    if is_async:
+        ids = asyncio.run(scene())
+    else:
+        with conn.transaction():
+            publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b", numero=-1))
+            ids = publicar_eventos(conn, iter(many))
+    rows = conn.execute("select id, (payload ->> 'numero')::int from cauce.eventos order by id").fetchall()
+    assert rows == [(ids[0] - 1, -1), *((evento, n) for n, evento in enumerate(ids))]
+
+
+def test_two_that_publish_many_at_once_get_their_own_ids(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """Their ids are drawn in turns."""
+    other = connect()
+
+    def turns() -> Iterator[NuevoEvento[Nota]]:
+        for _ in range(5):
+            others.append(publicar_evento(other, PruebaEvents.anotada, Nota(texto="b"), alone=True))
+            for _ in range(100):
+                yield NuevoEvento(PruebaEvents.anotada, Nota(texto="a"))
+
+    others: list[int] = []
+    ids = publicar_eventos(conn, turns(), alone=True)
+    assert len(ids) == 500
+    assert sorted(ids + others) == column(conn, "select id from cauce.eventos order by id")
+    assert set(others) == set(column(conn, "select id from cauce.eventos where payload ->> 'texto' = 'b'"))
+
+
+def test_many_are_sent_while_they_are_made(conn: Conn) -> None:
+    """A generator of any length: what was sent is let go."""
+    alive: WeakValueDictionary[int, Nota] = WeakValueDictionary()
+    most = 0
+
+    def endless() -> Iterator[NuevoEvento[Nota]]:
+        nonlocal most
+        for number in range(2000):
+            nota = Nota(texto="a", numero=number)
+            alive[number] = nota
+            most = max(most, len(alive))
+            yield NuevoEvento(PruebaEvents.anotada, nota)
+
+    assert len(publicar_eventos(conn, endless(), alone=True)) == 2000
+    assert most <= 2 * publishing.COPY_LINES + 1
+
+
+@pytest.mark.parametrize("wrong", [Nota.model_construct(texto=5), "no note"])
+def test_a_wrong_payload_among_many_undoes_all_of_them(conn: Conn, wrong: Any) -> None:  # noqa: ANN401 - wrong on purpose
+    """Wherever it stands; the connection is as good as before."""
+    many = [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"))] * 250
+    many.append(NuevoEvento(PruebaEvents.anotada, wrong))
+    with pytest.raises(InvalidPayload):
+        publicar_eventos(conn, many, alone=True)
+    assert value(conn, "select count(*) from cauce.eventos") == 0
 
 
 @given(texto=TEXT, clave=TEXT, cabecera=TEXT)
