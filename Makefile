@@ -3,9 +3,12 @@
 
 PYTHON ?= python3
 ARGS ?=
+# processes that share the tests out; a chosen few are not worth starting several
+JOBS ?= $(if $(ARGS),0,logical)
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 STAMP := .venv/.stamp
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist worksteal
 
 .PHONY: help demo test check bench soak lock clean
 .DEFAULT_GOAL := help
@@ -16,8 +19,8 @@ help: ## list the targets
 demo: $(STAMP) ## see an event travel, on a PostgreSQL of its own
 	@$(BIN)/cauce demo $(ARGS)
 
-test: $(STAMP) ## run the tests (ARGS='-k word')
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests (ARGS='-k word', JOBS=2)
+	@$(PYTEST) $(ARGS)
 
 check: $(STAMP) ## lint, format, types, floors of the house
 	@$(BIN)/ruff check

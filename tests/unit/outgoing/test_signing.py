@@ -71,7 +71,7 @@ def test_an_id_fits_its_header_and_no_other_delivery(keys: set[str]) -> None:
     assert made[0] != made[1]
 
 
-@pytest.mark.parametrize("known", [ONE, TWO])
+@pytest.mark.parametrize("known", [ONE, TWO], ids=["one", "two"])
 def test_the_official_library_verifies_during_a_rotation(known: str) -> None:
     """With two secrets at once, a receiver that knows either of them accepts what it gets."""
     request = signed(envelope(event({"n": 1})), "evt_7_ab", read_secrets(f"{ONE},{TWO}"), time.time())
@@ -111,6 +111,7 @@ def test_a_new_secret_is_of_the_advised_length() -> None:
         (f"{ONE};until=tomorrow", "cannot be read: until of secret 1 of 1 is no moment"),
         (f"{ONE};until=2030-01-01T00:00:00Z", "leave since= and until= out"),
     ],
+    ids=["nothing", "a comma", "no key", "no base64", "the second", "the other half", "short", "a word", "a moment"],
 )
 def test_a_secret_that_cannot_sign_is_refused_without_being_shown(text: str, words: str) -> None:
     """None, no base64, too short to be safe, the wrong half of a pair: said by position."""
