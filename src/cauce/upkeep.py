@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
@@ -15,12 +16,29 @@ from cauce.runner import connect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from psycopg import AsyncConnection
+
     from cauce.config import Settings
 
 logger = logging.getLogger("cauce.upkeep")
 
 PRUNE_BATCH: Final = 5_000
-"""Events, or refused webhooks, deleted in one statement, at most, so that none holds locks for long."""
+"""Events looked at, or refused webhooks deleted, in one statement, so that none holds locks for long."""
+PRUNE_SECONDS: Final = 1.0
+"""Seconds of every round that are spent on old events, at most."""
+
+
+async def prune(conn: AsyncConnection[Any], days: float) -> int:
+    """Delete events that were processed longer ago than that, for ``PRUNE_SECONDS``; return how many."""
+    ends, deleted, more = monotonic() + PRUNE_SECONDS, 0, True
+    while more and monotonic() < ends:
+        cursor = await conn.execute(
+            "select borrados, queda from cauce.purgar(make_interval(secs => %s), %s)", (days * 86_400, PRUNE_BATCH)
+        )
+        row = await cursor.fetchone()
+        count, more = row or (0, False)
+        deleted += count
+    return deleted
 
 
 class Upkeep:
@@ -51,10 +69,7 @@ class Upkeep:
                 logger.warning("took over %s batches of workers that died or lost their lease", rescued)
                 await conn.execute("select pg_notify('cauce', '')")
             if self._settings.retention_days is not None:
-                await conn.execute(
-                    "select cauce.purgar(make_interval(secs => %s), %s)",
-                    (self._settings.retention_days * 86_400, PRUNE_BATCH),
-                )
+                await prune(conn, self._settings.retention_days)
             await conn.execute(
                 "select cauce.purgar_rechazados(make_interval(secs => %s), %s)",
                 (self._settings.quarantine_days * 86_400, PRUNE_BATCH),

@@ -123,8 +123,13 @@ CREATE FUNCTION cauce.publicar_eventos(eventos jsonb) RETURNS bigint[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS (...);
 
-CREATE FUNCTION cauce.purgar(antes interval, maximo integer) RETURNS bigint
+CREATE FUNCTION cauce.purgar(antes interval, maximo integer, OUT borrados bigint, OUT queda boolean) RETURNS record
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS (...);
 
 CREATE FUNCTION cauce.purgar_rechazados(antes interval, maximo integer) RETURNS bigint
@@ -320,6 +325,12 @@ CREATE TABLE cauce.migraciones (
     aplicada_en timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE cauce.poda (
+    unica boolean DEFAULT true NOT NULL,
+    hasta bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT poda_unica_check CHECK (unica)
+);
+
 CREATE TABLE cauce.posiciones (
     grupo text NOT NULL,
     carril cauce.nivel NOT NULL,
@@ -398,6 +409,9 @@ ALTER TABLE ONLY cauce.lotes
 
 ALTER TABLE ONLY cauce.migraciones
     ADD CONSTRAINT migraciones_pkey PRIMARY KEY (numero);
+
+ALTER TABLE ONLY cauce.poda
+    ADD CONSTRAINT poda_pkey PRIMARY KEY (unica);
 
 ALTER TABLE ONLY cauce.posiciones
     ADD CONSTRAINT posiciones_pkey PRIMARY KEY (grupo, carril, n);

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def prune(conn: Conn, most: int = 1000, older: str = "-1 hour") -> int:
     """Delete what was processed before an hour from now."""
-    return int(value(conn, "select cauce.purgar(%s::interval, %s)", older, most))
+    return int(value(conn, "select borrados from cauce.purgar(%s::interval, %s)", older, most))
 
 
 def advance(conn: Conn, *groups: str) -> None:
@@ -37,6 +37,34 @@ def test_old_processed_events_go(conn: Conn) -> None:
     assert prune(conn, 2) == 2
     assert column(conn, "select id from cauce.eventos order by id")[:3] == old[2:]
     assert value(conn, "select count(*) from cauce.fallos") == 0
+    assert prune(conn) >= 3
+
+
+def test_a_dead_delivery_at_the_front_holds_nothing_up(conn: Conn) -> None:
+    """More of them than one pruning looks at: those behind go all the same, and the next round begins at the front."""
+    dead = publish(conn, 6)
+    settle(conn, claim(conn), [outcome(evento, "s", "muerta") for evento in dead])
+    done = publish(conn, 6)
+    drain(conn)
+    advance(conn, "principal")
+    rounds = [conn.execute("select borrados, queda from cauce.purgar('-1 hour', 4)").fetchone() for _ in range(4)]
+    assert rounds == [(0, True), (2, True), (4, True), (1, False)]
+    left = column(conn, "select id from cauce.eventos order by id")
+    assert left[:6] == dead
+    assert not set(left) & set(done)
+    conn.execute("select cauce.descartar(id) from cauce.eventos where estado = 'error'")
+    assert prune(conn) == 6
+
+
+def test_one_prunes_at_a_time(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """Whoever comes meanwhile goes away with nothing."""
+    publish(conn, 5)
+    drain(conn)
+    advance(conn, "principal")
+    other = connect()
+    with other.transaction():
+        assert prune(other, 2) == 2
+        assert prune(conn) == 0
     assert prune(conn) >= 3
 
 

@@ -9,6 +9,8 @@
 -- entregas     deliveries that need another attempt, were given back, or are dead: the exception, not the rule
 -- fallos       one row a failed attempt, with its traceback
 -- trabajadores who is alive, for people to read
+-- poda         how far retention has come (0007_operate.sql)
+-- rechazados   the quarantine of webhooks that were not verified (0009_quarantine.sql)
 -- instancia    one row: the highest transaction id this bus has surely seen, to notice a foreign restore
 --
 -- No foreign key points at eventos: sharing locks on hot rows make multixacts.

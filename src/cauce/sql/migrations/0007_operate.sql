@@ -67,15 +67,41 @@ as $$
      group by l.carril order by l.carril
 $$;
 
--- Deletes processed events older than `antes`, at most `maximo` of them, oldest id first. What any group has still to
--- read, holds under a lease or owes a delivery stays; told by one snapshot, for a claim moves an event from one to another.
-create function cauce.purgar(antes interval, maximo integer) returns bigint
-language plpgsql as $$
+-- How far pruning has come on its way through the log, so that what must stay is not read again and again.
+create table cauce.poda (
+    unica boolean primary key default true check (unica),
+    hasta bigint  not null default 0
+);
+insert into cauce.poda default values;
+
+-- Looks at the next `maximo` events, by id, and deletes those that were processed longer ago than `antes`. What any group
+-- has still to read, holds under a lease or owes a delivery stays; told by one snapshot, for a claim moves an event from
+-- one to another. `queda`: there is more to look at; otherwise the next call begins again at the oldest event.
+-- Locks   the row of `poda`: whoever comes meanwhile has nothing to do
+-- Index   eventos_pkey, from where the last call ended; pinned, for the table may never have been analyzed
+create function cauce.purgar(antes interval, maximo integer, out borrados bigint, out queda boolean)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
 declare
-    cuantos bigint;
+    desde bigint;
+    ultimo bigint;
 begin
-    with viejos as materialized (
-        select e.id from cauce.eventos e
+    borrados := 0;
+    queda := false;
+    select p.hasta into desde from cauce.poda p for update skip locked;
+    if not found then
+        return;
+    end if;
+    with tanda as materialized (
+        select e.id, e.tx, e.carril, e.estado, e.procesado_en, e.creado_en
+          from cauce.eventos e where e.id > desde order by e.id limit maximo),
+    viejos as materialized (
+        select e.id from tanda e
          where e.estado = 'procesado' and e.procesado_en < now() - antes
            and e.id <> all (array(select unnest(l.ids) from cauce.lotes l))
            and not exists (select from cauce.entregas d where d.evento = e.id)
@@ -83,10 +109,10 @@ begin
                 select from cauce.grupos g
                  cross join lateral (select p.desde from cauce.posiciones p
                                       where p.grupo = g.grupo and p.carril = e.carril order by p.n desc limit 1) p
-                 where not pg_visible_in_snapshot(e.tx, p.desde))
-         order by e.id limit maximo),
+                 where not pg_visible_in_snapshot(e.tx, p.desde))),
     sin_fallos as (delete from cauce.fallos f using viejos v where f.evento = v.id),
-    borrados as (delete from cauce.eventos e using viejos v where e.id = v.id returning 1)
-    select count(*) into cuantos from borrados;
-    return cuantos;
+    fuera as (delete from cauce.eventos e using viejos v where e.id = v.id returning 1)
+    select (select count(*) from fuera), max(t.id), count(*) = maximo and min(t.creado_en) < now() - antes
+      into borrados, ultimo, queda from tanda t;
+    update cauce.poda set hasta = case when queda then ultimo else 0 end;
 end $$;
