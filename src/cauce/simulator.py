@@ -47,6 +47,8 @@ class Plan:
     """The address of the inbox, whole."""
     secret: Secret
     """What signs; see ``keys.has_two_keys``."""
+    public_url: str = ""
+    """The address that a scheme which signs it has, if it is another: the inbox stands behind a proxy."""
     body: bytes | None = None
     """Sent as it is, instead of the sample."""
     changes: Sequence[tuple[str, JsonValue]] = ()
@@ -74,13 +76,13 @@ class Plan:
             tipo = sample.header if (sample := samples_of(self.provider.origen).get(self.tipo)) else self.tipo
             id_externo = self.id_externo or str(uuid.UUID(unique))
             content_type = "application/json" if self.body.lstrip()[:1] in (b"{", b"[") else FORM
-            return Draft(self.body, self.url, id_externo, tipo, content_type)
+            return Draft(self.body, self.public_url or self.url, id_externo, tipo, content_type)
         sample, changes = self._sample(), list(self.changes)
         if not self.id_externo:
-            return sample.draft(self.provider, self.url, unique, moment, changes)
+            return sample.draft(self.provider, self.public_url or self.url, unique, moment, changes)
         path = _id_path(self.provider, sample)
         changes += [(path, self.id_externo)] if path else []
-        draft = sample.draft(self.provider, self.url, unique, self.started - self.age, changes)
+        draft = sample.draft(self.provider, self.public_url or self.url, unique, self.started - self.age, changes)
         return draft if path else replace(draft, id_externo=self.id_externo)
 
     def _sample(self) -> Sample:
@@ -168,6 +170,8 @@ def send(request: WebhookRequest, timeout: float) -> Answered:
 def deliver(plan: Plan) -> list[Answered]:
     """Make one delivery and send it, twice if planned: the very same bytes."""
     request = plan.request(time.time())
+    added = request.url.removeprefix(plan.public_url or plan.url)  # a scheme may put something into the query
+    request = replace(request, url=plan.url + added)
     return [send(request, plan.provider.answer_within) for _ in range(2 if plan.twice else 1)]
 
 

@@ -135,6 +135,16 @@ def test_the_settings_say_by_which_address_it_was_called(server: Server) -> None
         assert server.twilio(signed).status_code == 400
 
 
+@pytest.mark.parametrize(("provider", "tipo"), [("twilio", "message.delivered"), ("square", "payment.created")])
+def test_the_simulator_signs_the_public_address_too(server: Server, provider: str, tipo: str) -> None:
+    """And sends to the server all the same."""
+    server.start(CAUCE_PUBLIC_URL=PUBLIC)
+    send = ["webhook", "send", provider, tipo, "--url", server.url]
+    for settings, code in (({"CAUCE_PUBLIC_URL": PUBLIC}, 0), ({}, 1)):
+        done = subprocess.run([CAUCE, *send], env=settings_of(**settings), capture_output=True, check=False)
+        assert done.returncode == code, done.stdout
+
+
 def test_a_secret_ends_at_its_moment(server: Server) -> None:
     """The old one counts before it and not after it, while the new one counts all along."""
     statuses: list[int] = []

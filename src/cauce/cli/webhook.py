@@ -111,7 +111,7 @@ def send(  # noqa: PLR0913 - options of a command
         provider: Whose; `cauce webhook list` has them.
         tipo: The event's type, for example checkout.session.completed.
         changes: path=value in the sample, for example data.object.amount_total=4200; can be given several times.
-        url: The server, or the inbox's whole address.
+        url: The server, or the inbox's whole address. Schemes that sign it sign CAUCE_PUBLIC_URL instead, if it is set.
         secret: What signs; by default the provider's setting. @FILE reads it from a file.
         id_externo: The delivery's id; all deliveries have it, and the same content.
         body: A file that is sent as it is, instead of the sample.
@@ -127,10 +127,12 @@ def send(  # noqa: PLR0913 - options of a command
     if body is not None and changes:
         return complain("--set changes the sample, and --body replaces it; give one of the two")
     try:
+        inbox = simulator.inbox_url(url, provider)
         plan = simulator.Plan(
             provider=PROVIDERS[provider],
             tipo=tipo,
-            url=simulator.inbox_url(url, provider),
+            url=inbox,
+            public_url=called_at_of(inbox),
             secret=_signing_secret(PROVIDERS[provider], secret),
             body=None if body is None else body.read_bytes(),
             changes=[_change(text) for text in changes or ()],
