@@ -33,7 +33,7 @@ from cauce.webhooks.provider import (
 )
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import Pairs, key_of, matching_secret, no_match, read_pairs
-from cauce.webhooks.verdict import SignedScope, Verified
+from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +80,8 @@ class MercadoPago(Provider):
         seconds = _seconds(timestamp)
         request_id = header_of(request, "x-request-id") if request.headers.all("x-request-id") else ""
         data_id = request.parameter("data.id") or ""
+        if ";" in data_id + request_id:  # it would move the borders between the parts of what is signed
+            raise Refusal(Reason.MALFORMED_HEADER, "data.id or x-request-id holds a semicolon")
         for spelling in dict.fromkeys((data_id, data_id.lower())):
             message = _manifest(spelling, request_id, timestamp)
             index = matching_secret(secrets, signatures, partial(self._signature, message=message))

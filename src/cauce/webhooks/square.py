@@ -1,16 +1,25 @@
 """Square: ``x-square-hmacsha256-signature``, base64 HMAC-SHA256 over ``{url}{body}``.
 
 The URL is the one registered with Square: give it as ``public_url``, or see to it that the request's own is that one.
+Nothing stands between URL and body, so a part of one could be sent as a part of the other: without ``public_url`` their
+border must be where the first brace is.
 Rules from https://developer.squareup.com/docs/webhooks/step3validate.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cauce.webhooks.provider import DAY
 from cauce.webhooks.signing import Encoding, HmacProvider
+from cauce.webhooks.verdict import Reason, Refusal, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cauce.webhooks.request import WebhookRequest
+    from cauce.webhooks.secrets import Secret
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +36,11 @@ class Square(HmacProvider):
     keep_headers: tuple[str, ...] = ("x-square-hmacsha256-signature", "square-retry-number", "square-retry-reason")
     retry_horizon: float = 3 * DAY  # the current page says 24 h, an older one 72 h
     documentation: ClassVar[str] = "https://developer.squareup.com/docs/webhooks/step3validate"
+
+    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
+        """Verify, then make sure of the border between body and URL, unless the URL is known."""
+        verified = super().check(request, secrets, now)
+        if self.public_url is None and ("{" in request.url or not request.body.startswith(b"{")):
+            detail = "the body does not begin with the first brace of URL and body, so their border may have been moved"
+            raise Refusal(Reason.MALFORMED_BODY, detail)
+        return verified

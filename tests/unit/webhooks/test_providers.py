@@ -213,6 +213,14 @@ def test_one_body_under_two_topics_is_two_events_of_shopify() -> None:
     assert created.id_externo == again.id_externo != paid.id_externo
 
 
+def test_a_replay_without_its_topic_is_marked_as_what_it_is() -> None:
+    """Shopify's topic is no part of what is signed, and neither is that there is none."""
+    request = signed("shopify", b'{"id":1}', "orders/create")
+    bare = {name: value for name, value in request.headers if name != "x-shopify-topic"}
+    (evento,) = verified(PROVIDERS["shopify"], replace(request, headers=Headers.of(bare)))
+    assert (evento.tipo, evento.sin_firmar) == ("desconocido", ("id_externo",))
+
+
 def test_an_attempt_of_linear_has_the_identity_of_the_first() -> None:
     """The timestamp in the body differs between attempts and is no part of what the event is."""
     bodies = [f'{{"action":"create","webhookTimestamp":{NOW + delay:.0f}000}}'.encode() for delay in (0, 60)]
@@ -254,6 +262,20 @@ def test_a_configured_url_counts_instead_of_the_seen_one(kind: type[Square | Twi
     provider = kind(public_url="https://shop.example/in")
     request = kind().sign(Draft(b"a=1", url="https://shop.example/in"), SECRET, NOW)
     assert reason(provider, replace(request, url="http://10.0.0.1:8000/in")) is None
+
+
+@pytest.mark.parametrize(("url", "cut"), [("https://a.example/in", 1), ("https://a.example/in?x=1", -4)])
+def test_the_border_between_url_and_body_of_square_cannot_be_moved(url: str, cut: int) -> None:
+    """What was signed, cut elsewhere, would be another event: part of either in the other."""
+    body = b'{"event_id":"e1","type":"payment.created"}'
+    request = PROVIDERS["square"].sign(Draft(body, url=url), SECRET, NOW)
+    assert reason(PROVIDERS["square"], request) is None
+    text = url + body.decode()
+    at = len(url) + cut
+    moved = replace(request, url=text[:at], body=text[at:].encode())
+    assert reason(PROVIDERS["square"], moved) is Reason.MALFORMED_BODY
+    # a URL that is known leaves nothing to move
+    assert reason(Square(public_url=url), moved) is Reason.BAD_SIGNATURE
 
 
 def test_a_json_body_of_twilio_is_covered_by_the_hash_in_its_url() -> None:
@@ -364,6 +386,15 @@ def test_mercado_pago_signs_the_id_as_sent_or_in_lower_case() -> None:
     assert reason(PROVIDERS["mercadopago"], replace(request, url=request.url.replace("ab12", "ab13"))) is (
         Reason.BAD_SIGNATURE
     )
+
+
+def test_a_semicolon_does_not_move_the_borders_of_a_manifest() -> None:
+    """The request's id, folded into the resource's, gives the same signed text and would give another identity."""
+    request = signed("mercadopago", MP_BODY)
+    headers = {name: value for name, value in request.headers if name != "x-request-id"}
+    folded = f"https://x/?data.id=AB12%3Brequest-id%3A{request.headers.get('x-request-id')}"
+    moved = replace(request, headers=Headers.of(headers), url=folded)
+    assert reason(PROVIDERS["mercadopago"], moved) is Reason.MALFORMED_HEADER
 
 
 @pytest.mark.parametrize(("timestamp", "expected"), [(f"{NOW:.0f}", None), (f"{NOW:.0f}123", None), ("1", "stale")])
