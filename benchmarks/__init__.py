@@ -10,6 +10,7 @@ a worker's time goes. docs/benchmarks.md says how to read the numbers.
 - ``plan``, ``results``     how much is done; what came of it, against the bars
 - ``publishing`` (A, B, C), ``draining`` (D1, D2, E, G), ``latency`` (F), ``crowd`` (P16), ``held`` (H), ``straggler``,
   ``kept``  the phases; ``engine`` claims and settles for them without a worker
+- ``inbox``        the phase of the webhooks: ``web`` is what is served, ``load`` who sends
 - ``profiling``    where the time goes
 - ``peer_cauce``   the bus in another harness, beside other queues
 """

@@ -1,6 +1,6 @@
-"""The inbox: deliveries stored a second and how long each takes, beside the smallest handler; memory under floods.
+"""The inbox: deliveries stored a second and how long each takes, beside the smallest handlers; memory under floods.
 
-Both are served by uvicorn in a process of their own; thirty-two senders keep their connections and wait for each
+All are served by uvicorn in a process of their own; thirty-two senders keep their connections and wait for each
 answer.
 """
 
@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import psutil
 import psycopg
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from benchmarks.server import Server, Side
     from cauce.webhooks.payload import JsonValue
 
+App = Literal["cauce", "pool", "bare"]
+"""What benchmarks.web serves."""
 PARALLEL: Final = 32
 """Deliveries under way at once."""
 WARM: Final = 500
@@ -61,7 +63,7 @@ KEPT: Final = {"cauce": "select count(*) from cauce.eventos", "floor": "select c
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A process that serves one side."""
+    """A process that serves one application."""
 
     pid: int
     port: int
@@ -104,38 +106,51 @@ class Measured:
 
 
 def run(server: Server, plan: Plan) -> Iterator[Comparison]:
-    """Measure rate, 99th percentile and memory."""
-    ours: list[Measured] = []
-    floors: list[Measured] = []
+    """Measure rate and 99th percentile beside both floors, and memory."""
+    sides: dict[App, list[Measured]] = {"cauce": [], "pool": [], "bare": []}
     for _ in range(plan.repetitions):
-        ours.append(measure(server, "cauce", plan.deliveries))
-        floors.append(measure(server, "floor", plan.deliveries))
+        for app, measured in sides.items():
+            measured.append(measure(server, app, plan.deliveries))
     more = {
-        "uvicorn": {"loop": ours[0].loop, "http": ours[0].http},
-        "server_cpu_us_per_delivery": {"ours": [one.cpu for one in ours], "floor": [one.cpu for one in floors]},
-        "sender_cpu": {"ours": [one.load.cpu for one in ours], "floor": [one.load.cpu for one in floors]},
+        "uvicorn": {"loop": sides["cauce"][0].loop, "http": sides["cauce"][0].http},
+        "server_cpu_us_per_delivery": {app: [one.cpu for one in measured] for app, measured in sides.items()},
+        "sender_cpu": {app: [one.load.cpu for one in measured] for app, measured in sides.items()},
     }
     what = f"signed deliveries of 2.5 kB, {PARALLEL} at once"
-    said = "Starlette, hmac, psycopg, one table; the same server"
-    yield Comparison(
-        "inbox", f"{what}, stored and answered", "events/s", Bar("at least", SHARE),
-        [one.load.rate for one in ours], [one.load.rate for one in floors], said, more,
-    )  # fmt: skip
-    yield Comparison(
-        "inbox_p99", f"{what}, 99th percentile", "ms", Bar("at most", round(1 / SHARE, 3)),
-        [percentile(one.load.times, 0.99) for one in ours], [percentile(one.load.times, 0.99) for one in floors],
-        said, more,
-    )  # fmt: skip
+    for app, phase, said in (
+        ("pool", "inbox", "Starlette, hmac, psycopg's pool, one INSERT in a transaction"),
+        ("bare", "inbox_bare", "Starlette, hmac, eight connections in autocommit, one INSERT"),
+    ):
+        rates, times = ([getter(one.load) for one in sides[app]] for getter in (rate_of, p99_of))
+        yield Comparison(
+            phase, f"{what}, stored and answered; floor: {app}", "events/s", Bar("at least", SHARE),
+            [rate_of(one.load) for one in sides["cauce"]], rates, said, more,
+        )  # fmt: skip
+        yield Comparison(
+            f"{phase}_p99", f"{what}, 99th percentile; floor: {app}", "ms", Bar("at most", round(1 / SHARE, 3)),
+            [p99_of(one.load) for one in sides["cauce"]], times, said, more,
+        )  # fmt: skip
     yield flood(server, plan.floods)
 
 
-def measure(server: Server, side: Side, deliveries: int) -> Measured:
-    """Deliver to one side, in a fresh database.
+def rate_of(load: Load) -> float:
+    """Return the deliveries a second."""
+    return load.rate
+
+
+def p99_of(load: Load) -> float:
+    """Return the milliseconds that one delivery in a hundred exceeds."""
+    return percentile(load.times, 0.99)
+
+
+def measure(server: Server, app: App, deliveries: int) -> Measured:
+    """Deliver to one application, in a fresh database.
 
     Raises:
         BenchError: not every delivery is in the table, or the sender was too busy for the numbers to mean anything.
     """
-    with server.database(side) as dsn, serving(side, dsn) as served:
+    side: Side = "cauce" if app == "cauce" else "floor"
+    with server.database(side) as dsn, serving(app, dsn) as served:
         uvloop.run(deliver(served.port, signed(0, WARM), PARALLEL))
         requests, cpu = signed(WARM, deliveries), served.cpu()
         load = uvloop.run(deliver(served.port, requests, PARALLEL))
@@ -143,9 +158,9 @@ def measure(server: Server, side: Side, deliveries: int) -> Measured:
         with psycopg.connect(dsn, autocommit=True) as conn:
             kept = number(conn, KEPT[side])
     if kept != WARM + deliveries:
-        raise BenchError(f"{side}: {WARM + deliveries} deliveries were answered 200, and {kept} are in the table")
+        raise BenchError(f"{app}: {WARM + deliveries} deliveries were answered 200, and {kept} are in the table")
     if load.cpu > BUSY:
-        raise BenchError(f"{side}: the sender used {load.cpu:.0%} of a core; this would be its own speed")
+        raise BenchError(f"{app}: the sender used {load.cpu:.0%} of a core; this would be its own speed")
     return Measured(load, cpu, served.loop, served.http)
 
 
@@ -209,15 +224,15 @@ def _head(framing: str) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(side: Side, dsn: str) -> Iterator[Served]:
-    """Serve one side in a process of its own."""
+def serving(app: App, dsn: str) -> Iterator[Served]:
+    """Serve one application in a process of its own."""
     LOG.parent.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "benchmarks.web", side, dsn]
+    command = [sys.executable, "-m", "benchmarks.web", app, dsn]
     with LOG.open("ab") as log, subprocess.Popen(command, cwd=TOP, stdout=subprocess.PIPE, stderr=log) as process:
         try:
             line = process.stdout.readline() if process.stdout is not None else b""
             if not line:
-                raise BenchError(f"{side}: the server ended before it listened; see {LOG}")
+                raise BenchError(f"{app}: the server ended before it listened; see {LOG}")
             yield Served(process.pid, **json.loads(line))
         finally:
             process.terminate()

@@ -1,9 +1,10 @@
-"""The inbox in a process of its own, or the floor's: the smallest Starlette handler that verifies, stores and commits.
+"""The inbox in a process of its own, or a floor's: the smallest Starlette handler that verifies, stores and commits.
 
-    python -m benchmarks.web cauce|floor DSN
+    python -m benchmarks.web cauce|bare|pool DSN
 
-Says which port it listens on, which event loop and which HTTP parser uvicorn chose; serves until it is terminated.
-Everything around the two applications is the same.
+``pool`` is that handler as psycopg's documentation writes it, ``bare`` the same with its connections taken by hand.
+Everything around the applications is the same. Says which port it listens on, which event loop and which HTTP parser
+uvicorn chose; serves until it is terminated.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
 import uvicorn
+from psycopg_pool import AsyncConnectionPool
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -42,8 +44,8 @@ TOLERANCE: Final = 300
 KEEP: LiteralString = "insert into recibidos (id, tipo, payload) values (%s, %s, %s) on conflict (id) do nothing"
 
 
-class Floor:
-    """As many connections as ours has, in autocommit; an event's row is committed before it is answered."""
+class Bare:
+    """As many connections as ours has, in autocommit: an INSERT is all that travels, and committed when it returns."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -59,12 +61,15 @@ class Floor:
         if not genuine(request.headers.get("stripe-signature", ""), body):
             return JSONResponse({"error": "firma"}, 400)
         event = json.loads(body)
+        await self._keep((event["id"], event["type"], body.decode()))
+        return JSONResponse({"id": event["id"]})
+
+    async def _keep(self, row: tuple[str, str, str]) -> None:
         conn = await self._idle.get()
         try:
-            await conn.execute(KEEP, (event["id"], event["type"], body.decode()))
+            await conn.execute(KEEP, row)
         finally:
             self._idle.put_nowait(conn)
-        return JSONResponse({"id": event["id"]})
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
@@ -72,6 +77,23 @@ class Floor:
             while self._idle.qsize() < MAX_CONNECTIONS:
                 conn = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, prepare_threshold=0)
                 self._idle.put_nowait(await stack.enter_async_context(conn))
+            yield
+
+
+class Pooled(Bare):
+    """The connections of psycopg's own pool, each used as a transaction."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self._pool = AsyncConnectionPool(dsn, min_size=MAX_CONNECTIONS, kwargs={"prepare_threshold": 0}, open=False)
+
+    async def _keep(self, row: tuple[str, str, str]) -> None:
+        async with self._pool.connection() as conn:
+            await conn.execute(KEEP, row)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
+        async with self._pool:
             yield
 
 
@@ -93,7 +115,7 @@ def main() -> None:
         settings = application.settings(dsn).model_copy(update={"stripe_webhook_secret": SecretStr(SECRET)})
         app = create_app(application.make_bus(), settings)
     else:
-        app = Floor(dsn).application()
+        app = (Bare if side == "bare" else Pooled)(dsn).application()
     config = uvicorn.Config(app, log_config=None, access_log=False)
     config.load()
     listener = socket.create_server(("127.0.0.1", 0), backlog=config.backlog)
