@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from psycopg import AsyncConnection, Connection
+    from pydantic.plugin._schema_validator import PluggableSchemaValidator
+    from pydantic_core import SchemaSerializer, SchemaValidator
 
     from cauce.evento import Evento
     from cauce.outcome import Attempt
@@ -90,9 +92,9 @@ class EventType(Generic[T]):
             InvalidPayload: it is not of this event's type.
         """
         try:
-            valid = self.adapter.validate_python(payload)
+            valid = self._validator.validate_python(payload)
             # a model's instance counts as valid whatever became of its fields; the serializer looks at those
-            return self.adapter.dump_json(valid, by_alias=True, warnings="error").decode()
+            return self._serializer.to_json(valid, by_alias=True, warnings="error").decode()
         except (ValidationError, ValueError) as error:
             raise InvalidPayload(f"the payload of {self} is not a valid {self._payload_name}: {error}") from error
 
@@ -100,6 +102,15 @@ class EventType(Generic[T]):
     def adapter(self) -> TypeAdapter[T]:
         """Pydantic's validator and serializer of the payload."""
         return TypeAdapter(self.payload)
+
+    # Without the adapter's own methods around them, which take a quarter of the time of a publish's Python.
+    @cached_property
+    def _validator(self) -> SchemaValidator | PluggableSchemaValidator:
+        return self.adapter.validator
+
+    @cached_property
+    def _serializer(self) -> SchemaSerializer:
+        return self.adapter.serializer
 
     @property
     def _payload_name(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from functools import cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, overload
 
@@ -217,12 +218,16 @@ def _line(evento: NuevoEvento[Any]) -> str:
     tipo = evento.tipo
     _check_catalog(tipo)
     nivel, carril = _levels(tipo, evento.prioridad, evento.clave)
-    headers = None if evento.cabeceras is None else json.dumps(evento.cabeceras)
-    texts = (tipo.origen, tipo.tipo, tipo.dump(evento.payload), evento.clave)
-    fields = [NULL if text is None else _escaped(text) for text in texts]
-    fields += [NULL if number is None else str(number) for number in (nivel, carril)]
-    fields.append(NULL if headers is None else _escaped(headers))
-    return "\t".join(fields) + "\n"
+    payload = tipo.dump(evento.payload).replace("\\", r"\\")  # JSON has no raw tab or line end
+    clave = NULL if evento.clave is None else _escaped(evento.clave)
+    headers = NULL if evento.cabeceras is None else _escaped(json.dumps(evento.cabeceras))
+    lane = NULL if carril is None else carril
+    return f"{_head(tipo.origen, tipo.tipo)}{payload}\t{clave}\t{nivel}\t{lane}\t{headers}\n"
+
+
+@cache
+def _head(origen: str, tipo: str) -> str:
+    return f"{_escaped(origen)}\t{_escaped(tipo)}\t"
 
 
 def _escaped(text: str) -> str:
