@@ -109,7 +109,8 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def _beside(self) -> AsyncGenerator[None]:
-        await self._open.wait()
+        while not self._open.is_set():  # not `if`: another may have closed it before the one that waited got its turn
+            await self._open.wait()
         self._inside += 1
         self._empty.clear()
         try:

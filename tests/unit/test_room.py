@@ -30,8 +30,8 @@ def company(deaths: Iterable[int]) -> list[tuple[int, list[int]]]:
     async def run(number: int) -> None:
         async with room.enter(batch(number)):
             inside.append(number)
-            for _ in range(3):  # let the others in, if they may
-                await asyncio.sleep(0)
+            for _ in range(3):
+                await asyncio.sleep(0)  # the others come in, if they may
             seen.append((number, list(inside)))
             inside.remove(number)
 
@@ -64,6 +64,29 @@ def test_the_run_that_decides_has_the_room_for_itself() -> None:
     assert all(there.count(2) == 0 for number, there in seen if number != 2)
 
 
+def test_a_door_that_closes_again_at_once_keeps_out_whoever_was_about_to_come_in() -> None:
+    """One that decides leaves and the next comes before the task that waited has had its turn."""
+
+    async def scene() -> list[str]:
+        room, seen = Room(LIMIT), list[str]()
+
+        async def waits() -> None:
+            async with room.enter(batch(0)):
+                seen.append("beside")
+
+        async with room.enter(batch(2)):
+            waiting = asyncio.create_task(waits())
+            await asyncio.sleep(0)  # it begins to wait
+        async with room.enter(batch(2)):
+            for _ in range(3):
+                await asyncio.sleep(0)  # it comes in, if it may
+            seen.append("alone")
+        await waiting
+        return seen
+
+    assert asyncio.run(scene()) == ["alone", "beside"]
+
+
 def test_with_a_limit_of_two_every_second_death_decides() -> None:
     """The limit is the number of deaths that end in error."""
     assert [Room(2).decides(batch(deaths)) for deaths in (0, 1, 2)] == [False, True, True]
@@ -77,7 +100,7 @@ def test_a_cancelled_wait_leaves_the_room_open() -> None:
         room = Room(LIMIT)
         async with room.enter(batch(0)):
             waiting = asyncio.create_task(room.enter(batch(2)).__aenter__())
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it begins to wait
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             async with asyncio.timeout(10), room.enter(batch(0)):
