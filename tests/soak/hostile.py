@@ -342,8 +342,10 @@ def signed_parts(origen: str, wire: Wire) -> frozenset[Any]:
     parts: list[Any] = [request.body]
     if "{timestamp}" in provider.template:
         text = head(request, provider.timestamp_header or provider.header)
-        pairs = provider.pairs
-        parts.append(re.findall(rf"(?:^|{pairs.separator})\s*{pairs.timestamp}=([^{pairs.separator}]*)", text)[0].strip() if pairs else text)  # noqa: E501  # fmt: skip
+        if pairs := provider.pairs:
+            between = pairs.separator
+            text = re.findall(rf"(?:^|{between})\s*{pairs.timestamp}=([^{between}]*)", text)[0].strip()
+        parts.append(text)
     if "{url}" in provider.template:
         parts.append(request.url)
     return frozenset([tuple(parts)])
@@ -361,7 +363,8 @@ def _adyen(request: WebhookRequest) -> list[tuple[str, ...]]:
         item = entry["NotificationRequestItem"]
         amount = item.get("amount") if isinstance(item.get("amount"), dict) else {}
         names = ("pspReference", "originalReference", "merchantAccountCode", "merchantReference")
-        values = [*(item.get(name) for name in names), amount.get("value"), amount.get("currency"), item.get("eventCode"), item.get("success")]  # noqa: E501  # fmt: skip
+        values = [item.get(name) for name in names]
+        values += [amount.get("value"), amount.get("currency"), item.get("eventCode"), item.get("success")]
         found.append(tuple(_written(value) for value in values))
     return found
 

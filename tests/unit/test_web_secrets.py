@@ -28,7 +28,7 @@ def asked(source: Callable[[str], Any]) -> tuple[Secret, ...] | Rejected:
 
 async def soon(held: object) -> Any:  # noqa: ANN401 - what a source may return
     """Return it after others have run."""
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # awaited, and no more: others run first
     return held
 
 
@@ -66,7 +66,7 @@ def fail(_: str) -> str:
 
 async def fail_later(_: str) -> str:
     """Raise after it was awaited."""
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # awaited, and no more: others run first
     return fail("")
 
 

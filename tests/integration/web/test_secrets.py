@@ -88,7 +88,7 @@ def test_secrets_come_from_a_vault(inbox: Inbox, signed: Sign) -> None:
 
     async def vault(setting: str) -> list[Secret]:
         asked.append(setting)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # awaited, and no more: others run first
         return [Secret("new", since=now - HOUR), Secret("old", until=now - HOUR)]
 
     inbox.configure(secrets=vault)

@@ -228,7 +228,7 @@ def django_urls(place: Place, prefix: str = "") -> Generator[None]:
     """Have Django route to the face."""
     urls = ModuleType("urls_of_a_face")
     patterns = create_urls(place.bus, place.settings, secrets=place.secrets)
-    urls.urlpatterns = [path(prefix, include(patterns))] if prefix else patterns  # type: ignore[attr-defined]
+    urls.urlpatterns = [path(prefix, include(patterns))] if prefix else patterns  # type: ignore[attr-defined]  # a module made here
     with override_settings(ROOT_URLCONF=urls):
         yield
 
