@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
-
-from cauce import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cauce.testing import Server
     from tests.integration.engine.kit import Conn
-
-_numbers = count(1)
 
 FILL = """
     insert into cauce.eventos (origen, tipo, payload, carril, prioridad)
@@ -27,17 +21,13 @@ FILL = """
 
 def fresh(cauce_server: Server) -> Iterator[str]:
     """Make a migrated database in which nothing is ever analyzed unless a test does it; drop it afterwards."""
-    name = f"plans_{next(_numbers)}"
-    with psycopg.connect(cauce_server.dsn, autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        with psycopg.connect(make_conninfo(cauce_server.dsn, dbname=name), autocommit=True) as conn:
-            schema.migrate(conn)
+    with cauce_server.migrated() as database:
+        with database.connect(autocommit=True) as conn:
             for table in ("eventos", "lotes", "posiciones", "entregas"):
                 conn.execute(
                     sql.SQL("alter table cauce.{} set (autovacuum_enabled = off)").format(sql.Identifier(table))
                 )
-        yield make_conninfo(cauce_server.dsn, dbname=name)
-        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        yield database.dsn
 
 
 @pytest.fixture(scope="session")
