@@ -199,6 +199,7 @@ def test_the_dead_are_listed_mended_and_explained(db: Database) -> None:
         conn.execute(
             "insert into cauce.eventos (origen, tipo, payload) select 'prueba', 'una', '{}' from generate_series(1, 2)"
         )
+        conn.execute("select cauce.crear_grupo('paneles')")
         conn.execute(
             "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, error)"
             " values (1, 'paneles', 'panel', 5, 'error', 3, now(), 'ValueError: no panel')"

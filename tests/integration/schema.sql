@@ -435,7 +435,7 @@ CREATE UNIQUE INDEX eventos_id_externo_unico ON cauce.eventos USING btree (orige
 
 CREATE INDEX eventos_log ON cauce.eventos USING btree (carril, orden, id) INCLUDE (tx);
 
-CREATE INDEX fallos_evento ON cauce.fallos USING btree (evento);
+CREATE INDEX fallos_evento ON cauce.fallos USING btree (evento, id);
 
 CREATE INDEX rechazados_cubo ON cauce.rechazados USING btree (origen, razon, id) INCLUDE (peso);
 

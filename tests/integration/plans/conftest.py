@@ -23,7 +23,7 @@ def fresh(cauce_server: Server) -> Iterator[str]:
     """Make a migrated database in which nothing is ever analyzed unless a test does it; drop it afterwards."""
     with cauce_server.migrated() as database:
         with database.connect(autocommit=True) as conn:
-            for table in ("eventos", "lotes", "posiciones", "entregas"):
+            for table in ("eventos", "lotes", "posiciones", "entregas", "fallos", "rechazados"):
                 conn.execute(
                     sql.SQL("alter table cauce.{} set (autovacuum_enabled = off)").format(sql.Identifier(table))
                 )
@@ -36,6 +36,7 @@ def million(cauce_server: Server) -> Iterator[str]:
     for dsn in fresh(cauce_server):
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute(FILL, (1_000_000,))
+            conn.execute("insert into cauce.catalogo (origen, tipo, prioridad) values ('prueba', 'prueba.hecha', 5)")
         yield dsn
 
 

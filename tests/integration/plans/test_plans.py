@@ -2,82 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from tests.integration.engine.kit import claim, drain, outcome, publish, settle, value
 from tests.integration.plans.conftest import FILL
+from tests.integration.plans.explained import Listener, know
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.integration.engine.kit import Claimed, Conn
-
-BY_ID = {"eventos_pkey", "eventos_id_externo_unico"}
-"""Indexes by which single events are looked up, those of a batch; what is not one of these ranges over the log."""
-
-
-class Ran(NamedTuple):
-    """A statement that ran inside a function, and the nodes of its plan."""
-
-    text: str
-    nodes: list[dict[str, Any]]
-
-    @property
-    def reads_the_log(self) -> bool:
-        """Whether it touches `eventos`."""
-        return any(node.get("Relation Name") == "eventos" for node in self.nodes)
-
-    @property
-    def faults(self) -> list[str]:
-        """Nodes that read more of the log than they return, or all of it before they return the first row."""
-        return [
-            node["Node Type"]
-            for node in self.nodes
-            if (node["Node Type"] == "Seq Scan" and node["Relation Name"] == "eventos")
-            or (node["Node Type"] == "Bitmap Index Scan" and node["Index Name"] == "eventos_log")
-            or ("Sort" in node["Node Type"] and any(_ranges_over_the_log(below) for below in node["Plans"]))
-        ]
-
-
-def _ranges_over_the_log(node: dict[str, Any]) -> bool:
-    if node["Node Type"] in ("Limit", "Aggregate"):
-        return False
-    scan = (
-        node.get("Relation Name") == "eventos" and node.get("Index Name") not in BY_ID and "Scan" in node["Node Type"]
-    )
-    return (scan and node["Node Type"] != "Bitmap Heap Scan") or any(map(_ranges_over_the_log, node.get("Plans", ())))
-
-
-class Listener:
-    """Hears the plans of everything that a connection runs, nested statements too."""
-
-    def __init__(self, conn: Conn) -> None:
-        self.ran: list[Ran] = []
-        conn.execute("load 'auto_explain'")
-        for setting in (
-            "auto_explain.log_min_duration = 0",
-            "auto_explain.log_nested_statements = on",
-            "auto_explain.log_format = json",
-            "client_min_messages = log",
-        ):
-            conn.execute(f"set {setting}".encode())
-        conn.add_notice_handler(self._hear)
-
-    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
-        message = notice.message_primary or ""
-        if "plan:" in message:
-            document = json.loads(message.partition("plan:")[2])
-            self.ran.append(Ran(document["Query Text"], [*_walk(document["Plan"])]))
-
-
-def _walk(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from _walk(child)
 
 
 def buffers(conn: Conn, size: int = 100) -> int:
@@ -144,9 +81,7 @@ def _in_part(conn: Conn, batch: Claimed) -> None:
 @pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed"])
 def test_no_hot_statement_scans_sorts_or_bitmaps_the_log(million: str, *, analyzed: bool) -> None:
     """Every statement inside the functions reads `eventos` by an index, in order, whatever is known of it."""
-    if analyzed:
-        with psycopg.connect(million, autocommit=True) as conn:
-            conn.execute("vacuum analyze cauce.eventos")
+    know(million, analyzed=analyzed)
     wrong: list[str] = []
     for name, act in HOT.items():
         with psycopg.connect(million, autocommit=True) as conn:  # a fresh one: plans of their own

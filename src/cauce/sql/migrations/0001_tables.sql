@@ -149,7 +149,7 @@ create table cauce.fallos (
     trabajador text,
     ocurrido_en timestamptz not null default clock_timestamp()
 );
-create index fallos_evento on cauce.fallos (evento);
+create index fallos_evento on cauce.fallos (evento, id);
 
 create table cauce.trabajadores (
     trabajador  text        primary key,

@@ -1,11 +1,15 @@
 -- Events with a dead delivery in a group, or in any, at most `limite` of them before id `antes`, however old.
 -- Order   newest first
--- Index   entregas_muertas, eventos_pkey
+-- Index   entregas_muertas, backward in each group, eventos_pkey
 select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.intentos, e.ignorado,
        e.creado_en, e.procesado_en, e.ultimo_error
-  from (select distinct d.evento from cauce.entregas d
-         where d.estado = 'error' and d.evento < coalesce(%(antes)s::bigint, 9223372036854775807)
-           and (%(grupo)s::text is null or d.grupo = %(grupo)s)
-         order by d.evento desc limit %(limite)s) d
+  from (select distinct m.evento
+          from cauce.grupos g
+         cross join lateral (
+            select distinct d.evento from cauce.entregas d
+             where d.grupo = g.grupo and d.estado = 'error' and d.evento < coalesce(%(antes)s::bigint, 9223372036854775807)
+             order by d.evento desc limit %(limite)s) m
+         where %(grupo)s::text is null or g.grupo = %(grupo)s
+         order by m.evento desc limit %(limite)s) d
   join cauce.eventos e on e.id = d.evento
  order by e.id desc

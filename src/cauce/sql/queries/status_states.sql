@@ -1,14 +1,16 @@
 -- How many events are in each state, each counted to `tope` and none by reading the whole log: what is not `procesado`
 -- is either not claimed yet, or in a lease, or has a row in entregas. Where counting those had to stop, nobody knows how
 -- many others there are: null.
--- Index   eventos_log (cauce.retraso), entregas_debidas, entregas_muertas, entregas_lote, eventos_pkey
+-- Index   eventos_log (cauce.retraso), entregas_debidas, entregas_muertas, entregas_lote, eventos_pkey, backward for the others
 with por_leer as (
     select coalesce(sum(r.pendientes), 0) n, coalesce(max(r.pendientes), 0) en_un_carril
       from cauce.retraso('principal', %(tope)s) r),
 tomados as (
     (select unnest(l.ids) id from cauce.lotes l where l.grupo = 'principal' limit %(tope)s)
     union
-    (select d.evento from cauce.entregas d where d.lote is not null and d.grupo = 'principal' limit %(tope)s)
+    (select d.evento from cauce.lotes l
+      cross join lateral (select q.evento from cauce.entregas q where q.lote = l.id limit %(tope)s) d
+      where l.grupo = 'principal' limit %(tope)s)
     union
     (select d.evento from cauce.entregas d
       where d.lote is null and d.estado = 'pendiente' and d.grupo = 'principal' limit %(tope)s)
@@ -22,7 +24,7 @@ abiertos as (
       from tomados t join cauce.eventos e on e.id = t.id),
 todos as (
     select count(*) n from (
-        select from cauce.eventos limit (select %(tope)s + a.n + p.n from abiertos a, por_leer p)) e)
+        select from cauce.eventos q order by q.id desc limit (select %(tope)s + a.n + p.n from abiertos a, por_leer p)) e)
 select least(a.pendiente + p.n, %(tope)s)::bigint pendiente,
        least(a.en_proceso, %(tope)s)::bigint en_proceso,
        case when greatest(a.n, p.en_un_carril) < %(tope)s then least(t.n - a.n - p.n, %(tope)s)::bigint end procesado,

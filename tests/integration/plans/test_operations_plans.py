@@ -1,0 +1,196 @@
+"""EXPLAIN guards for what people ask of a running bus: the same is read, however much has happened (`LARGE`).
+
+Two databases: one with a million events that wait; one with a year behind it, where they are nearly all done and much
+has failed. Each as PostgreSQL knows it, and as it does when nobody has ever analyzed it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import psycopg
+import pytest
+
+from cauce import operations, quarantine, sql
+from cauce.errors import NotFound
+from cauce.operations import COUNT_CAP, FAILURES_SHOWN, REACH
+from tests.integration.plans.conftest import fresh
+from tests.integration.plans.explained import Listener, Ran, know
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cauce.testing import Server
+    from tests.integration.engine.kit import Conn
+
+LANES: Final = 10
+GROUPS: Final = 3
+SUBSCRIBERS: Final = 2
+"""Of a group, at most."""
+FAILURES: Final = 500
+"""Failed attempts of the event that failed most."""
+ROWS: Final = 1_000
+"""Deliveries in each of the quarantine's forty buckets, ten origins with four reasons."""
+KEPT: Final = 40 * ROWS
+CATALOGS: Final = 2_000
+"""Pages of the system's catalogs that a new connection reads, at most."""
+FAILED, DEAD, LEASED, WAITING = 200_000, 300_000, 600_000, 900_000
+"""Events to which that has happened; much has happened to older and to newer ones."""
+
+DONE: Final = """
+    insert into cauce.eventos (origen, tipo, payload, carril, prioridad, estado, procesado_en, intentos)
+    select 'prueba', 'prueba.hecha', '{"n": 1}', 5, 5, 'procesado', now(), 1 from generate_series(1, 1000000)"""
+YEAR: Final = """
+    insert into cauce.catalogo (origen, tipo, prioridad) values ('prueba', 'prueba.hecha', 5);
+    insert into cauce.suscripciones values
+        ('principal', 'manejador', 'prueba', 'prueba.hecha'), ('principal', 'avisos', 'prueba', 'prueba.hecha'),
+        ('paneles', 'panel', 'prueba', 'prueba.hecha'), ('cartas', 'carta', 'prueba', 'prueba.hecha');
+    delete from cauce.eventos where id <= 150000;  -- taken by retention
+    select cauce.crear_grupo('paneles'), cauce.crear_grupo('cartas');
+    delete from cauce.posiciones where grupo = 'principal';
+    insert into cauce.posiciones
+        select 'principal', carril, n, desde, hasta, orden, id from cauce.posiciones where grupo = 'cartas';
+    insert into cauce.lotes (id, grupo, ids, reintentos, trabajador, arriendo_hasta)
+        select n, 'principal', array[600000 - n], 1000, 'w', now() from generate_series(0, 19) n;
+
+    -- in the order in which nothing is found before all else was looked through
+    insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)
+        select n, g, s, 5, 1, now()
+          from generate_series(400001, 450000) n, (values ('principal', 'manejador'), ('paneles', 'panel')) v(g, s);
+    insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en, lote)
+        select n, 'principal', 'avisos', 5, 1, now(), n % 20 from generate_series(480001, 500000) n;
+    insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)
+        select n, 'principal', s, 5, 'error', 12, now()
+          from generate_series(200000, 260000) n, unnest(array['manejador', 'avisos']) s;
+    insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)
+        select n, 'cartas', 'carta', 5, 'error', 12, now() from generate_series(300000, 300001) n;
+    update cauce.eventos set estado = 'error', procesado_en = null where id between 200000 and 260000;
+
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
+        select 200000, 'principal', s, n, 'no' from generate_series(1, 250) n, unnest(array['manejador', 'avisos']) s;
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
+        select n, 'principal', 'manejador', i, 'no' from generate_series(200001, 260000) n, generate_series(1, 2) i;
+
+    insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano)
+        select 'o' || n % 10, 'r' || n / 10 % 4, 'no', 'https://example.com/' || repeat('x', 300), '[]', 300000
+          from generate_series(1, 40000) n;
+"""
+QUERIES: Final = sorted(file.name.removesuffix(".sql") for file in (files("cauce.sql") / "queries").iterdir())
+
+
+@pytest.fixture(scope="session")
+def year(cauce_server: Server) -> Iterator[str]:
+    """The address of a database with a year behind it."""
+    for dsn in fresh(cauce_server):
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(DONE)
+            conn.execute(YEAR)
+            conn.execute("vacuum cauce.eventos")  # retention has left empty pages, and nothing dead in the indexes
+        yield dsn
+
+
+class Look(NamedTuple):
+    """What somebody asks of a bus, and how many rows of large tables that may read, however many there are."""
+
+    ask: Callable[[Conn], object]
+    rows: int
+
+
+def events(**asked: str | int) -> Look:
+    """List events that match; it goes through `REACH` of them, and again to see whether there are more."""
+    return Look(partial(operations.events, **asked), 2 * REACH + 1)  # type: ignore[arg-type]
+
+
+def in_vain(ask: Callable[[Conn], object]) -> Callable[[Conn], object]:
+    """Ask for what is not there."""
+
+    def asking(conn: Conn) -> None:
+        with pytest.raises(NotFound):
+            ask(conn)
+
+    return asking
+
+
+def undone(ask: Callable[[Conn], object]) -> Look:
+    """Do something to one event or a few, and undo it."""
+
+    def doing(conn: Conn) -> None:
+        with conn.transaction(force_rollback=True):
+            ask(conn)
+
+    return Look(doing, 20)
+
+
+LOOKS: Final = {
+    # what waits, by group and once more; four kinds of deliveries, and their events; others beside all these; two kinds
+    "status": Look(operations.status, (GROUPS + 1 + 4 + 4 + 6 + 2 * GROUPS) * COUNT_CAP),
+    "events": Look(operations.events, 21),
+    "events from an id on": Look(partial(operations.events, antes=DEAD), 21),
+    "events of a state": events(estado="error"),
+    "events of an origin": events(origen="otro"),
+    "events of a type": events(tipo="otra"),
+    "events of a key": events(clave="7"),
+    "events of everything": events(origen="prueba", tipo="prueba.hecha", estado="error", clave="7", antes=DEAD),
+    "the dead": Look(operations.dead, 21 * (GROUPS * SUBSCRIBERS + 1)),
+    "the dead from an id on": Look(partial(operations.dead, antes=DEAD), 21 * (GROUPS * SUBSCRIBERS + 1)),
+    "the dead of a group": Look(partial(operations.dead, grupo="cartas"), 21 * (SUBSCRIBERS + 1)),
+    "the dead of a group without": Look(partial(operations.dead, grupo="paneles"), 0),
+    "many dead": Look(partial(operations.dead, limite=10_000), 10_001 * (GROUPS * SUBSCRIBERS + 1)),
+    # the journey reads the failures of the event once for all, and once for each of its subscribers
+    "an event": Look(partial(operations.show, evento=WAITING), 10),
+    "an event that a worker holds": Look(partial(operations.show, evento=LEASED), 10),
+    "an event that failed": Look(partial(operations.show, evento=FAILED), FAILURES_SHOWN + 5 * FAILURES + 20),
+    "no event": Look(in_vain(partial(operations.show, evento=5_000_000)), 0),
+    "retry": undone(partial(operations.retry, evento=DEAD)),
+    "retry one": undone(partial(operations.retry, evento=FAILED, grupo="principal", suscriptor="avisos")),
+    "retry nothing": undone(partial(operations.retry, evento=WAITING)),
+    "discard": undone(partial(operations.discard, evento=DEAD)),
+    "discard one": undone(partial(operations.discard, evento=FAILED, grupo="principal", suscriptor="avisos")),
+    "publish": undone(lambda conn: operations.publish(conn, "prueba", "prueba.hecha", "{}", id_externo="a")),
+    "the quarantine": Look(quarantine.page, 21),
+    "the quarantine of an origin": Look(partial(quarantine.page, origen="o1"), KEPT),
+    "the quarantine of a reason": Look(partial(quarantine.page, razon="r1", antes=1000), KEPT),
+    "the quarantine of both": Look(partial(quarantine.page, origen="o1", razon="r1"), 21),
+    "a refused delivery": Look(partial(quarantine.find, number=7), 1),
+    "refused deliveries": Look(partial(quarantine.select, numbers=[7, 8]), 2),
+    "refused deliveries of an origin": Look(partial(quarantine.select, origen="o1"), 4 * ROWS),
+    "take a refused delivery": undone(lambda conn: conn.execute(sql.query("rejected_take"), {"id": 7})),
+    "forget refused deliveries": undone(partial(quarantine.discard, numbers=[7, 8])),
+}
+
+
+def hear(dsn: str, look: Look) -> list[Ran]:
+    """Ask, in a connection that has asked nothing yet."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        listener = Listener(conn, measure=True)
+        look.ask(conn)
+        return listener.ran
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed"])
+@pytest.mark.parametrize("scene", ["million", "year"])
+def test_a_look_reads_no_more_where_much_has_happened(
+    scene: str, request: pytest.FixtureRequest, *, analyzed: bool
+) -> None:
+    """Each reads large tables by an index, no more rows than its limits say, and no pages for nothing."""
+    dsn = str(request.getfixturevalue(scene))
+    know(dsn, analyzed=analyzed)
+    wrong: list[str] = []
+    for name, look in LOOKS.items():
+        if scene == "million" and "refused" in name:
+            continue  # nothing was
+        ran = hear(dsn, look)
+        rows, pages = sum(one.rows for one in ran), max(one.pages for one in ran)
+        wrong += [f"{name}: {fault}: {one.text[:300]}" for one in ran for fault in one.faults + one.scans]
+        wrong += [f"{name}: {rows} rows, of {look.rows} that it may read"] * (rows > look.rows)
+        wrong += [f"{name}: {pages} pages for {rows} rows"] * (pages > 4 * rows + CATALOGS)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_query_is_guarded(year: str) -> None:
+    """Each file of queries is asked by one of the looks above."""
+    heard = [ran.text for look in LOOKS.values() for ran in hear(year, look)]
+    asked = {name: sql.query(name).decode().partition("%(")[0] for name in QUERIES}  # as far as the first parameter
+    assert [name for name, text in asked.items() if not any(one.startswith(text) for one in heard)] == []
