@@ -10,17 +10,30 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test check bench soak lock clean
+# an installed PostgreSQL that is older than the wheel's, the oldest that Cauce runs on; and the tests of what it does
+OLDER := $(firstword $(sort $(wildcard /usr/lib/postgresql/1[567]/bin)))
+OLDER_TESTS = $(addprefix tests/,integration/engine integration/plans integration/web integration/test_operations.py \
+  acceptance/test_crashes.py)
+
+.PHONY: help demo test test-15 check bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 demo: $(STAMP) ## see an event travel, on a PostgreSQL of its own
 	@$(BIN)/cauce demo $(ARGS)
 
 test: $(STAMP) ## run the tests (ARGS='-k word', JOBS=2)
 	@$(PYTEST) $(ARGS)
+
+test-15: $(STAMP) ## run the tests of the database on Debian's PostgreSQL 15, if it is there
+ifeq ($(OLDER),)
+	@echo "skipped: there is no PostgreSQL 15, 16 or 17 in /usr/lib/postgresql; apt-get install postgresql-15" >&2
+else
+	@$(OLDER)/postgres --version
+	@CAUCE_TEST_DATABASE_URL= CAUCE_TEST_POSTGRES_BIN=$(OLDER) $(PYTEST) $(OLDER_TESTS) $(ARGS)
+endif
 
 check: $(STAMP) ## lint, format, types, floors of the house
 	@$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""What every test may ask for, beside the fixtures of the package's own plugin; and where tests keep their files."""
+"""What every test may ask for beside the fixtures of the package; where tests keep files; which PostgreSQL runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from cauce.embedded import place as embedded_place
+from cauce.embedded import server as embedded_server
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory of our own in it
 ROOM_BYTES: Final = 4 * 2**30
 """What must be free there; two servers at once have used a quarter of it at their most."""
+
+PROGRAMS_VARIABLE: Final = "CAUCE_TEST_POSTGRES_BIN"
+"""Names the folder of an installed PostgreSQL's programs, which embedded servers then run instead of the wheel's."""
 
 _place = pytest.StashKey[str]()
 
@@ -44,12 +50,21 @@ def db(cauce_db: Database) -> Database:
     return cauce_db
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Have all temporary files made in memory if there is room, unless TMPDIR says where.
+def programs() -> Path:
+    """Return the folder of PostgreSQL's programs, those of clients too."""
+    return Path(os.environ.get(PROGRAMS_VARIABLE) or embedded_place.find_wheel() / "pginstall" / "bin")
 
-    The tests make and drop hundreds of databases, each of them three hundred files. On a disk that was half of what
-    they cost: ext4 without a journal looks at every inode freed in the last minutes before it gives one out.
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have embedded servers run the programs asked for; and all temporary files made in memory, if there is room.
+
+    TMPDIR may say where instead. The tests make and drop hundreds of databases, each of them three hundred files. On a
+    disk that was half of what they cost: ext4 without a journal looks at every inode freed in the last minutes before
+    it gives one out.
     """
+    if PROGRAMS_VARIABLE in os.environ:
+        for module in (embedded_place, embedded_server):
+            pytest.MonkeyPatch().setattr(module, "binary", lambda name, *_: str(programs() / name))
     if "TMPDIR" in os.environ or not _has_room():
         return
     place = config.stash[_place] = tempfile.mkdtemp(prefix="cauce-tests-", dir=MEMORY)

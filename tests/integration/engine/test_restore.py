@@ -11,7 +11,7 @@ import pytest
 
 from cauce import ForeignRestore, schema
 from cauce.embedded import EmbeddedPostgres
-from cauce.embedded.place import find_wheel
+from tests.conftest import programs
 from tests.integration.engine.kit import claim, drain, publish, settle, value
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_a_dump_restored_into_a_younger_server_refuses_everything(conn: Conn, da
     publish(conn, 3)
     settle(conn, claim(conn, 2))
     schema.check(conn)
-    bin_ = find_wheel() / "pginstall" / "bin"
+    bin_ = programs()
     dump = subprocess.run(
         [bin_ / "pg_dump", "--no-owner", database], check=True, capture_output=True, env={"PATH": os.defpath}
     ).stdout
