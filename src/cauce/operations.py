@@ -95,6 +95,15 @@ class WorkerSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Webhooks that were refused and are kept to be explained (``cauce.quarantine``), counted to ``COUNT_CAP``."""
+
+    rechazados: int
+    ultimo_en: datetime | None
+    """When the newest came."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The bus at one moment."""
 
@@ -102,6 +111,7 @@ class Status:
     retraso: list[Lag]
     grupos: list[Group]
     trabajadores: list[WorkerSeen]
+    cuarentena: Quarantined
     tope: int
     """Where counting stopped: a number as high as this means "or more"."""
 
@@ -204,7 +214,7 @@ class Detail:
 
 
 def status(conn: Connection[Any]) -> Status:
-    """Look at the bus: what waits, what is in hand, what is dead, who works.
+    """Look at the bus: what waits, what is in hand, what is dead, who works, what was refused.
 
     Args:
         conn: a connection in autocommit. All is read from one snapshot.
@@ -220,6 +230,7 @@ def status(conn: Connection[Any]) -> Status:
             retraso=_all(conn, Lag, "status_lag", cap),
             grupos=_all(conn, Group, "status_groups", cap),
             trabajadores=_all(conn, WorkerSeen, "status_workers", {"segundos": ALIVE_SECONDS}),
+            cuarentena=_all(conn, Quarantined, "status_rejected", cap)[0],
             tope=COUNT_CAP,
         )
 

@@ -78,7 +78,15 @@ def test_looking_and_mending(shop: Path, dsn: str) -> None:
     shown = json.loads(cauce("show", "1", "--json", dsn=dsn).stdout)
     assert [step["suscriptor"] for step in shown["camino"]] == ["manejador", "avisos"]
     assert json.loads(cauce("status", "--json", dsn=dsn).stdout)["estados"]["pendiente"] == 1
-    for command in ("status", "events", "show 1"):
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(
+            "insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano)"
+            " values ('stripe', 'stale', '', '', '[]', 0)"
+        )
+    refused = cauce("status", dsn=dsn).stdout
+    assert re.search(r"^Refused  webhooks 1, the newest \d+ s ago: cauce webhook rejected$", refused, re.MULTILINE)
+    assert json.loads(cauce("status", "--json", dsn=dsn).stdout)["cuarentena"]["rechazados"] == 1
+    for command in ("events", "show 1"):
         assert cauce(*command.split(), dsn=dsn).stdout
     nothing = cauce("retry", "1", dsn=dsn, ok=False)
     assert (nothing.returncode, nothing.stderr) == (

@@ -109,6 +109,7 @@ def test_status_of_a_new_bus(conn: psycopg.Connection[Any]) -> None:
     status = operations.status(conn)
     assert status.estados == operations.States(0, 0, 0, 0)
     assert (status.retraso, status.trabajadores, status.tope) == ([], [], 10_000)
+    assert status.cuarentena == operations.Quarantined(0, None)
     assert status.grupos == [operations.Group("principal", 0, 0, 0, None, 0)]
 
 
@@ -143,6 +144,21 @@ def test_nothing_is_counted_beyond_the_cap(
     assert (status.tope, status.estados, status.retraso[0].pendientes) == (3, operations.States(3, 0, None, 0), 3)
     drain(BUS, cauce_db.settings, check=False)
     assert operations.status(conn).estados == operations.States(0, 0, 3, 0)
+
+
+def test_status_counts_what_waits_in_the_quarantine(
+    conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused webhooks of every origin, as far as the cap, and when the newest came."""
+    monkeypatch.setattr(operations, "COUNT_CAP", 3)
+    for n, origen in enumerate(("stripe", "github", "stripe", "github"), start=1):
+        conn.execute(
+            "insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano)"
+            " values (%s, 'stale', '', '', '[]', 0)",
+            (origen,),
+        )
+        (newest,) = conn.execute("select max(recibido_en) from cauce.rechazados").fetchone() or (None,)
+        assert operations.status(conn).cuarentena == operations.Quarantined(min(n, 3), newest)
 
 
 def test_status_tells_the_silent_worker_from_the_live_one(conn: psycopg.Connection[Any]) -> None:

@@ -13,7 +13,7 @@ from cauce.evento import Estado  # noqa: TC001 - the command line is made from t
 
 
 def status(*, json: bool = False) -> None:
-    """See what waits, what is in hand, what is dead, and who works. Cheap, however large the tables are.
+    """See what waits, what is in hand, what is dead, who works, what was refused. Cheap, however large the tables are.
 
     Args:
         json: Print JSON.

@@ -76,6 +76,11 @@ def of_status(status: Status) -> RenderableType:
     states = Text("Events  ", style="bold")
     for name, count in asdict(status.estados).items():
         states.append(f" {name} ", style=STYLES[name]).append(f"{number(count)}  ", style="default")
+    refused = Text("Refused ", style="bold").append(
+        f" webhooks {number(status.cuarentena.rechazados)}", style="default"
+    )
+    if status.cuarentena.ultimo_en is not None:
+        refused.append(f", the newest {ago(status.cuarentena.ultimo_en)}: cauce webhook rejected", style="yellow")
     groups = _table("group", "lane", "waiting >", "oldest", "in hand >", "to retry >", "next", "dead >")
     for group in status.grupos:
         lanes = [lag for lag in status.retraso if lag.grupo == group.grupo]
@@ -88,7 +93,7 @@ def of_status(status: Status) -> RenderableType:
         for lag in lanes[1:]:
             groups.add_row("", str(lag.carril), number(lag.pendientes), ago(lag.desde))
     if not status.trabajadores:
-        return Group(states, "", groups, "", Text("No worker has been seen in the last hour.", style="yellow"))
+        return Group(states, refused, "", groups, "", Text("No worker has been seen in the last hour.", style="yellow"))
     workers = _table("worker", "groups", "host", "pid", "started", "seen")
     for worker in status.trabajadores:
         seen = Text(ago(worker.visto_en) if worker.vivo else f"silent, {ago(worker.visto_en)}")
@@ -97,7 +102,7 @@ def of_status(status: Status) -> RenderableType:
             clean(worker.trabajador), clean(", ".join(worker.grupos)), clean(worker.maquina), str(worker.pid),
             ago(worker.iniciado_en), seen,
         )  # fmt: skip
-    return Group(states, "", groups, "", workers)
+    return Group(states, refused, "", groups, "", workers)
 
 
 def of_page(page: Page) -> RenderableType:

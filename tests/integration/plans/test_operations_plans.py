@@ -125,7 +125,8 @@ def undone(ask: Callable[[Conn], object]) -> Look:
 
 LOOKS: Final = {
     # what waits, by group and once more; four kinds of deliveries, and their events; others beside all these; two kinds
-    "status": Look(operations.status, (GROUPS + 1 + 4 + 4 + 6 + 2 * GROUPS) * COUNT_CAP),
+    # by group; what was refused
+    "status": Look(operations.status, (GROUPS + 1 + 4 + 4 + 6 + 2 * GROUPS + 1) * COUNT_CAP),
     "events": Look(operations.events, 21),
     "events from an id on": Look(partial(operations.events, antes=DEAD), 21),
     "events of a state": events(estado="error"),
