@@ -5,56 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import psycopg
 import pytest
 
-from cauce.cli.app import run
 from cauce.testing import wait_for
 from cauce.webhooks import PROVIDERS, Secret
-from cauce.webhooks.keys import Keys, new_keys
 from cauce.webhooks.provider import Draft
+from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, serving, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cauce.testing import Server
 
-CAUCE: Final = [str(Path(sys.executable).with_name("cauce")), "webhook"]
-KEYS: Final[dict[str, Keys]] = {
-    name: new_keys(PROVIDERS[name]) for name in ("stripe", "square", "gitlab_token", "paypal")
-}
-SETTINGS: Final = {PROVIDERS[name].secret_setting: keys.verify for name, keys in KEYS.items()}
+KEYS: Final = keys_of(("stripe", "square", "gitlab_token", "paypal"))
+SETTINGS: Final = settings_of(KEYS)
 ROLLED: Final = "whsec_rolled"
-SERVE: Final = """
-import os, socket, sys
-import uvicorn
-from dataclasses import replace
-from cauce import Bus, Catalog, EventHandlers, EventType, Settings
-from cauce.web import create_app
-from cauce.webhooks import PROVIDERS
-from cauce.webhooks.keys import trusting
-
-class StripeEvents(Catalog, origen="stripe"):
-    paid = EventType("invoice.paid", dict[str, object])
-
-async def paid(evento): ...
-
-bus = Bus(catalogs=[StripeEvents], event_handlers=EventHandlers(StripeEvents.paid.handled_by(paid)))
-providers = [
-    trusting(PROVIDERS["paypal"], os.environ["PAYPAL_CERTIFICATE"].encode()),
-    replace(PROVIDERS["stripe"], origen="stripe_connect", secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET"),
-]
-config = uvicorn.Config(create_app(bus, Settings(), providers=providers), log_level="warning")
-uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
-"""
 
 
 class Quarantine:
@@ -86,48 +58,17 @@ class Quarantine:
         return self.numbers()[-1]
 
 
-class Here(Protocol):
-    """The command in this process."""
-
-    def __call__(self, *arguments: str, said: str = "", code: int | None = 0) -> str:
-        """Run it; return what it printed, after what it complained about."""
-        ...
-
-
 @pytest.fixture(scope="module")
 def service(cauce_server: Server) -> Iterator[tuple[str, str]]:
     """One process for all tests of this file; its address and its database."""
-    with cauce_server.migrated() as database, socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        environment = {
-            **os.environ,
-            **SETTINGS,
-            "DATABASE_URL": database.dsn,
-            "PAYPAL_CERTIFICATE": KEYS["paypal"].certificate,
-        }
-        descriptor = listener.fileno()
-        with subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(descriptor)], pass_fds=[descriptor], env=environment
-        ) as process:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", database.dsn
-            process.terminate()
+    with serving(cauce_server, KEYS) as served:
+        yield served
 
 
 @pytest.fixture
 def here(service: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
     """Run commands in this process, with the settings of the server."""
-    monkeypatch.setenv("DATABASE_URL", service[1])
-    for name, text in SETTINGS.items():
-        monkeypatch.setenv(name, text)
-
-    def command(*arguments: str, said: str = "", code: int | None = 0) -> str:
-        done = run(["webhook", *arguments])
-        captured = capsys.readouterr()
-        output = captured.err + captured.out
-        assert code in (done, None), output
-        assert said in output
-        return output
-
-    return command
+    return command_here({**SETTINGS, "DATABASE_URL": service[1]}, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -7,49 +7,28 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
 
 from cauce.cli.app import run
 from cauce.webhooks import PROVIDERS
-from cauce.webhooks.keys import Keys, new_keys
 from cauce.webhooks.raw import read_request, write_request
 from cauce.webhooks.samples import samples_of
+from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, serving, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cauce.testing import Server
 
-CAUCE: Final = [str(Path(sys.executable).with_name("cauce")), "webhook"]
-KEYS: Final[dict[str, Keys]] = {origen: new_keys(provider) for origen, provider in PROVIDERS.items()}
-SETTINGS: Final = {PROVIDERS[origen].secret_setting: keys.verify for origen, keys in KEYS.items()}
-SERVE: Final = """
-import os, socket, sys
-import uvicorn
-from pydantic import BaseModel
-from cauce import Bus, Catalog, EventHandlers, EventType, Settings
-from cauce.web import create_app
-from cauce.webhooks import PROVIDERS
-from cauce.webhooks.keys import trusting
-
-class StripeEvents(Catalog, origen="stripe"):
-    paid = EventType("invoice.paid", dict[str, object])
-
-async def paid(evento): ...
-
-bus = Bus(catalogs=[StripeEvents], event_handlers=EventHandlers(StripeEvents.paid.handled_by(paid)))
-paypal = trusting(PROVIDERS["paypal"], os.environ["PAYPAL_CERTIFICATE"].encode())
-config = uvicorn.Config(create_app(bus, Settings(), providers=[paypal]), log_level="warning")
-uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
-"""
+KEYS: Final = keys_of(PROVIDERS)
+SETTINGS: Final = settings_of(KEYS)
 
 
 class Inbox:
@@ -74,19 +53,8 @@ class Inbox:
 @pytest.fixture(scope="module")
 def service(cauce_server: Server) -> Iterator[tuple[str, str]]:
     """One process for all tests of this file; its address and its database."""
-    with cauce_server.migrated() as database, socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        environment = {
-            **os.environ,
-            **SETTINGS,
-            "DATABASE_URL": database.dsn,
-            "PAYPAL_CERTIFICATE": KEYS["paypal"].certificate,
-        }
-        descriptor = listener.fileno()
-        with subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(descriptor)], pass_fds=[descriptor], env=environment
-        ) as process:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", database.dsn
-            process.terminate()
+    with serving(cauce_server, KEYS) as served:
+        yield served
 
 
 @pytest.fixture
@@ -108,29 +76,10 @@ def webhook(*arguments: str, said: str = "", code: int = 0, stdin: bytes = b"", 
     return output
 
 
-class Here(Protocol):
-    """The same command in this process, which costs no start of a Python."""
-
-    def __call__(self, *arguments: str, said: str = "", code: int = 0) -> str:
-        """Run it; return what it printed, after what it complained about."""
-        ...
-
-
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
     """Run commands in this process, with the settings of the server."""
-    for name, text in SETTINGS.items():
-        monkeypatch.setenv(name, text)
-
-    def command(*arguments: str, said: str = "", code: int = 0) -> str:
-        done = run(["webhook", *arguments])
-        captured = capsys.readouterr()
-        output = captured.err + captured.out
-        assert done == code, output
-        assert said in output
-        return output
-
-    return command
+    return command_here(SETTINGS, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("origen", PROVIDERS)
