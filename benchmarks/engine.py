@@ -28,6 +28,8 @@ class Engine:
         self.dsn = dsn
         self._publisher = Publisher(dsn)
         self._published = 0
+        self.claimed = 0
+        """Events handed out so far."""
         self._conn: psycopg.AsyncConnection[Any] | None = None
 
     async def __aenter__(self) -> Self:
@@ -54,9 +56,11 @@ class Engine:
         began = perf_counter()
         batch = await log.claim(conn, self._wanted(size))
         took = perf_counter() - began
-        if batch is not None:
-            await log.settle(conn, batch, [])
-        return took * 1e3, 0 if batch is None else len(batch.rows)
+        if batch is None:
+            return took * 1e3, 0
+        await log.settle(conn, batch, [])
+        self.claimed += len(batch.rows)
+        return took * 1e3, len(batch.rows)
 
     async def drain(self, size: int) -> tuple[int, int, float]:
         """Claim and settle until nothing is left, as a worker does; return claims, events and seconds."""
@@ -69,6 +73,7 @@ class Engine:
             settled, batch = await log.settle_and_claim(conn, batch, [], wanted)
             if not settled:
                 raise BenchError("a lease of 300 s was lost: nothing else may work on this database")
+        self.claimed += events
         return claims, events, perf_counter() - began
 
     @property

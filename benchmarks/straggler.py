@@ -55,10 +55,10 @@ async def _measure(dsn: str, plan: Plan) -> tuple[list[float], list[float], list
         normal_large = await sample(engine, plan.samples, LARGE)
         between = await _publish_and_stay_open(publisher, engine, plan.rows)
         opened = await sample(engine, plan.samples, SMALL)
-        claimed = len(opened) * SMALL
-        claimed += (await engine.drain(LARGE))[1]
-        if claimed != between + len(opened) * SMALL:
-            raise BenchError(f"{claimed} events were claimed beside the open publisher; {between} and the samples'")
+        await engine.drain(LARGE)
+        expected = WARM * SMALL + plan.samples * (SMALL + LARGE) + between + plan.samples * SMALL
+        if engine.claimed != expected:
+            raise BenchError(f"{engine.claimed} events were claimed beside the open publisher, of {expected}")
         await publisher.commit()
         left, events = [], 0
         while True:

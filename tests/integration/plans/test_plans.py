@@ -129,6 +129,18 @@ def test_an_open_bulk_publisher_is_looked_through_once(conn: Conn, database: str
     assert sum(n > 3 * max(normal) for n in idle) <= 1, (normal, idle)
 
 
+def test_a_claim_hands_out_what_it_found_rather_than_pass_by_rows_without_end(conn: Conn, database: str) -> None:
+    """Ten events, each behind 20,000 rows that nobody may see: a few at a time, all of them, in order."""
+    with psycopg.connect(database) as bulk:
+        published = []
+        for _ in range(10):
+            bulk.execute(FILL, (20_000,))
+            published += publish(conn)
+        first, *later = [claim(conn, 10) for _ in range(3)]
+    assert first.new == published[:4]  # no machine passes by 80,000 rows within the millisecond
+    assert [one for batch in later for one in batch.new] == published[4:]
+
+
 def test_a_huge_straggler_drains_at_an_even_cost(conn: Conn, database: str) -> None:
     """A hundred thousand events that commit late, in one transaction: the last claim costs what the first did (B3)."""
     with psycopg.connect(database) as late:

@@ -24,9 +24,13 @@ declare
     frontera xid8;                    -- xmax(desde): stragglers lie before it
     terminadas xid8[];                -- in progress at desde, finished in hasta
     faltan integer := maximo;
+    cuantos integer;
+    hallados integer;
+    gastado double precision;
     abierta boolean := false;
     rezagadas boolean := false;
     comienzo timestamptz;
+    paciencia constant double precision := 0.001;
     lenta constant interval := '2 ms';
 begin
     select q.n, q.desde, q.hasta, q.orden, q.id into p from cauce.posiciones q
@@ -38,6 +42,7 @@ begin
     if pg_snapshot_xmax(p.hasta) > pg_snapshot_xmax(pg_current_snapshot()) then
         perform cauce.comprobar_restauracion(), cauce.comprobar_instancia();
     end if;
+    <<ventana>>
     loop
         frontera := pg_snapshot_xmax(p.desde);
         if p.orden < frontera and pg_snapshot_xmin(p.desde) < frontera then
@@ -68,18 +73,29 @@ begin
         end if;
         if p.orden < pg_snapshot_xmax(p.hasta) then
             comienzo := clock_timestamp();
-            select array_agg(r.id) ids, (array_agg(r.orden))[count(*)] orden into tanda from (
-                select e.id, e.orden from cauce.eventos e
-                 where e.carril = avanzar.carril and (e.orden, e.id) > (p.orden, p.id)
-                   and e.orden < pg_snapshot_xmax(p.hasta) and pg_visible_in_snapshot(e.tx, p.hasta)
-                 order by e.orden, e.id limit faltan) r;
-            if tanda.ids is not null then
+            -- Whoever was in progress may have left rows in between that nobody may see, thousands for each that is
+            -- found. Only looking tells: so a few first, and as many more as there is time for at that pace.
+            cuantos := case when pg_snapshot_xmax(p.hasta)::text::bigint - pg_snapshot_xmin(p.hasta)::text::bigint > 1
+                            then least(faltan, 4) else faltan end;
+            hallados := 0;
+            loop
+                select array_agg(r.id) ids, (array_agg(r.orden))[count(*)] orden into tanda from (
+                    select e.id, e.orden from cauce.eventos e
+                     where e.carril = avanzar.carril and (e.orden, e.id) > (p.orden, p.id)
+                       and e.orden < pg_snapshot_xmax(p.hasta) and pg_visible_in_snapshot(e.tx, p.hasta)
+                     order by e.orden, e.id limit cuantos) r;
+                exit when tanda.ids is null;
                 ids := ids || tanda.ids;
                 faltan := maximo - cardinality(ids);
                 p.orden := tanda.orden;
                 p.id := ids[cardinality(ids)];
-                exit when faltan = 0;
-            end if;
+                exit ventana when faltan = 0;
+                exit when cardinality(tanda.ids) < cuantos;
+                gastado := greatest(extract(epoch from clock_timestamp() - comienzo), 0.000001);
+                hallados := hallados + cuantos;
+                cuantos := least(faltan, floor(hallados * (paciencia - gastado) / gastado));
+                exit ventana when cuantos < 1;
+            end loop;
         end if;
         p.orden := pg_snapshot_xmax(p.hasta);
         p.id := 0;
