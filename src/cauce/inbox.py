@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from cauce.webhooks.payload import JsonValue
 
 RECIBIR = "select r.id, r.duplicado from cauce.recibir_evento(%s, %s, %s, %s, %s, %s::jsonb, %s) r"
-# One statement is one transaction: all events of a batch are stored, or none; in the order they came.
-RECIBIR_VARIOS = """
-select r.id, r.duplicado
-  from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::jsonb[], %s::text[]) with ordinality
-       as n(origen, tipo, id_externo, payload, cuerpo, cabeceras, motivo, o)
- cross join lateral cauce.recibir_evento(
-       n.origen, n.tipo, n.id_externo, n.payload, n.cuerpo, n.cabeceras, n.motivo) r
- order by n.o
-"""
 GUARDADO = "select e.payload, e.cuerpo from cauce.eventos e where e.id = %s"
 
-Row = tuple[str, str, str, str | None, bytes | None, str, str | None]
+
+class Row(NamedTuple):
+    """The arguments of ``cauce.recibir_evento``."""
+
+    origen: str
+    tipo: str
+    id_externo: str
+    payload: str | None
+    cuerpo: bytes | None
+    cabeceras: str
+    motivo: str | None
 
 
 class Stored(NamedTuple):
@@ -42,13 +43,51 @@ class Stored(NamedTuple):
     duplicado: bool
 
 
-async def store(
-    conn: AsyncConnection[Any],
+def rows_of(
     webhooks: Sequence[NuevoWebhook],
     verified: Verified,
     body: bytes | None = None,
     notes: Mapping[str, JsonValue] | None = None,
-) -> list[Stored]:
+) -> list[Row]:
+    """Return the rows of one delivery.
+
+    The key ``webhook`` in ``cabeceras`` marks an event as the inbox's. An item of a batch that is no JSON brings its
+    own bytes.
+
+    Args:
+        webhooks: as ``Provider.describe`` returned them.
+        verified: the verdict, stored beside each event.
+        body: the delivery's bytes, if they are to be kept: in ``cuerpo``, beside the payload that was read from them.
+            Those of a batch are kept once, with its first event that is JSON.
+        notes: what else is to be stored beside the verdict.
+    """
+    verdict = verified.as_json()
+    if notes:
+        verdict.update(notes)
+    rows: list[Row] = []
+    for webhook in webhooks:
+        cabeceras = {
+            "webhook": {**verdict, "sin_firmar": webhook.sin_firmar},
+            "headers": webhook.cabeceras,
+        }
+        cuerpo = webhook.cuerpo
+        if body is not None and (webhook.payload is not None or len(webhooks) == 1):
+            cuerpo, body = body, None
+        rows.append(
+            Row(
+                webhook.origen,
+                webhook.tipo,
+                webhook.id_externo,
+                webhook.payload,
+                cuerpo,
+                json.dumps(cabeceras),
+                webhook.error,
+            )
+        )
+    return rows
+
+
+async def store(conn: AsyncConnection[Any], rows: Sequence[Row]) -> list[Stored]:
     """Store what one delivery holds, once however often it comes; committed on return, unless the caller's commits.
 
     A payload that PostgreSQL refuses although it is JSON (a database that is not UTF-8, a key that is too long for its
@@ -56,11 +95,7 @@ async def store(
 
     Args:
         conn: a connection in autocommit, or in a transaction.
-        webhooks: as ``Provider.describe`` returned them.
-        verified: the verdict, stored beside each event.
-        body: the delivery's bytes, if they are to be kept: in ``cuerpo``, beside the payload that was read from them.
-            Those of a batch are kept once, with its first event that is JSON.
-        notes: what else is to be stored beside the verdict.
+        rows: as ``rows_of`` returned them.
 
     Returns:
         One result for each, in the order given.
@@ -68,14 +103,33 @@ async def store(
     Raises:
         psycopg.Error: the database did not take them; nothing is stored.
     """
-    if not webhooks:
-        return []
-    rows = _rows(webhooks, {**verified.as_json(), **(notes or {})}, body)
     if conn.pgconn.transaction_status == TransactionStatus.IDLE:
         with suppress(psycopg.DataError):
-            return await _store(conn, rows)
+            return await store_as_they_are(conn, rows)
     async with conn.transaction():
         return [await _store_somehow(conn, row, alone=len(rows) == 1) for row in rows]
+
+
+async def store_as_they_are(conn: AsyncConnection[Any], rows: Sequence[Row]) -> list[Stored]:
+    """Store rows of one delivery or of several: all, or none if PostgreSQL refuses a single one.
+
+    Several travel in one pipeline, which is one transaction: on a connection in autocommit it ends at its one Sync
+    (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING).
+
+    Raises:
+        psycopg.Error: nothing is stored.
+    """
+    if len(rows) == 1:
+        return [Stored(*row) for row in await (await conn.execute(RECIBIR, rows[0])).fetchall()]
+    stored: list[Stored] = []
+    if rows:
+        async with conn.pipeline(), conn.cursor() as cursor:
+            await cursor.executemany(RECIBIR, rows, returning=True)
+            more: bool | None = True
+            while more:
+                stored += [Stored(*row) for row in await cursor.fetchall()]
+                more = cursor.nextset()
+    return stored
 
 
 async def differences(
@@ -110,54 +164,14 @@ async def differences(
     return sorted(name for name in names if one.get(name) != other.get(name))
 
 
-def _rows(webhooks: Sequence[NuevoWebhook], verdict: Mapping[str, JsonValue], body: bytes | None) -> list[Row]:
-    """Return the arguments of ``cauce.recibir_evento``, a row for each.
-
-    The key ``webhook`` in ``cabeceras`` marks an event as the inbox's. An item of a batch that is no JSON brings its
-    own bytes.
-    """
-    rows: list[Row] = []
-    for webhook in webhooks:
-        cabeceras = {
-            "webhook": {**verdict, "sin_firmar": webhook.sin_firmar},
-            "headers": webhook.cabeceras,
-        }
-        cuerpo = webhook.cuerpo
-        if body is not None and (webhook.payload is not None or len(webhooks) == 1):
-            cuerpo, body = body, None
-        rows.append(
-            (
-                webhook.origen,
-                webhook.tipo,
-                webhook.id_externo,
-                webhook.payload,
-                cuerpo,
-                json.dumps(cabeceras),
-                webhook.error,
-            )
-        )
-    return rows
-
-
-async def _store(conn: AsyncConnection[Any], rows: Sequence[Row]) -> list[Stored]:
-    if len(rows) == 1:
-        cursor = await conn.execute(RECIBIR, rows[0])
-    else:
-        columns: list[list[object]] = [list(column) for column in zip(*rows, strict=True)]
-        cursor = await conn.execute(RECIBIR_VARIOS, columns)
-    return [Stored(*row) for row in await cursor.fetchall()]
-
-
 async def _store_somehow(conn: AsyncConnection[Any], row: Row, *, alone: bool) -> Stored:
     """Store one row, raw if it cannot be otherwise: the delivery's bytes or, of a batch, the item's."""
     try:
         async with conn.transaction():
-            return (await _store(conn, [row]))[0]
+            return (await store_as_they_are(conn, [row]))[0]
     except psycopg.DataError as error:
-        origen, tipo, id_externo, payload, cuerpo, cabeceras, _ = row
-        if payload is None:
+        if row.payload is None:
             raise
         motivo = f"PostgreSQL refused it: {error.diag.message_primary or error}"
-        content = cuerpo if alone and cuerpo else payload.encode()
-        raw: Row = (origen, tipo, id_externo, None, content, cabeceras, motivo)
-        return (await _store(conn, [raw]))[0]
+        content = row.cuerpo if alone and row.cuerpo else row.payload.encode()
+        return (await store_as_they_are(conn, [row._replace(payload=None, cuerpo=content, motivo=motivo)]))[0]

@@ -331,7 +331,7 @@ async def reverify(  # noqa: PLR0913 - what a verification depends on, by name
             return Reverified(row.id, row.origen, "pregunta", [], "a question of the provider's and no event")
         webhooks = provider.describe(request, verdict)
         body = request.body if keep_raw else None
-        results = await inbox.store(conn, webhooks, verdict, body, {"rechazado": row.as_json()})
+        results = await inbox.store(conn, inbox.rows_of(webhooks, verdict, body, {"rechazado": row.as_json()}))
         said = [
             f"event {stored.id} differs in {', '.join(fields)}, and stays as it is"
             for stored, webhook in zip(results, webhooks, strict=True)

@@ -6,7 +6,7 @@ import logging
 import time
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import psycopg
@@ -14,6 +14,7 @@ import psycopg
 from cauce import inbox
 from cauce.web.answers import JSON, Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
 from cauce.web.body import read_body, read_headers
+from cauce.web.intake import Intake
 from cauce.web.quarantine import Quarantine
 from cauce.web.secrets import Keyring
 from cauce.webhooks import PROVIDERS, Answer, Outcome, Reason, Rejected, WebhookRequest
@@ -21,14 +22,13 @@ from cauce.webhooks import PROVIDERS, Answer, Outcome, Reason, Rejected, Webhook
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from psycopg import AsyncConnection
     from starlette.types import Receive, Scope
 
     from cauce.config import Settings
     from cauce.inbox import Stored
     from cauce.web.connections import Connections
     from cauce.web.secrets import SecretSource
-    from cauce.webhooks import Headers, NuevoWebhook, Provider, Verified
+    from cauce.webhooks import Headers, NuevoWebhook, Provider
 
 logger = logging.getLogger("cauce.web")
 
@@ -48,7 +48,7 @@ class Webhooks(Endpoint):
     def __init__(
         self, connections: Connections, providers: Iterable[Provider], secrets: SecretSource, settings: Settings
     ) -> None:
-        self._connections, self._keyring = connections, Keyring(secrets)
+        self._connections, self._keyring, self._intake = connections, Keyring(secrets), Intake(connections)
         self._max_body, self._keep_raw = settings.max_body_bytes, settings.keep_raw_bodies
         self._public_url = settings.public_url
         self._quarantine = Quarantine(connections) if settings.quarantine_days else None
@@ -79,7 +79,8 @@ class Webhooks(Endpoint):
         webhooks = provider.describe(request, verdict)
         kept = body if self._keep_raw else None
         try:
-            stored = await self._connections.run(partial(_store, provider, webhooks, verdict, kept))
+            stored = await self._intake.store(inbox.rows_of(webhooks, verdict, kept))
+            await self._look_at(provider, webhooks, kept, stored)
         except psycopg.Error as problem:
             _log_database(provider, problem)
             return provider.respond(Outcome.UNAVAILABLE) or no_database()
@@ -91,6 +92,34 @@ class Webhooks(Endpoint):
         if self._quarantine is not None:
             await self._quarantine.finish()
 
+    async def _look_at(
+        self, provider: Provider, webhooks: Sequence[NuevoWebhook], body: bytes | None, results: Sequence[Stored]
+    ) -> None:
+        """Say in the log what somebody should look at of what was stored, or had been."""
+        for stored, webhook in zip(results, webhooks, strict=True):
+            if not stored.duplicado:
+                if webhook.error is not None:
+                    origen, why = provider.origen, webhook.error
+                    logger.warning("event %s of %s is kept raw, in error: %s", stored.id, origen, why)
+            elif stored.id is not None:
+                fields = await self._connections.run(
+                    partial(
+                        inbox.differences,
+                        evento=stored.id,
+                        webhook=webhook,
+                        volatile=provider.volatile_fields,
+                        body=body,
+                    )
+                )
+                if fields:
+                    logger.warning(
+                        "%s sent %s again with another content, which was dropped: event %s differs in %s",
+                        provider.origen,
+                        webhook.id_externo,
+                        stored.id,
+                        ", ".join(fields),
+                    )
+
     def _provider(self, origen: str) -> Provider:
         provider = self._providers.get(origen)
         if provider is None:
@@ -98,32 +127,6 @@ class Webhooks(Endpoint):
         if provider is None:
             raise Failed(error(ErrorCode.UNKNOWN_ORIGIN, "no provider of that name is known here"))
         return provider
-
-
-async def _store(
-    provider: Provider,
-    webhooks: Sequence[NuevoWebhook],
-    verified: Verified,
-    body: bytes | None,
-    conn: AsyncConnection[Any],
-) -> list[Stored]:
-    """Store one delivery, and say in the log what somebody should look at."""
-    results = await inbox.store(conn, webhooks, verified, body)
-    for stored, webhook in zip(results, webhooks, strict=True):
-        if not stored.duplicado:
-            if webhook.error is not None:
-                logger.warning("event %s of %s is kept raw, in error: %s", stored.id, provider.origen, webhook.error)
-        elif stored.id is not None:
-            fields = await inbox.differences(conn, stored.id, webhook, provider.volatile_fields, body)
-            if fields:
-                logger.warning(
-                    "%s sent %s again with another content, which was dropped: event %s differs in %s",
-                    provider.origen,
-                    webhook.id_externo,
-                    stored.id,
-                    ", ".join(fields),
-                )
-    return results
 
 
 def _accept(stored: Sequence[Stored]) -> Answer:

@@ -159,10 +159,10 @@ def test_an_abandoned_request_leaves_no_connection_taken(inbox: Inbox, signed: S
     """A server that cancels what its client no longer waits for gives every connection back."""
     delivery = signed()
 
-    def all_wait() -> bool:
+    def they_wait() -> bool:
         query = "select count(*) n from pg_stat_activity where wait_event_type = 'Lock'"
         (row,) = inbox.query(query + " and datname = current_database()")
-        return bool(row["n"] == connections.MAX_CONNECTIONS)
+        return bool(row["n"])
 
     async def work(client: httpx.AsyncClient) -> int:
         async with await psycopg.AsyncConnection.connect(inbox.settings.database_url) as holder:
@@ -173,7 +173,7 @@ def test_an_abandoned_request_leaves_no_connection_taken(inbox: Inbox, signed: S
                 )
                 for _ in range(2 * connections.MAX_CONNECTIONS)
             ]
-            await wait_for_async(all_wait)
+            await wait_for_async(they_wait)
             for post in posts:
                 post.cancel()
             await asyncio.gather(*posts, return_exceptions=True)

@@ -1,0 +1,123 @@
+"""The way of verified deliveries into the database: those that come at the same time are stored in one transaction.
+
+A delivery alone is stored at once. While the writers are busy, others gather, and the next one free takes all of them:
+no delivery waits for company, and the more there are, the less each costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import psycopg
+
+from cauce import inbox
+from cauce.web.connections import DATABASE_SECONDS, LOST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cauce.inbox import Row, Stored
+    from cauce.web.connections import Connections
+
+WRITERS: Final = 2
+"""Transactions under way at once: one that the server works on, one that is being read or written here."""
+MOST_DELIVERIES: Final = 64
+"""Deliveries of one transaction."""
+MOST_BYTES: Final = 1_048_576
+"""Bytes of the payloads and bodies of one transaction, beyond its first delivery."""
+
+
+class _Waiting(NamedTuple):
+    """A delivery on its way."""
+
+    rows: Sequence[Row]
+    size: int
+    since: float
+    stored: asyncio.Future[list[Stored]]
+
+    def finish(self, stored: list[Stored]) -> None:
+        """Tell who waits, if he still does."""
+        if not self.stored.done():
+            self.stored.set_result(stored)
+
+    def fail(self, problem: Exception) -> None:
+        """Likewise."""
+        if not self.stored.done():
+            self.stored.set_exception(problem)
+
+
+class Intake:
+    """The way in, for one process and its event loop."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._waiting: deque[_Waiting] = deque()
+        self._writers: set[asyncio.Task[None]] = set()
+
+    async def store(self, rows: Sequence[Row]) -> list[Stored]:
+        """Store what one delivery holds, as ``inbox.store`` does.
+
+        Raises:
+            psycopg.Error: the database did not take it; an ``OperationalError`` if it was not its turn within
+                ``DATABASE_SECONDS``.
+        """
+        if not rows:
+            return []
+        loop = asyncio.get_running_loop()
+        size = sum(len(row.payload or "") + len(row.cuerpo or b"") for row in rows)
+        waiting = _Waiting(rows, size, loop.time(), loop.create_future())
+        self._waiting.append(waiting)
+        if len(self._writers) < WRITERS:
+            self._writers.add(loop.create_task(self._write()))
+        return await waiting.stored
+
+    async def _write(self) -> None:
+        """Store whatever waits, until nothing does."""
+        now, this = asyncio.get_running_loop().time, asyncio.current_task()
+        while deliveries := self._take(now() - DATABASE_SECONDS):
+            if len(deliveries) == 1 or not await self._store_together(deliveries):
+                for delivery in deliveries:
+                    await self._store_alone(delivery)
+        if this is not None:
+            self._writers.remove(this)  # here, and not when the task is seen to be done: more may come in between
+
+    def _take(self, earliest: float) -> list[_Waiting]:
+        """Take those that wait, the longest first, as many as one transaction shall hold."""
+        taken: list[_Waiting] = []
+        size = 0
+        while self._waiting and len(taken) < MOST_DELIVERIES:
+            first = self._waiting[0]
+            size += first.size
+            if taken and size > MOST_BYTES:
+                break
+            self._waiting.popleft()
+            if first.since < earliest:
+                first.fail(psycopg.OperationalError(f"it was not its turn within {DATABASE_SECONDS:g} s"))
+            if not first.stored.done():
+                taken.append(first)
+        return taken
+
+    async def _store_together(self, deliveries: Sequence[_Waiting]) -> bool:
+        """Store all of them or none; False: try each alone, for one that is refused shall not keep others out."""
+        rows = [row for delivery in deliveries for row in delivery.rows]
+        try:
+            stored = iter(await self._connections.run(partial(inbox.store_as_they_are, rows=rows)))
+        except LOST as problem:
+            for delivery in deliveries:
+                delivery.fail(problem)
+        except Exception:  # noqa: BLE001 - whatever it is, it comes again with the one whose fault it is
+            return False
+        else:
+            for delivery in deliveries:
+                delivery.finish(list(islice(stored, len(delivery.rows))))
+        return True
+
+    async def _store_alone(self, delivery: _Waiting) -> None:
+        try:
+            delivery.finish(await self._connections.run(partial(inbox.store, rows=delivery.rows)))
+        except Exception as problem:  # noqa: BLE001 - goes to the request, which knows what to answer
+            delivery.fail(problem)

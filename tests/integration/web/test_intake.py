@@ -1,0 +1,168 @@
+"""Deliveries that come at the same time are stored together, and each is answered for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from cauce.inbox import Row, Stored
+from cauce.testing import wait_for_async
+from cauce.web import intake
+from cauce.web.connections import Connections
+from cauce.web.intake import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from tests.integration.web.conftest import Inbox
+
+LOCKED = "select count(*) n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+STORED = "select array_agg(id_externo order by id) ids from cauce.eventos group by tx order by min(id)"
+
+
+def rows(*ids: str, payload: str = "{}") -> list[Row]:
+    """Return a delivery of these ids."""
+    return [Row("acme", "hecho", one, payload, None, "{}", None) for one in ids]
+
+
+def run(inbox: Inbox, work: Callable[[Intake], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the work returns
+    """Run work with an intake, on connections of its own."""
+
+    async def session() -> Any:  # noqa: ANN401 - likewise
+        connections = Connections(inbox.settings)
+        try:
+            return await asyncio.wait_for(work(Intake(connections)), 30)
+        finally:
+            await connections.close()
+
+    return asyncio.run(session())
+
+
+@contextlib.asynccontextmanager
+async def busy_writers(inbox: Inbox, into: Intake) -> AsyncGenerator[list[asyncio.Future[list[Stored]]]]:
+    """Keep every writer waiting for the table, each with a delivery of its own; wait for these in the end."""
+    ahead: list[asyncio.Future[list[Stored]]] = []
+    async with await psycopg.AsyncConnection.connect(inbox.settings.database_url) as holder:
+        await holder.execute("lock table cauce.eventos in access exclusive mode")
+        while len(ahead) < intake.WRITERS:
+            ahead.append(asyncio.ensure_future(into.store(rows(f"ahead_{len(ahead)}"))))
+            await wait_for_async(lambda: inbox.query(LOCKED)[0]["n"] == len(ahead))
+        yield ahead
+    await asyncio.gather(*ahead, return_exceptions=True)
+
+
+async def gathered(inbox: Inbox, into: Intake, *deliveries: list[Row]) -> list[list[Stored] | BaseException]:
+    """Store deliveries that all came while the writers were busy."""
+    async with busy_writers(inbox, into):
+        behind = [asyncio.ensure_future(into.store(one)) for one in deliveries]
+        await asyncio.sleep(0)  # they are in the queue now
+    return await asyncio.gather(*behind, return_exceptions=True)
+
+
+def transactions(inbox: Inbox) -> list[list[str]]:
+    """Return the ids that each transaction stored, but for those ahead."""
+    found = [row["ids"] for row in inbox.query(STORED)]
+    return [ids for ids in found if not ids[0].startswith("ahead")]
+
+
+def test_those_that_wait_are_stored_in_one_transaction(inbox: Inbox) -> None:
+    """Thirty behind two busy writers: one transaction, in the order they came, each with its own answer."""
+    ids = [f"id_{n:02}" for n in range(30)]
+    results = run(inbox, lambda into: gathered(inbox, into, *(rows(one) for one in ids)))
+    assert transactions(inbox) == [ids]
+    by_id = {row["id_externo"]: row["id"] for row in inbox.events()}
+    assert results == [[Stored(by_id[one], duplicado=False)] for one in ids]
+
+
+def test_a_delivery_with_several_events_gets_its_own_results(inbox: Inbox) -> None:
+    """What was there already, once or twice in the same transaction, is told from what is new."""
+    run(inbox, lambda into: into.store(rows("old")))
+    results = run(inbox, lambda into: gathered(inbox, into, rows("a", "b"), rows("b", "old"), rows("c", "c")))
+    duplicates = [[stored.duplicado for stored in delivery] for delivery in results]
+    assert duplicates == [[False, False], [True, True], [False, True]]
+    assert transactions(inbox) == [["old"], ["a", "b", "c"]]
+
+
+def test_one_that_is_refused_keeps_nobody_out(inbox: Inbox) -> None:
+    """An error of one delivery's rolls back the transaction of all; then each is stored by itself."""
+    with psycopg.connect(inbox.settings.database_url) as conn:
+        conn.execute(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not it'; end $$;"
+            " create trigger refuse before insert on cauce.eventos for each row when (new.id_externo = 'bad')"
+            " execute function refuse()"
+        )
+    good, bad, late = run(inbox, lambda into: gathered(inbox, into, rows("good"), rows("bad"), rows("late")))
+    assert isinstance(bad, psycopg.errors.RaiseException)
+    assert [good[0].duplicado, late[0].duplicado] == [False, False]
+    assert transactions(inbox) == [["good"], ["late"]]
+
+
+def test_one_that_postgresql_cannot_hold_is_kept_raw_beside_the_others(inbox: Inbox) -> None:
+    """Its payload stays in bytes and in error, as it does when it comes alone."""
+    run(inbox, lambda into: gathered(inbox, into, rows("good"), rows("nul", payload='"\\u0000"')))
+    kept = {row["id_externo"]: (row["estado"], row["cuerpo"]) for row in inbox.events()}
+    assert kept["good"] == ("pendiente", None)
+    assert kept["nul"] == ("error", b'"\\u0000"')
+
+
+def test_a_transaction_is_bounded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the number of its deliveries, and by their bytes; a delivery larger than that goes alone."""
+    monkeypatch.setattr(intake, "MOST_DELIVERIES", 3)
+    monkeypatch.setattr(intake, "MOST_BYTES", 100)
+    large = '"' + "x" * 200 + '"'
+    many = [rows(f"id_{n}") for n in range(4)]
+    run(inbox, lambda into: gathered(inbox, into, *many, rows("large", payload=large), rows("last")))
+    assert sorted(transactions(inbox)) == [["id_0", "id_1", "id_2"], ["id_3"], ["large"], ["last"]]
+
+
+def test_whoever_waited_too_long_is_told(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its turn came after the time that a request may wait; nothing of it is stored."""
+
+    async def work(into: Intake) -> BaseException | list[Stored]:
+        async with busy_writers(inbox, into):
+            late = asyncio.ensure_future(into.store(rows("late")))
+            await asyncio.sleep(0)  # it is in the queue now
+            monkeypatch.setattr(intake, "DATABASE_SECONDS", 0)
+        return (await asyncio.gather(late, return_exceptions=True))[0]
+
+    with pytest.raises(psycopg.OperationalError, match="its turn"):
+        raise run(inbox, work)
+    assert transactions(inbox) == []
+
+
+def test_a_request_that_was_given_up_is_not_stored(inbox: Inbox) -> None:
+    """Unless it was on its way already; and those beside it are."""
+
+    async def work(into: Intake) -> None:
+        async with busy_writers(inbox, into) as ahead:
+            behind = [asyncio.ensure_future(into.store(rows(one))) for one in ("given_up", "kept")]
+            await asyncio.sleep(0)  # they are in the queue now
+            ahead[0].cancel()
+            behind[0].cancel()
+        await behind[1]
+
+    run(inbox, work)
+    assert transactions(inbox) == [["kept"]]
+    assert len(inbox.events()) == intake.WRITERS + 1
+
+
+def test_nothing_is_left_behind_by_a_writer_that_ends(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delivery that comes at the very moment when the only writer has nothing left is stored all the same."""
+    monkeypatch.setattr(intake, "WRITERS", 1)
+
+    async def work(into: Intake) -> None:
+        for number in range(50):
+            await into.store(rows(f"id_{number}"))
+
+    run(inbox, work)
+    assert len(inbox.events()) == 50
+
+
+def test_a_delivery_without_events_needs_no_database(inbox: Inbox) -> None:
+    """There is nothing to store."""
+    assert run(inbox, lambda into: into.store([])) == []
+    assert inbox.events() == []
