@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import uvicorn
 
 from cauce.errors import CauceError, ConfigError
+from cauce.fast import event_loop, http_protocol, name_of
 from cauce.web import create_app, without_salud
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class HttpServer:
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             app,
+            http=http_protocol(),
             lifespan="on",
             proxy_headers=False,  # CAUCE_PUBLIC_URL says how senders call it, and no header does
             log_config=None,
@@ -104,14 +106,18 @@ class _Server(uvicorn.Server):
 def serve(*parts: Part) -> None:
     """Run all parts in one event loop until a signal, or until one of them ends; then stop the others.
 
+    The loop is uvloop's where that is installed, and the log says whose it is.
+
     Raises:
         Exception: what a part raised.
     """
-    asyncio.run(_serve(parts))
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(_serve(parts))
 
 
 async def _serve(parts: tuple[Part, ...]) -> None:
     loop = asyncio.get_running_loop()
+    logger.info("on the event loop of %s", name_of(loop))
     told: list[int] = []
 
     def stop() -> None:

@@ -235,6 +235,18 @@ def test_a_taken_port_is_told_in_one_line(cauce_db: Database, processes: Process
     assert processes.log("serve").count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [("worker",), ("serve", "--port", "0"), ("serve", "--port", "0", "--worker")])
+def test_uvloop_is_used_where_it_is_installed(
+    cauce_db: Database, processes: Processes, command: tuple[str, ...]
+) -> None:
+    """The log says at the start whose event loop it is; a SIGTERM ends it as any other."""
+    name, *options = command
+    process = processes.start(name, *APP, *options, dsn=cauce_db.dsn)
+    processes.says(name, "on the event loop of uvloop")
+    process.terminate()
+    assert process.wait(SECONDS) == 0
+
+
 def test_serve_with_a_worker_stops_both(
     conn: psycopg.Connection[Any], cauce_db: Database, processes: Processes
 ) -> None:

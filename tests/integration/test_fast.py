@@ -1,0 +1,144 @@
+"""uvloop and httptools, where they are installed: found, said in the log, and held to the limits that h11 has."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import uvicorn
+
+from cauce.fast import MAX_PENDING_BYTES, event_loop, http_protocol, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Receive, Scope, Send
+
+SECONDS: Final = 30.0
+"""After which a test that waits for a server gives up."""
+FLOOD: Final = 64 * 1_048_576
+"""Bytes that a client sends in vain, far more than may wait unread in the kernel's buffers and the event loop's."""
+PIECE: Final = 65_536
+START: Final = b"POST / HTTP/1.1\r\nhost: localhost\r\n"
+CHUNKED: Final = START + b"transfer-encoding: chunked\r\n\r\n1\r\nx\r\n"
+FLOODS: Final = {
+    "address": (b"GET /", b"a" * PIECE),
+    "one header": (START + b"x-long: ", b"a" * PIECE),
+    "many headers": (START, (b"x-many: " + b"a" * 1014 + b"\r\n") * 64),
+    "chunk extension": (CHUNKED + b"1;x=", b"a" * PIECE),
+    "trailers": (CHUNKED + b"0\r\n", (b"x-late: " + b"a" * 1014 + b"\r\n") * 64),
+}
+PARSERS: Final = ["httptools", "h11"]
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """Have these modules look as if they were not installed."""
+    for name in [name for name in sys.modules if name.startswith(("uvicorn.protocols.http.httptools_impl", *modules))]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in modules:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer how long the body was, as soon as it is whole."""
+    assert scope["type"] == "http"
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    body = b"%d" % length
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def talk(protocol: Any, pieces: Iterable[bytes], end: bytes) -> bytes:  # noqa: ANN401 - what uvicorn takes
+    """Send pieces to a server and return what it answers, until it hangs up or ``end`` comes."""
+
+    async def session() -> bytes:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(echo, http=protocol, lifespan="off", log_config=None))
+        serving = asyncio.create_task(server._serve([listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            return await reader.readuntil(end)
+        except asyncio.IncompleteReadError as hung_up:
+            return hung_up.partial
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+            server.should_exit = True
+            await serving
+
+    async def limited() -> bytes:
+        async with asyncio.timeout(SECONDS):
+            return await session()
+
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        return runner.run(limited())
+
+
+def protocol_of(parser: str, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 - what uvicorn takes
+    """Return what uvicorn is given with that parser installed, and nothing faster."""
+    if parser == "h11":
+        without(monkeypatch, "httptools")
+    return http_protocol()
+
+
+def test_what_is_installed_is_used() -> None:
+    """Here both are."""
+    loop = event_loop()
+    loop.close()
+    protocol = http_protocol()
+    assert name_of(loop) == "uvloop"
+    assert isinstance(protocol, type)
+    assert "httptools_impl" in protocol.__mro__[1].__module__
+
+
+def test_nothing_of_it_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them it is asyncio's loop and h11."""
+    without(monkeypatch, "uvloop", "httptools")
+    loop = event_loop()
+    loop.close()
+    assert (name_of(loop), http_protocol()) == ("asyncio", "h11")
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("flood", FLOODS)
+def test_what_is_no_body_has_an_end(monkeypatch: pytest.MonkeyPatch, parser: str, flood: str) -> None:
+    """A client that sends on and on without a byte of a body is refused and hung up on, whatever parses it."""
+    start, piece = FLOODS[flood]
+    sent = 0
+
+    def pieces() -> Iterable[bytes]:
+        nonlocal sent
+        yield start
+        while sent < FLOOD:
+            sent += len(piece)
+            yield piece
+
+    answer = talk(protocol_of(parser, monkeypatch), pieces(), b"\r\n\r\n")
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+    assert sent < FLOOD
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_what_is_within_bounds_is_taken(monkeypatch: pytest.MonkeyPatch, parser: str) -> None:
+    """Large headers, a body in tiny chunks that are sent as one, and request after request on a connection."""
+    large = START + b"x-large: " + b"a" * (MAX_PENDING_BYTES // 2) + b"\r\n"
+    requests = [
+        large + b"content-length: 200000\r\n\r\n" + b"x" * 200_000,
+        large + b"transfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n",
+        *[large + b"content-length: 1\r\n\r\nx"] * 3,
+        START + b"content-length: 7\r\n\r\nthe end",
+    ]
+    answer = talk(protocol_of(parser, monkeypatch), requests, b"\r\n\r\n7")
+    assert answer.count(b"HTTP/1.1 200 ") == len(requests)
+    assert answer.count(b"200000") == answer.count(b"50000") == 1
