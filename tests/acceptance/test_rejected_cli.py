@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -20,7 +22,6 @@ from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, ser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from cauce.testing import Server
 
@@ -56,6 +57,14 @@ class Quarantine:
         here("send", *arguments, "--url", self.url, code=None)
         wait_for(lambda: len(self.numbers()) > before)
         return self.numbers()[-1]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a module of the application's, which has a provider."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copy(Path(__file__).with_name("own_provider.py"), folder / "de_la_tienda.py")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +194,48 @@ def test_a_provider_of_the_applications_own(kept: Quarantine, here: Here) -> Non
     here("reverify", number, code=1, said="only the application knows stripe_connect")
     here("reverify", number, "--provider", "stripe", "--secret", "whsec_connect", said="stored as event")
     assert kept.query("select origen from cauce.eventos") == ["stripe_connect"]
+
+
+def test_a_scheme_of_the_applications_own(kept: Quarantine, own: Path, tmp_path: Path) -> None:
+    """Signed, explained and verified again by what a module of the application says."""
+    body, captured = tmp_path / "order.json", tmp_path / "order.http"
+    body.write_text('{"id": "order_1", "type": "order.paid"}')
+    acme = ("de_la_tienda:ACME", "--app-dir", str(own))
+    assert webhook(kept, "list", *acme).startswith("acme\n  secret   ACME_WEBHOOK_SECRET\n  signed   body, time, 5 min")
+    secret = webhook(kept, "secret", *acme).strip().removeprefix("ACME_WEBHOOK_SECRET=")
+    send = ("send", acme[0], "order.paid", *acme[1:], "--body", str(body), "--secret", secret)
+    captured.write_text(webhook(kept, *send, "--print"))
+    explained = webhook(kept, "verify", str(captured), "--provider", *acme, "--secret", secret)
+    assert "event     order.paid, id order_1" in explained
+
+    assert "503" in webhook(kept, *send, "--url", kept.url, code=1)  # the server has no secret yet
+    wait_for(lambda: kept.numbers() != [])
+    (number,) = kept.numbers()
+    assert "only the application knows acme" in webhook(kept, "reverify", str(number), code=1)
+    again = ("--provider", *acme, "--secret", secret)
+    assert "now       with the secrets of now:" in webhook(kept, "rejected", str(number), *again)
+    assert "stored as event" in webhook(kept, "reverify", str(number), *again)
+    assert (kept.numbers(), kept.query("select origen || ' ' || id_externo from cauce.eventos")) == (
+        [],
+        ["acme order_1"],
+    )
+
+
+@pytest.mark.parametrize("command", ["list {}", "secret {}", "send {} t", "reverify 1 --provider {}"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("de_la_tienda:NOBODY", "has no 'NOBODY'; it has de_la_tienda:ACME\n"),
+        ("de_la_tienda:OTHER", "is a str, not a cauce.webhooks.Provider; it has de_la_tienda:ACME\n"),
+        ("de_la_tienda:HmacProvider", "is a class, not a cauce.webhooks.Provider"),
+        ("de_nadie:ACME", "there is no module de_nadie in "),
+        ("de_la_tienda:", "names no provider: write module:provider"),
+    ],
+)
+def test_a_provider_that_is_not_there(own: Path, here: Here, command: str, name: str, said: str) -> None:
+    """One line, with what there is instead."""
+    output = here(*command.format(name).split(), "--app-dir", str(own), code=1, said=said)
+    assert output.count("\n") == 1
 
 
 def test_a_certificate_is_given(kept: Quarantine, here: Here, tmp_path: Path) -> None:

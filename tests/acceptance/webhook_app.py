@@ -30,6 +30,7 @@ from cauce import Bus, Catalog, EventHandlers, EventType, Settings
 from cauce.web import create_app
 from cauce.webhooks import PROVIDERS
 from cauce.webhooks.keys import trusting
+from own_provider import ACME
 
 class StripeEvents(Catalog, origen="stripe"):
     paid = EventType("invoice.paid", dict[str, object])
@@ -40,6 +41,7 @@ bus = Bus(catalogs=[StripeEvents], event_handlers=EventHandlers(StripeEvents.pai
 providers = [
     trusting(PROVIDERS["paypal"], os.environ["PAYPAL_CERTIFICATE"].encode()),
     replace(PROVIDERS["stripe"], origen="stripe_connect", secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET"),
+    ACME,
 ]
 config = uvicorn.Config(create_app(bus, Settings(), providers=providers), log_level="warning")
 uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
@@ -76,7 +78,10 @@ def serving(server: Server, keys: Mapping[str, Keys]) -> Generator[tuple[str, st
         }
         descriptor = listener.fileno()
         with subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(descriptor)], pass_fds=[descriptor], env=environment
+            [sys.executable, "-c", SERVE, str(descriptor)],
+            pass_fds=[descriptor],
+            env=environment,
+            cwd=Path(__file__).parent,
         ) as process:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}", database.dsn
             process.terminate()

@@ -1,4 +1,4 @@
-"""From the command line and the environment to a bus, settings and a connection; every fault said in one line."""
+"""From the command line and the environment to a bus, a provider, settings, a connection; faults said in one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -15,12 +15,16 @@ from pydantic import ValidationError
 from cauce.bus import Bus
 from cauce.config import Settings
 from cauce.errors import CauceError, ConfigError
+from cauce.webhooks import PROVIDERS, Provider
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from psycopg import AsyncConnection, Connection
 
+T = TypeVar("T")
+
+_PUBLIC: Final = {"bus": "cauce.Bus", "provider": "cauce.webhooks.Provider"}
 _OPTIONS: Final[dict[str, Any]] = {"autocommit": True, "connect_timeout": 10, "fallback_application_name": "cauce"}
 
 
@@ -35,24 +39,26 @@ def load_bus(place: str, app_dir: str = ".") -> Bus:
         ConfigError: the module is not there or cannot be imported, or has no such bus.
         CatalogError: the bus has faults; all are listed.
     """
-    module_name, colon, name = place.partition(":")
-    if not (module_name and colon and name):
-        raise ConfigError(f"{place!r} names no bus: write module:bus, for example events:bus")
-    folder = str(Path(app_dir).resolve())
-    if not Path(folder).is_dir():
-        raise ConfigError(f"--app-dir: there is no folder {folder}")
-    sys.path.insert(0, folder)
-    module = _import(module_name, folder)
-    found: object = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if isinstance(found, Bus):
-        return found
-    buses = [f"{module_name}:{key}" for key, value in vars(module).items() if isinstance(value, Bus)]
-    hint = f"it has {', '.join(buses)}" if buses else "it has no Bus at all"
-    if found is None:
-        raise ConfigError(f"the module {module_name} ({module.__file__}) has no {name!r}; {hint}")
-    raise ConfigError(f"{place} is a {type(found).__name__}, not a cauce.Bus; {hint}")
+    return _load(place, app_dir, Bus, "bus")
+
+
+def load_provider(name: str, app_dir: str = ".") -> Provider:
+    """Return a provider of webhooks: a built-in one by its name, or the application's own from its module.
+
+    Args:
+        name: ``stripe``, or ``module:name``, for example ``shop.webhooks:ACME``.
+        app_dir: where modules are looked for first.
+
+    Raises:
+        ValueError: no built-in provider has that name.
+        ConfigError: the module is not there or cannot be imported, or has no such provider.
+    """
+    if ":" in name:
+        return _load(name, app_dir, Provider, "provider")  # type: ignore[type-abstract]  # only asked about
+    if name not in PROVIDERS:
+        own = "one of the application's own is written module:name"
+        raise ValueError(f"no provider is called {name}; there are {', '.join(PROVIDERS)}; {own}")
+    return PROVIDERS[name]
 
 
 def load_settings(**given: object) -> Settings:
@@ -98,6 +104,29 @@ def _address(settings: Settings) -> str:
             "DATABASE_URL is no address that libpq can read; write postgresql://user:password@host:5432/name"
         ) from None
     return url
+
+
+def _load(place: str, app_dir: str, kind: type[T], what: str) -> T:
+    """Import a module and return what it has of a kind."""
+    module_name, colon, name = place.partition(":")
+    if not (module_name and colon and name):
+        raise ConfigError(f"{place!r} names no {what}: write module:{what}, for example events:{what}")
+    folder = str(Path(app_dir).resolve())
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--app-dir: there is no folder {folder}")
+    sys.path.insert(0, folder)
+    module = _import(module_name, folder)
+    found: object = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, kind):
+        return found
+    there = [f"{module_name}:{key}" for key, value in vars(module).items() if isinstance(value, kind)]
+    hint = f"it has {', '.join(there)}" if there else f"it has no {kind.__name__} at all"
+    if found is None:
+        raise ConfigError(f"the module {module_name} ({module.__file__}) has no {name!r}; {hint}")
+    given = "class" if isinstance(found, type) else type(found).__name__
+    raise ConfigError(f"{place} is a {given}, not a {_PUBLIC[what]}; {hint}")
 
 
 def _import(name: str, folder: str) -> ModuleType:

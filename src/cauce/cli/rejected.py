@@ -12,7 +12,7 @@ from cyclopts import Parameter, validators
 
 from cauce import quarantine
 from cauce.cli import codes, tables
-from cauce.cli.loading import connect, connect_async, load_settings
+from cauce.cli.loading import connect, connect_async, load_provider, load_settings
 from cauce.cli.secrets import called_at_of, other_secrets, secrets_of, text_of
 from cauce.cli.tables import ago, as_json, clean, complain
 from cauce.errors import NotFound
@@ -37,32 +37,39 @@ if TYPE_CHECKING:
 class Means:
     """What deliveries are verified with, as far as the command line says."""
 
-    provider: str | None
+    provider: Provider | None
     secret: str | None
     at: Moment
     url: str | None
     pem: bytes
 
     @classmethod
-    def read(
-        cls, *, provider: str | None, secret: str | None, at: str | None, url: str | None, certificate: Path | None
+    def read(  # noqa: PLR0913 - options of a command
+        cls,
+        *,
+        provider: str | None,
+        app_dir: str,
+        secret: str | None,
+        at: str | None,
+        url: str | None,
+        certificate: Path | None,
     ) -> Means:
         """Read the options.
 
         Raises:
             ValueError: one makes no sense.
             OSError: a file cannot be read.
+            ConfigError: the application's provider cannot be loaded.
         """
-        if provider is not None and provider not in PROVIDERS:
-            raise ValueError(f"no provider is called {provider}; there are {', '.join(PROVIDERS)}")
+        found = load_provider(provider, app_dir) if provider else None
         moment: Moment = SIGNED if at == SIGNED else moment_of(at or "")
         if at is not None and moment is None:
             raise ValueError(f"--at {at} is no moment; write 2026-11-24T05:00:00Z, Unix seconds, or {SIGNED}")
-        return cls(provider, text_of(secret), moment, url, certificate.read_bytes() if certificate else b"")
+        return cls(found, text_of(secret), moment, url, certificate.read_bytes() if certificate else b"")
 
     def provider_of(self, origen: str) -> Provider | None:
         """Return the provider of an origin; None if only the application knows it."""
-        found = PROVIDERS.get(self.provider or origen)
+        found = self.provider or PROVIDERS.get(origen)
         if found is None:
             return None
         found = replace(found, origen=origen)
@@ -94,6 +101,7 @@ def rejected(  # noqa: PLR0913 - options of a command
     at: str | None = None,
     url: str | None = None,
     certificate: Path | None = None,
+    app_dir: str = ".",
     print_: Annotated[bool, Parameter(name="--print")] = False,
     json: bool = False,
 ) -> int:
@@ -105,18 +113,19 @@ def rejected(  # noqa: PLR0913 - options of a command
         reason: Only those refused for this reason.
         limit: How many, at most.
         before: Only those with a lower id.
-        provider: Whose scheme it has, if its origin is one of the application's own.
+        provider: Whose scheme it has, if its origin is one of the application's own: a name, or module:name.
         secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
         at: The moment to judge it at, or "signed" for that of its signature; by default when it came.
         url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
         certificate: The PEM file behind PAYPAL-CERT-URL.
+        app_dir: Where modules are looked for first.
         print_: Write the one as a raw HTTP request to standard output.
         json: Print JSON.
     """
     if number is None and print_:
         return complain("--print goes with the number of a refused delivery")
     try:
-        means = Means.read(provider=provider, secret=secret, at=at, url=url, certificate=certificate)
+        means = Means.read(provider=provider, app_dir=app_dir, secret=secret, at=at, url=url, certificate=certificate)
     except (ValueError, OSError) as error:
         return complain(str(error))
     with connect(load_settings()) as conn:
@@ -143,6 +152,7 @@ def reverify(  # noqa: PLR0913 - options of a command
     at: str | None = None,
     url: str | None = None,
     certificate: Path | None = None,
+    app_dir: str = ".",
     json: bool = False,
 ) -> int:
     """Verify refused deliveries again after a fix, as of when they came, and store those that are good.
@@ -153,18 +163,19 @@ def reverify(  # noqa: PLR0913 - options of a command
         numbers: Which.
         origen: All of this origin.
         reason: Of these, only those refused for this reason.
-        provider: Whose scheme they have, if their origin is one of the application's own.
+        provider: Whose scheme they have, if their origin is one of the application's own: a name, or module:name.
         secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
         at: The moment to judge them at, or "signed" for that of each signature; by default when each came.
         url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
         certificate: The PEM file behind PAYPAL-CERT-URL.
+        app_dir: Where modules are looked for first.
         json: Print JSON.
     """
     if not numbers and origen is None:
         return complain("say which: their numbers, or --origen for all of an origin")
     settings = load_settings()
     try:
-        means = Means.read(provider=provider, secret=secret, at=at, url=url, certificate=certificate)
+        means = Means.read(provider=provider, app_dir=app_dir, secret=secret, at=at, url=url, certificate=certificate)
         with connect(settings) as conn:
             found = quarantine.select(conn, numbers, origen=origen, razon=reason)
             done = asyncio.run(_reverify(conn, settings, found, means, aloud=not json))
@@ -285,7 +296,7 @@ def _said(one: Reverified) -> str:
 
 
 def _unknown(origen: str) -> str:
-    return f"only the application knows {origen}; --provider says whose scheme it has"
+    return f"only the application knows {origen}; --provider says whose scheme it has, by a name or as module:name"
 
 
 def _sendable(request: WebhookRequest) -> WebhookRequest:

@@ -18,6 +18,7 @@ from cyclopts.validators import Number
 
 from cauce import simulator
 from cauce.cli import codes
+from cauce.cli.loading import load_provider
 from cauce.cli.secrets import called_at_of, other_secrets, secrets_of, text_of
 from cauce.cli.tables import clean, complain
 from cauce.webhooks import PROVIDERS, Provider, Secret
@@ -53,33 +54,40 @@ for name, summary in (
 
 
 @app.command(name="list")
-def list_(provider: str | None = None, /) -> int:
+def list_(provider: str | None = None, /, *, app_dir: str = ".") -> int:
     """List the providers: the setting of the secret, what is signed, and the types there are samples of.
 
     Args:
-        provider: Only this one.
+        provider: Only this one, by its name or as module:name.
+        app_dir: Where modules are looked for first.
     """
-    if provider is not None and provider not in PROVIDERS:
-        return complain(_unknown(provider))
-    for origen in [provider] if provider else PROVIDERS:
-        found = PROVIDERS[origen]
+    try:
+        listed = list(PROVIDERS.values()) if provider is None else [load_provider(provider, app_dir)]
+    except ValueError as error:
+        return complain(str(error))
+    for found in listed:
         time_ = f", {duration(found.tolerance)} allowed" if found.signed.timestamp else ""
-        print(f"{origen}\n  secret   {found.secret_setting}\n  signed   {signed_of(found).replace('`', '')}{time_}")
-        print(f"  samples  {', '.join(samples_of(origen))}")
+        print(
+            f"{found.origen}\n  secret   {found.secret_setting}\n  signed   {signed_of(found).replace('`', '')}{time_}"
+        )
+        print(f"  samples  {', '.join(samples_of(found.origen)) or 'none'}")
     return codes.DONE
 
 
 @app.command
-def secret(provider: str, /) -> int:
+def secret(provider: str, /, *, app_dir: str = ".") -> int:
     """Make a secret for trying, in the provider's form: the setting for the server and, if it is another, what signs.
 
     Args:
-        provider: Whose; `cauce webhook list` has them.
+        provider: Whose; `cauce webhook list` has them. The application's own as module:name.
+        app_dir: Where modules are looked for first.
     """
-    if provider not in PROVIDERS:
-        return complain(_unknown(provider))
-    keys = new_keys(PROVIDERS[provider])
-    print(f"{PROVIDERS[provider].secret_setting}={keys.verify}")
+    try:
+        found = load_provider(provider, app_dir)
+        keys = new_keys(found)
+    except ValueError as error:
+        return complain(str(error))
+    print(f"{found.secret_setting}={keys.verify}")
     if keys.sign != keys.verify:
         print(f"\nto sign, in a file that is given as --secret @FILE:\n{keys.sign}")
     if keys.certificate:
@@ -104,11 +112,12 @@ def send(  # noqa: PLR0913 - options of a command
     count: Annotated[int, Parameter(validator=Number(gte=1, lte=MAX_COUNT))] = 1,
     concurrency: Annotated[int, Parameter(validator=Number(gte=1, lte=simulator.MAX_CONCURRENCY))] = 10,
     print_: Annotated[bool, Parameter(name="--print")] = False,
+    app_dir: str = ".",
 ) -> int:
     """Sign a delivery as the provider does, and send it; exit code 1 if it gets another answer than it should.
 
     Args:
-        provider: Whose; `cauce webhook list` has them.
+        provider: Whose; `cauce webhook list` has them. The application's own as module:name.
         tipo: The event's type, for example checkout.session.completed.
         changes: path=value in the sample, for example data.object.amount_total=4200; can be given several times.
         url: The server, or the inbox's whole address. Schemes that sign it sign CAUCE_PUBLIC_URL instead, if it is set.
@@ -121,19 +130,19 @@ def send(  # noqa: PLR0913 - options of a command
         count: How many deliveries.
         concurrency: How many at once.
         print_: Do not send; write the raw HTTP request to standard output.
+        app_dir: Where modules are looked for first.
     """
-    if provider not in PROVIDERS:
-        return complain(_unknown(provider))
     if body is not None and changes:
         return complain("--set changes the sample, and --body replaces it; give one of the two")
     try:
-        inbox = simulator.inbox_url(url, provider)
+        found = load_provider(provider, app_dir)
+        inbox = simulator.inbox_url(url, found.origen)
         plan = simulator.Plan(
-            provider=PROVIDERS[provider],
+            provider=found,
             tipo=tipo,
             url=inbox,
             public_url=called_at_of(inbox),
-            secret=_signing_secret(PROVIDERS[provider], secret),
+            secret=_signing_secret(found, secret),
             body=None if body is None else body.read_bytes(),
             changes=[_change(text) for text in changes or ()],
             id_externo=id_externo,
@@ -160,22 +169,24 @@ def verify(  # noqa: PLR0913 - options of a command
     at: str | None = None,
     url: str | None = None,
     certificate: Path | None = None,
+    app_dir: str = ".",
 ) -> int:
     """Explain a captured HTTP request line by line: what came, what is signed, which secret fits, or why none does.
 
     Args:
         file: The raw request: first line, headers, an empty line, body. "-" reads standard input.
-        provider: Whose; by default the last part of /api/webhooks/... in its first line.
+        provider: Whose, by its name or as module:name; by default the last part of /api/webhooks/... in its first line.
         secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
         at: The moment to judge it at, ISO 8601 or Unix seconds; by default now.
         url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
         certificate: The PEM file behind PAYPAL-CERT-URL.
+        app_dir: Where modules are looked for first.
     """
     try:
         captured = read_request(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
         request = replace(captured.request, url=url or called_at_of(captured.request.url))
         path = _INBOX.search(request.url)
-        found = PROVIDERS.get(provider or (path[1] if path else ""))
+        found = load_provider(provider, app_dir) if provider else PROVIDERS.get(path[1] if path else "")
         now = time.time() if at is None else moment_of(at)
         secrets = secrets_of(found.secret_setting, text_of(secret)) if found is not None else ()
         others = other_secrets()
@@ -183,7 +194,7 @@ def verify(  # noqa: PLR0913 - options of a command
     except (ValueError, OSError) as error:
         return complain(str(error))
     if found is None:
-        return complain(_unknown(provider) if provider else "its first line names no provider; say --provider")
+        return complain("its first line names no provider; say --provider, with module:name for one of your own")
     if now is None:
         return complain(f"--at {at} is no moment; write 2026-11-24T05:00:00Z, or Unix seconds")
     if pem:
@@ -256,7 +267,3 @@ def _age(text: str) -> float:
     if found is None:
         raise ValueError(f"--age {text}: write 90, 90s, 10m, 2h or 1d, with a - before it for the future")
     return float(f"{found[1]}{found[2]}") * _UNITS[found[3]]
-
-
-def _unknown(provider: str) -> str:
-    return f"no provider is called {provider}; there are {', '.join(PROVIDERS)}"
