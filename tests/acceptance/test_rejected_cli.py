@@ -289,6 +289,7 @@ def test_discarding_is_for_good(kept: Quarantine, here: Here) -> None:
         ("discard --yes", "say which: their numbers, or --origen"),
         ("rejected --print", "--print goes with the number"),
         ("rejected 1 --provider nobody", "no provider is called nobody; there are adyen, "),
+        ("reverify 1 --secret x;until=soon", "--secret cannot be read: until of secret 1 of 1"),
         ("reverify 1 --at soon", "--at soon is no moment"),
         ("reverify 1 --secret @nowhere", "nowhere"),
         ("reverify 1 --certificate nowhere.pem", "nowhere.pem"),

@@ -213,6 +213,8 @@ def test_a_refused_request_is_explained(tmp_path: Path, here: Here, monkeypatch:
         ("verify {strange}", "say --provider"),
         ("verify {strange} --provider nobody", "no provider is called nobody"),
         ("verify {strange} --provider stripe --at soon", "--at soon is no moment"),
+        ("verify {strange} --provider stripe --secret x;until=soon", "--secret cannot be read: until of secret 1 of 1"),
+        ("verify {strange} --provider stripe --secret @{bad}", "bad cannot be read: until of secret 1 of 1"),
     ],
 )
 def test_mistakes_are_told_in_one_line(
@@ -221,9 +223,10 @@ def test_mistakes_are_told_in_one_line(
     """Exit code 2, and a line that says what is wrong and what there is."""
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", "whsec_x")
     monkeypatch.setenv("SVIX_WEBHOOK_SECRET", KEYS["svix"].sign)
-    for name, text in (("empty", ""), ("strange", "POST /x HTTP/1.1\n\n")):
+    files = {"empty": "", "strange": "POST /x HTTP/1.1\n\n", "bad": "x;until=soon"}
+    for name, text in files.items():
         (tmp_path / name).write_text(text)
-    words = command.format(empty=tmp_path / "empty", strange=tmp_path / "strange").split()
+    words = command.format(**{name: tmp_path / name for name in files}).split()
     assert run(["webhook", *words]) == 2
     error = capsys.readouterr().err
     assert said in error

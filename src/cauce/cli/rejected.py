@@ -13,7 +13,7 @@ from cyclopts import Parameter, validators
 from cauce import quarantine
 from cauce.cli import codes, tables
 from cauce.cli.loading import connect, connect_async, load_provider, load_settings
-from cauce.cli.secrets import called_at_of, other_secrets, secrets_of, text_of
+from cauce.cli.secrets import called_at_of, given_secrets, other_secrets, secrets_of
 from cauce.cli.tables import ago, as_json, clean, complain
 from cauce.errors import NotFound
 from cauce.quarantine import SIGNED, Reverified
@@ -38,7 +38,7 @@ class Means:
     """What deliveries are verified with, as far as the command line says."""
 
     provider: Provider | None
-    secret: str | None
+    given: tuple[Secret, ...] | None
     at: Moment
     url: str | None
     pem: bytes
@@ -65,7 +65,7 @@ class Means:
         moment: Moment = SIGNED if at == SIGNED else moment_of(at or "")
         if at is not None and moment is None:
             raise ValueError(f"--at {at} is no moment; write 2026-11-24T05:00:00Z, Unix seconds, or {SIGNED}")
-        return cls(found, text_of(secret), moment, url, certificate.read_bytes() if certificate else b"")
+        return cls(found, given_secrets(secret), moment, url, certificate.read_bytes() if certificate else b"")
 
     def provider_of(self, origen: str) -> Provider | None:
         """Return the provider of an origin; None if only the application knows it."""
@@ -81,7 +81,7 @@ class Means:
         Raises:
             ValueError: they cannot be read.
         """
-        return secrets_of(provider.secret_setting, self.secret)
+        return secrets_of(provider.secret_setting) if self.given is None else self.given
 
     def url_of(self, row: FullRejected) -> str:
         """Return the address that was called: the one given, or as ``CAUCE_PUBLIC_URL`` has it now."""

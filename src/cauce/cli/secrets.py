@@ -24,16 +24,26 @@ def text_of(given: str | None) -> str | None:
     return Path(given[1:]).read_text("utf-8").strip()
 
 
-def secrets_of(setting: str, text: str | None = None) -> tuple[Secret, ...]:
-    """Return the secrets in a text or, without one, in a setting.
+def given_secrets(given: str | None) -> tuple[Secret, ...] | None:
+    """Return the secrets of the option ``--secret``; None if it was not given.
+
+    Raises:
+        OSError: the file they stand in cannot be read.
+        ValueError: they cannot be read.
+    """
+    text = text_of(given)
+    if given is None or text is None:
+        return None
+    return _several(f"--secret {given}" if given.startswith("@") else "--secret", text)
+
+
+def secrets_of(setting: str) -> tuple[Secret, ...]:
+    """Return the secrets in a setting.
 
     Raises:
         ValueError: they cannot be read.
     """
-    try:
-        return Secret.several(os.environ.get(setting) if text is None else text)
-    except ValueError as error:
-        raise ValueError(f"{setting} cannot be read: {error}") from None
+    return _several(setting, os.environ.get(setting))
 
 
 def other_secrets() -> Mapping[str, tuple[Secret, ...]]:
@@ -44,6 +54,13 @@ def other_secrets() -> Mapping[str, tuple[Secret, ...]]:
     """
     settings = {provider.secret_setting for provider in PROVIDERS.values()}
     return {name: secrets_of(name) for name in settings if os.environ.get(name)}
+
+
+def _several(where: str, text: str | None) -> tuple[Secret, ...]:
+    try:
+        return Secret.several(text)
+    except ValueError as error:
+        raise ValueError(f"{where} cannot be read: {error}") from None
 
 
 def called_at_of(url: str) -> str:

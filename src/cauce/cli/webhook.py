@@ -19,7 +19,7 @@ from cyclopts.validators import Number
 from cauce import simulator
 from cauce.cli import codes
 from cauce.cli.loading import load_provider
-from cauce.cli.secrets import called_at_of, other_secrets, secrets_of, text_of
+from cauce.cli.secrets import called_at_of, given_secrets, other_secrets, secrets_of, text_of
 from cauce.cli.tables import clean, complain
 from cauce.webhooks import PROVIDERS, Provider, Secret
 from cauce.webhooks.explain import explain
@@ -188,7 +188,8 @@ def verify(  # noqa: PLR0913 - options of a command
         path = _INBOX.search(request.url)
         found = load_provider(provider, app_dir) if provider else PROVIDERS.get(path[1] if path else "")
         now = time.time() if at is None else moment_of(at)
-        secrets = secrets_of(found.secret_setting, text_of(secret)) if found is not None else ()
+        given = given_secrets(secret)
+        secrets = given if given is not None else secrets_of(found.secret_setting) if found is not None else ()
         others = other_secrets()
         pem = certificate.read_bytes() if certificate else b""
     except (ValueError, OSError) as error:
