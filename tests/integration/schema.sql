@@ -144,10 +144,6 @@ CREATE FUNCTION cauce.rechazar_evento() RETURNS trigger
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.recibir_evento(origen text, tipo text, id_externo text, payload text, cuerpo bytea, cabeceras jsonb, motivo text, OUT id bigint, OUT duplicado boolean) RETURNS record
-    LANGUAGE plpgsql
-    AS (...);
-
 CREATE FUNCTION cauce.reintentar(evento bigint, grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql
     AS (...);

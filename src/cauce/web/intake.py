@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
 WRITERS: Final = 2
 """Transactions under way at once: one that the server works on, one that is being read or written here."""
-MOST_DELIVERIES: Final = 64
-"""Deliveries of one transaction."""
 MOST_BYTES: Final = 1_048_576
-"""Bytes of the payloads and bodies of one transaction, beyond its first delivery."""
+"""Bytes of the payloads and bodies of one transaction, beyond its first delivery. Events: ``inbox.MOST_ROWS``."""
 
 
 class _Waiting(NamedTuple):
@@ -88,11 +86,11 @@ class Intake:
     def _take(self, earliest: float) -> list[_Waiting]:
         """Take those that wait, the longest first, as many as one transaction shall hold."""
         taken: list[_Waiting] = []
-        size = 0
-        while self._waiting and len(taken) < MOST_DELIVERIES:
+        count = size = 0
+        while self._waiting:
             first = self._waiting[0]
-            size += first.size
-            if taken and size > MOST_BYTES:
+            count, size = count + len(first.rows), size + first.size
+            if taken and (count > inbox.MOST_ROWS or size > MOST_BYTES):
                 break
             self._waiting.popleft()
             if first.since < earliest:

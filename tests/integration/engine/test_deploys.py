@@ -93,7 +93,11 @@ def test_headers_of_any_json_do_no_harm(conn: Conn, database: str, cabeceras: st
 @pytest.mark.parametrize("tipo", ["una", "quien sabe"])
 def test_a_webhook_kept_raw_stays_an_error(conn: Conn, database: str, tipo: str) -> None:
     """A body that is no JSON is nothing that a handler could be given, whether or not its type is known."""
-    conn.execute("select cauce.recibir_evento('prueba', %s, 'x', null, 'raw', %s, 'not JSON')", (tipo, WEBHOOK))
+    conn.execute(
+        "insert into cauce.eventos (origen, tipo, cuerpo, cabeceras, estado, ultimo_error)"
+        " values ('prueba', %s, 'raw', %s, 'error', 'not JSON')",
+        (tipo, WEBHOOK),
+    )
     work(bus(), quick(database), lambda: value(conn, "select count(*) from cauce.entregas where estado = 'error'"))
     assert conn.execute("select estado::text, ignorado from cauce.eventos").fetchone() == ("error", False)
 

@@ -428,18 +428,12 @@ def test_a_role_without_leave_may_not_publish(conn: Conn, plain_role: str) -> No
             form(conn, alone=True)
 
 
-def test_a_received_webhook_is_stored_once(conn: Conn) -> None:
-    """The same id of an origin once; the answer says which event, and whether it was known."""
-    receive = "select id, duplicado from cauce.recibir_evento('stripe', 'x', %s, '{}', null, '{}', null)"
-    first = conn.execute(receive, ("evt_1",)).fetchone()
-    assert first == (1, False)
-    assert conn.execute(receive, ("evt_1",)).fetchone() == (1, True)
-    assert drain(conn) == [1]
-
-
 def test_a_webhook_that_is_no_json_is_kept_raw_and_is_an_error(conn: Conn) -> None:
     """Kept in `cuerpo`, in `error` from the start, with the reason."""
-    conn.execute("select cauce.recibir_evento('stripe', 'x', 'evt_1', null, '\\x00ff', '{}', 'not JSON')")
+    conn.execute(
+        "insert into cauce.eventos (origen, tipo, id_externo, cuerpo, estado, ultimo_error)"
+        " values ('stripe', 'x', 'evt_1', '\\x00ff', 'error', 'not JSON')"
+    )
     row = conn.execute("select estado::text, cuerpo, payload, ultimo_error from cauce.eventos").fetchone()
     assert row == ("error", b"\x00\xff", None, "not JSON")
     batch = claim(conn)

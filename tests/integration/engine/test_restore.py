@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cauce import ForeignRestore, schema
+from cauce import ForeignRestore, inbox, schema
 from cauce.embedded import EmbeddedPostgres
 from tests.conftest import programs
 from tests.integration.engine.kit import claim, drain, publish, settle, value
@@ -31,7 +31,7 @@ def assert_refused(conn: Conn) -> None:
         lambda: publish(conn),
         lambda: conn.execute("insert into cauce.eventos (origen, tipo, payload) values ('p', 'x', '{}')"),
         lambda: conn.execute("""select cauce.publicar_eventos('[{"origen": "p", "tipo": "x", "payload": {}}]')"""),
-        lambda: conn.execute("select cauce.recibir_evento('p', 'x', null, '{}', null, '{}', null)"),
+        lambda: psycopg.RawCursor(conn).execute(inbox.insert_of(1), ["p", "x", "1", "{}", None, "{}", None]),
         lambda: claim(conn),
     ]
     for way in ways:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from cauce import inbox
 from tests.integration.engine.kit import claim, drain, outcome, publish, settle, value
 from tests.integration.plans.conftest import FILL
 from tests.integration.plans.explained import Listener, know
@@ -37,9 +38,10 @@ HOT: dict[str, Callable[[Conn], object]] = {
             " '{}'::jsonb, 'id_externo', n / 2))) from generate_series(1, 1000) n"
         )
     ],
-    "receive": lambda conn: [
-        conn.execute("select * from cauce.recibir_evento('prueba', 'x', 'web', '{}', null, '{}', null)") for _ in "ab"
-    ],
+    "receive": lambda conn: [_receive(conn, "a", "b") for _ in range(2)],
+    "find what was received": lambda conn: psycopg.RawCursor(conn).execute(
+        inbox.select_of(inbox.MOST_ROWS), [field for n in range(inbox.MOST_ROWS) for field in ("prueba", f"{n}")]
+    ),
     "claim and settle": lambda conn: _work(conn, 500, 3),
     "claim one": lambda conn: _work(conn, 1, 30),
     "settle with failures": lambda conn: _fail(conn, claim(conn, 500)),
@@ -58,6 +60,11 @@ HOT: dict[str, Callable[[Conn], object]] = {
         "select cauce.comprobar_restauracion(), cauce.comprobar_instancia()"
     ),
 }
+
+
+def _receive(conn: Conn, *ids: str) -> object:
+    rows = [inbox.Row("prueba", "x", one, "{}", None, "{}", None) for one in ids]
+    return psycopg.RawCursor(conn).execute(inbox.insert_of(len(rows)), [field for row in rows for field in row])
 
 
 def _work(conn: Conn, size: int, times: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from cauce import inbox as inbox_table
 from cauce.inbox import Row, Stored
 from cauce.testing import wait_for_async
 from cauce.web import intake
@@ -111,7 +112,7 @@ def test_one_that_postgresql_cannot_hold_is_kept_raw_beside_the_others(inbox: In
 
 def test_a_transaction_is_bounded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the number of its deliveries, and by their bytes; a delivery larger than that goes alone."""
-    monkeypatch.setattr(intake, "MOST_DELIVERIES", 3)
+    monkeypatch.setattr(inbox_table, "MOST_ROWS", 3)
     monkeypatch.setattr(intake, "MOST_BYTES", 100)
     large = '"' + "x" * 200 + '"'
     many = [rows(f"id_{n}") for n in range(4)]
@@ -160,6 +161,28 @@ def test_nothing_is_left_behind_by_a_writer_that_ends(inbox: Inbox, monkeypatch:
 
     run(inbox, work)
     assert len(inbox.events()) == 50
+
+
+def test_a_delivery_of_more_events_than_a_statement_takes_is_stored_whole(inbox: Inbox) -> None:
+    """In pieces of one transaction, in order."""
+    ids = [f"id_{n:03}" for n in range(2 * inbox_table.MOST_ROWS + 1)]
+    stored = run(inbox, lambda into: into.store(rows(*ids)))
+    assert transactions(inbox) == [ids]
+    assert [one.id for one in stored] == [row["id"] for row in inbox.events()]
+
+
+def test_an_event_gets_the_lane_and_the_key_of_the_catalog(inbox: Inbox) -> None:
+    """As one that is inserted by hand does: its own row's, else its origin's priority, else 5."""
+    with psycopg.connect(inbox.settings.database_url) as conn:
+        conn.execute("insert into cauce.catalogo values ('acme', 'own', 1, 'who'), ('acme', '*', 2, null)")
+    kinds = [("acme", "own"), ("acme", "other"), ("nobody", "x")]
+    received = [Row(origen, tipo, tipo, '{"who": "me"}', None, "{}", None) for origen, tipo in kinds]
+    run(inbox, lambda into: into.store(received))
+    by_hand = 'insert into cauce.eventos (origen, tipo, payload) values (%s, %s, \'{"who": "me"}\') returning id'
+    for kind in kinds:
+        inbox.query(by_hand, *kind)
+    found = [(row["prioridad"], row["carril"], row["clave"]) for row in inbox.events()]
+    assert found[:3] == found[3:] == [(1, 1, "me"), (2, 2, None), (5, 5, None)]
 
 
 def test_a_delivery_without_events_needs_no_database(inbox: Inbox) -> None:

@@ -165,24 +165,6 @@ begin
 end $$;
 revoke execute on function cauce.publicar_eventos from public;
 
--- Keeps a verified webhook: the same id_externo of an origin once, however often it comes. A body that is not JSON
--- that PostgreSQL can hold (payload null) stays raw in `cuerpo` and is an error from the start.
-create function cauce.recibir_evento(
-    origen text, tipo text, id_externo text, payload text, cuerpo bytea, cabeceras jsonb, motivo text,
-    out id bigint, out duplicado boolean)
-language plpgsql as $$
-#variable_conflict use_column
-begin
-    insert into cauce.eventos as e (origen, tipo, id_externo, payload, cuerpo, cabeceras, estado, ultimo_error)
-    values ($1, $2, $3, $4::jsonb, $5, $6, case when $4 is null then 'error' else 'pendiente' end::cauce.estado, $7)
-    on conflict (origen, id_externo) where id_externo is not null do nothing
-    returning e.id into id;
-    duplicado := id is null;
-    if duplicado then
-        select e.id into id from cauce.eventos e where e.origen = $1 and e.id_externo = $3;
-    end if;
-end $$;
-
 -- The events that this transaction has stored since the sequence of ids stood at `desde`, in order: what a COPY that ran
 -- in between has written. Index: eventos_pkey, pinned, for the table may never have been analyzed.
 create function cauce.copiados(desde bigint) returns bigint[]
