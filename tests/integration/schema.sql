@@ -307,6 +307,7 @@ CREATE TABLE cauce.lotes (
     CONSTRAINT lotes_algo CHECK (((cardinality(ids) + reintentos) > 0))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+ALTER TABLE ONLY cauce.lotes ALTER COLUMN ids SET STORAGE EXTERNAL;
 
 CREATE SEQUENCE cauce.lotes_id
     START WITH 1

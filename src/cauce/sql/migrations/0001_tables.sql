@@ -116,6 +116,8 @@ create table cauce.lotes (
     a_solas        boolean     not null default false,   -- nothing else runs in that worker meanwhile
     constraint lotes_algo check (cardinality(ids) + reintentos > 0)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+-- compressing 500 ids takes the claim 200 us, to save three kilobytes that are deleted a moment later
+alter table cauce.lotes alter column ids set storage external;
 
 create table cauce.entregas (
     evento     bigint      not null,
