@@ -73,6 +73,11 @@ class Intake:
             self._writers.add(loop.create_task(self._write()))
         return await waiting.stored
 
+    async def finish(self) -> None:
+        """Wait for what is under way: a transaction goes on although its requests were given up."""
+        if self._writers:
+            await asyncio.wait(self._writers)
+
     async def _write(self) -> None:
         """Store whatever waits, until nothing does."""
         now, this = asyncio.get_running_loop().time, asyncio.current_task()

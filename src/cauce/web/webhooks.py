@@ -88,7 +88,8 @@ class Webhooks(Endpoint):
         return provider.respond(Outcome.STORED if new else Outcome.DUPLICATE) or _accept(stored)
 
     async def finish(self) -> None:
-        """Wait for what is still to be done behind answers that were given."""
+        """Wait for what is still to be done behind answers that were given, or that nobody waits for."""
+        await self._intake.finish()
         if self._quarantine is not None:
             await self._quarantine.finish()
 

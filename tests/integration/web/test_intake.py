@@ -35,9 +35,11 @@ def run(inbox: Inbox, work: Callable[[Intake], Awaitable[Any]]) -> Any:  # noqa:
 
     async def session() -> Any:  # noqa: ANN401 - likewise
         connections = Connections(inbox.settings)
+        into = Intake(connections)
         try:
-            return await asyncio.wait_for(work(Intake(connections)), 30)
+            return await asyncio.wait_for(work(into), 30)
         finally:
+            await into.finish()
             await connections.close()
 
     return asyncio.run(session())
