@@ -1,7 +1,8 @@
 """The way of verified deliveries into the database: those that come at the same time are stored in one transaction.
 
-A delivery alone is stored at once. While the writers are busy, others gather, and the next one free takes all of them:
-no delivery waits for company, and the more there are, the less each costs.
+A delivery alone is stored at once. While the writer is busy, others gather, and then it takes all of them: no delivery
+waits for company, and the more there are, the less each costs. When a transaction takes long, because somebody holds
+a lock, another writer begins: what waits for something else shall not wait for that one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from cauce.inbox import Row, Stored
     from cauce.web.connections import Connections
 
-WRITERS: Final = 2
-"""Transactions under way at once: one that the server works on, one that is being read or written here."""
+WRITERS: Final = 4
+"""Transactions under way at once, at most."""
+LONG_SECONDS: Final = 0.05
+"""Seconds after which a transaction is no reason any more not to begin another."""
 MOST_BYTES: Final = 1_048_576
 """Bytes of the payloads and bodies of one transaction, beyond its first delivery. Events: ``inbox.MOST_ROWS``."""
 
@@ -55,6 +58,8 @@ class Intake:
         self._connections = connections
         self._waiting: deque[_Waiting] = deque()
         self._writers: set[asyncio.Task[None]] = set()
+        self._long: set[asyncio.Task[None]] = set()
+        """Writers whose transaction takes long."""
 
     async def store(self, rows: Sequence[Row]) -> list[Stored]:
         """Store what one delivery holds, as ``inbox.store`` does.
@@ -69,8 +74,7 @@ class Intake:
         size = sum(len(row.payload or "") + len(row.cuerpo or b"") for row in rows)
         waiting = _Waiting(rows, size, loop.time(), loop.create_future())
         self._waiting.append(waiting)
-        if len(self._writers) < WRITERS:
-            self._writers.add(loop.create_task(self._write()))
+        self._begin()
         return await waiting.stored
 
     async def finish(self) -> None:
@@ -78,15 +82,28 @@ class Intake:
         if self._writers:
             await asyncio.wait(self._writers)
 
+    def _begin(self) -> None:
+        """Let a writer begin, if one is wanted and none will be free soon."""
+        if self._waiting and len(self._long) == len(self._writers) < WRITERS:
+            writer = asyncio.get_running_loop().create_task(self._write())
+            self._writers.add(writer)
+
     async def _write(self) -> None:
         """Store whatever waits, until nothing does."""
-        now, this = asyncio.get_running_loop().time, asyncio.current_task()
-        while deliveries := self._take(now() - DATABASE_SECONDS):
+        loop, this = asyncio.get_running_loop(), asyncio.current_task()
+        assert this is not None  # noqa: S101 - for the type checker: this is a coroutine of a task
+        while deliveries := self._take(loop.time() - DATABASE_SECONDS):
+            timer = loop.call_later(LONG_SECONDS, self._takes_long, this)
             if len(deliveries) == 1 or not await self._store_together(deliveries):
                 for delivery in deliveries:
                     await self._store_alone(delivery)
-        if this is not None:
-            self._writers.remove(this)  # here, and not when the task is seen to be done: more may come in between
+            timer.cancel()
+            self._long.discard(this)
+        self._writers.remove(this)  # here, and not when the task is seen to be done: more may come in between
+
+    def _takes_long(self, writer: asyncio.Task[None]) -> None:
+        self._long.add(writer)
+        self._begin()
 
     def _take(self, earliest: float) -> list[_Waiting]:
         """Take those that wait, the longest first, as many as one transaction shall hold."""

@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import NoReturn, TypeAlias
 from urllib.parse import parse_qsl
 
+from pydantic_core import from_json
+
 from cauce.webhooks.limits import MAX_FORM_FIELDS, MAX_JSON_DEPTH, MAX_NUMBER_DIGITS
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -70,7 +72,7 @@ def read_json(body: bytes) -> Payload:
         text = body.decode("utf-8")
         if depth_exceeds(body, MAX_JSON_DEPTH):
             return Payload(raw=body, problem=Problem.TOO_DEEP, detail=f"nested deeper than {MAX_JSON_DEPTH}")
-        value = _parse(text, bounded=_may_hold_long_numbers(body))
+        value = _parse_bounded(text) if _may_hold_long_numbers(body) else _parse(body, text)
     except UnicodeDecodeError as error:
         return Payload(raw=body, problem=Problem.NOT_UTF8, detail=f"byte {error.start} is not UTF-8")
     except _TooLarge as error:
@@ -162,11 +164,20 @@ def _may_hold_long_numbers(body: bytes) -> bool:
     return any(number in shape for number in _LONG_NUMBERS)
 
 
-def _parse(text: str, *, bounded: bool) -> JsonValue:
-    """Parse JSON; with ``bounded``, measuring every number first, which takes a call a number."""
-    if not bounded:
-        return _DECODER.decode(text)  # type: ignore[no-any-return]  # JSON by definition
-    return json.loads(  # type: ignore[no-any-return]  # JSON by definition
+def _parse(body: bytes, text: str) -> JsonValue:
+    """Parse JSON: with pydantic's parser, which is twice as fast, and once more with Python's if it does not like it.
+
+    It refuses what can be told in more detail (a surrogate alone), and nests less deeply.
+    """
+    try:
+        return from_json(body, allow_inf_nan=False)  # type: ignore[no-any-return]  # JSON by definition
+    except ValueError:
+        return _DECODER.decode(text)  # type: ignore[no-any-return]  # likewise
+
+
+def _parse_bounded(text: str) -> JsonValue:
+    """Parse JSON, measuring every number first, which takes a call a number."""
+    return json.loads(  # type: ignore[no-any-return]  # likewise
         text,
         parse_constant=_no_constant,
         parse_int=lambda digits: int(_bounded_number(digits)),

@@ -14,6 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from cauce.webhooks.limits import MAX_ID, MAX_SIGNATURE_HEADER, MAX_STORED_HEADER, MAX_TIPO
@@ -262,11 +263,19 @@ class Provider(ABC):
 
     def tipo_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
         """Find the event's type and the place it was taken from."""
-        return self.find(self.trusted("tipo", self.type_from), request, value, MAX_TIPO)
+        return self.find(self._trusted_tipo, request, value, MAX_TIPO)
 
     def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
         """Find the provider's id of the event and the place it was taken from."""
-        return self.find(self.trusted("id_externo", self.id_from), request, value, MAX_ID)
+        return self.find(self._trusted_id, request, value, MAX_ID)
+
+    @cached_property
+    def _trusted_tipo(self) -> list[str]:
+        return self.trusted("tipo", self.type_from)
+
+    @cached_property
+    def _trusted_id(self) -> list[str]:
+        return self.trusted("id_externo", self.id_from)
 
     def trusted(self, name: Unsigned, places: Iterable[str]) -> list[str]:
         """Return the places a field may be taken from: those that are signed, then the others if they are accepted."""

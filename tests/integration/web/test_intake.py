@@ -122,6 +122,25 @@ def test_a_transaction_is_bounded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch)
     assert sorted(transactions(inbox)) == [["id_0", "id_1", "id_2"], ["id_3"], ["large"], ["last"]]
 
 
+def test_one_that_waits_for_a_lock_holds_nobody_up(inbox: Inbox) -> None:
+    """Somebody has not committed the same event yet; others, those in the queue and those that come later, go ahead."""
+
+    async def work(into: Intake) -> list[Stored]:
+        async with await psycopg.AsyncConnection.connect(inbox.settings.database_url) as holder:
+            await holder.execute(
+                "insert into cauce.eventos (origen, tipo, payload, id_externo) values ('acme', 'x', '{}', 'held')"
+            )
+            held = asyncio.ensure_future(into.store(rows("held")))
+            await asyncio.sleep(0)  # its writer has begun
+            await asyncio.gather(into.store(rows("queued")), into.store(rows("queued too")))
+            await into.store(rows("later"))
+            assert not held.done()
+        return await held
+
+    assert [stored.duplicado for stored in run(inbox, work)] == [True]
+    assert transactions(inbox) == [["held"], ["queued", "queued too"], ["later"]]
+
+
 def test_whoever_waited_too_long_is_told(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its turn came after the time that a request may wait; nothing of it is stored."""
 
