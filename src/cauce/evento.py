@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -43,9 +42,8 @@ class Evento(NamedTuple, Generic[T]):
     """Headers: whatever JSON the publisher put there, hence Any."""
 
 
-@dataclass(frozen=True, slots=True)
-class NuevoEvento(Generic[T]):
-    """One event to be published with others by ``publicar_eventos``."""
+class NuevoEvento(NamedTuple, Generic[T]):
+    """One event to be published with others by ``publicar_eventos``; a tuple, since there may be a million."""
 
     tipo: EventType[T]
     payload: T

@@ -12,7 +12,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, overload
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
+from psycopg import AsyncConnection, AsyncCursor, AsyncRawCursor, Connection, Cursor, RawCursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -32,15 +32,25 @@ NULL: Final = r"\N"
 # The plain cases bring their lane, as the catalog declares it, so that nothing has to look it up: see
 # docs/adr/0017-publishing.md. All others are completed by the table's trigger.
 PUBLICAR: LiteralString = (
-    "insert into cauce.eventos (origen, tipo, payload, prioridad, carril) values (%s, %s, %s, %s, %s)"
+    "insert into cauce.eventos (origen, tipo, payload, prioridad, carril) values ($1, $2, $3, $4, $5)"
     " returning id, cauce.avisar()"
 )
-PUBLICAR_CON_TODO: LiteralString = "select cauce.publicar_evento(%s, %s, %s::jsonb, %s, %s::smallint, %s, %s::jsonb)"
-PUBLICAR_VARIOS: LiteralString = "select cauce.publicar_eventos(%s::jsonb)"
-ANTES_DE_COPIAR: LiteralString = "select coalesce(pg_sequence_last_value('cauce.eventos_id_seq'), 0), cauce.avisar()"
+PUBLICAR_CON_TODO: LiteralString = "select cauce.publicar_evento($1, $2, $3::jsonb, $4, $5::smallint, $6, $7::jsonb)"
+PUBLICAR_VARIOS: LiteralString = "select cauce.publicar_eventos($1::jsonb)"
+# An id that those of the COPY are higher than. Where somebody gave the sequence a cache, sessions take ids in advance,
+# and only the session's own next one is.
+ANTES_DE_COPIAR: LiteralString = (
+    "select case when s.seqcache = 1 then coalesce(pg_sequence_last_value(s.seqrelid), 0) else nextval(s.seqrelid) end,"
+    " cauce.avisar() from pg_sequence s where s.seqrelid = 'cauce.eventos_id_seq'::regclass"
+)
 COPIAR: LiteralString = "copy cauce.eventos (origen, tipo, payload, clave, prioridad, carril, cabeceras) from stdin"
-COPIADOS: LiteralString = "select cauce.copiados(%s)"
-COPY_LINES: Final = 100
+# Null where sessions take ids in advance.
+ULTIMO_ID: LiteralString = (
+    "select case when s.seqcache = 1 then pg_sequence_last_value(s.seqrelid) end"
+    " from pg_sequence s where s.seqrelid = 'cauce.eventos_id_seq'::regclass"
+)
+COPIADOS: LiteralString = "select cauce.copiados($1)"
+COPY_LINES: Final = 40
 """Events that travel in one piece of a COPY, while the next are made."""
 STATEMENT_EVENTS: Final = 1000
 """Events of one statement, where it cannot be a COPY."""
@@ -133,7 +143,7 @@ def publicar_eventos(
 ) -> list[int] | Coroutine[Any, Any, list[int]]:
     """Publish many events in the caller's transaction, by COPY, while they are still being made.
 
-    They may be a million: no more than a hundred are held at a time, beside the ids. Events with an ``id_externo``
+    They may be a million: no more than forty are held at a time, beside the ids. Events with an ``id_externo``
     cannot be copied, nor can any in pipeline mode; they travel a thousand a statement, so keep them together.
 
     Returns:
@@ -186,10 +196,10 @@ def _documents(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[str]:
         yield f"[{','.join(map(_document, chunk))}]"
 
 
-def _pieces(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[str]:
-    """Write the pieces of a COPY."""
+def _pieces(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[tuple[str, int]]:
+    """Write the pieces of a COPY, and say how many events are in each."""
     while chunk := list(islice(eventos, COPY_LINES)):
-        yield "".join(map(_line, chunk))
+        yield "".join(map(_line, chunk)), len(chunk)
 
 
 def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> tuple[int | None, int | None]:
@@ -236,28 +246,39 @@ def _escaped(text: str) -> str:
 
 def _copy(conn: Connection[Any], eventos: Iterator[NuevoEvento[Any]]) -> list[int]:
     before: int = _fetch(conn, ANTES_DE_COPIAR, (), "events")
+    sent = 0
     try:
         with Cursor(conn).copy(COPIAR) as copy:
-            for piece in _pieces(eventos):
+            for piece, count in _pieces(eventos):
                 copy.write(piece)
+                sent += count
     except psycopg.Error as error:
         _translate(error, "events")
         raise
-    ids: list[int] = _fetch(conn, COPIADOS, (before,), "events")
+    last: int | None = _fetch(conn, ULTIMO_ID, (), "events")
+    ids: list[int] = _alone(before, sent, last) or _fetch(conn, COPIADOS, (before,), "events")
     return ids
 
 
 async def _copy_async(conn: AsyncConnection[Any], eventos: Iterator[NuevoEvento[Any]]) -> list[int]:
     before: int = await _fetch_async(conn, ANTES_DE_COPIAR, (), "events")
+    sent = 0
     try:
         async with AsyncCursor(conn).copy(COPIAR) as copy:
-            for piece in _pieces(eventos):
+            for piece, count in _pieces(eventos):
                 await copy.write(piece)
+                sent += count
     except psycopg.Error as error:
         _translate(error, "events")
         raise
-    ids: list[int] = await _fetch_async(conn, COPIADOS, (before,), "events")
+    last: int | None = await _fetch_async(conn, ULTIMO_ID, (), "events")
+    ids: list[int] = _alone(before, sent, last) or await _fetch_async(conn, COPIADOS, (before,), "events")
     return ids
+
+
+def _alone(before: int, sent: int, last: int | None) -> list[int] | None:
+    """Return the ids of what was copied, if as many were taken meanwhile: then nobody else took one."""
+    return list(range(before + 1, last + 1)) if last is not None and last - before == sent else None
 
 
 def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
@@ -285,7 +306,7 @@ _SPARE: Final = "_cauce_cursor"
 
 
 def _fetch(conn: Connection[Any], statement: LiteralString, values: tuple[object, ...], what: object) -> Any:  # noqa: ANN401 - the first column, of whatever type
-    cursor = vars(conn).pop(_SPARE, None) or Cursor(conn, row_factory=tuple_row)
+    cursor = vars(conn).pop(_SPARE, None) or RawCursor(conn, row_factory=tuple_row)
     try:
         value = cursor.execute(statement, values).fetchall()[0][0]
     except psycopg.Error as error:
@@ -298,7 +319,7 @@ def _fetch(conn: Connection[Any], statement: LiteralString, values: tuple[object
 async def _fetch_async(
     conn: AsyncConnection[Any], statement: LiteralString, values: tuple[object, ...], what: object
 ) -> Any:  # noqa: ANN401 - the first column, of whatever type
-    cursor = vars(conn).pop(_SPARE, None) or AsyncCursor(conn, row_factory=tuple_row)
+    cursor = vars(conn).pop(_SPARE, None) or AsyncRawCursor(conn, row_factory=tuple_row)
     try:
         await cursor.execute(statement, values)
         value = (await cursor.fetchall())[0][0]

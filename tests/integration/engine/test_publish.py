@@ -229,6 +229,15 @@ def test_two_that_publish_many_at_once_get_their_own_ids(conn: Conn, connect: Ca
     assert set(others) == set(column(conn, "select id from cauce.eventos where payload ->> 'texto' = 'b'"))
 
 
+def test_many_get_their_ids_where_sessions_take_them_in_advance(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """Somebody gave the sequence a cache: as many were taken as were copied, and they are others."""
+    conn.execute("alter sequence cauce.eventos_id_seq cache 50")
+    mine = connect()
+    first = publicar_evento(mine, PruebaEvents.anotada, Nota(texto="a"), alone=True)
+    ids = publicar_eventos(mine, [NuevoEvento(PruebaEvents.anotada, Nota(texto="b"))] * 50, alone=True)
+    assert [first, *ids] == column(conn, "select id from cauce.eventos order by id")
+
+
 def test_many_are_sent_while_they_are_made(conn: Conn) -> None:
     """A generator of any length: what was sent is let go."""
     alive: WeakValueDictionary[int, Nota] = WeakValueDictionary()

@@ -184,7 +184,8 @@ end $$;
 create function cauce.permitir_publicar(rol text) returns void language plpgsql as $$
 begin
     execute format('grant usage on schema cauce to %I', rol);
-    execute format('grant select on cauce.catalogo, cauce.eventos_id_seq to %I', rol);
+    execute format('grant select on cauce.catalogo to %I', rol);
+    execute format('grant select, usage on cauce.eventos_id_seq to %I', rol);
     execute format('grant select (id, origen, id_externo) on cauce.eventos to %I', rol);
     execute format('grant insert (origen, tipo, payload, clave, prioridad, carril, id_externo, cabeceras, disponible_en)
                     on cauce.eventos to %I', rol);
