@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -297,7 +298,11 @@ class Sender:
         return [task.result() for task in tasks]
 
     async def _post(self, name: str, sockets: asyncio.Semaphore) -> tuple[int, bytes]:
-        """Post once, on a connection of its own and signed anew; return the status and the whole answer."""
+        """Post once, on a connection of its own and signed anew; return the status and the whole answer.
+
+        Raises:
+            OSError: there is none, or the server died in the middle of it.
+        """
         body = json.dumps({"id": name, "type": "t", "text": name * 100}).encode()
         fields = {**sign(body), "host": "localhost", "content-length": str(len(body)), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -308,7 +313,9 @@ class Sender:
                 answer = await reader.read()
             finally:
                 writer.close()
-        if not answer:
+        start, _, content = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"\r\ncontent-length: (\d+)", start)
+        if length is None or len(content) < int(length[1]):
             raise ConnectionError("it hung up")
         return int(answer[9:12]), answer
 
@@ -352,12 +359,12 @@ def test_a_server_killed_in_the_middle_loses_nothing(service: Service) -> None:
 
     async def work() -> Sender:
         sender = Sender(service, EVENTS)
-        sending = asyncio.ensure_future(sender.run())
-        for kills in range(1, 5):
-            await sender.until(kills * EVENTS // 5)
-            assert await asyncio.to_thread(service.end, signal.SIGKILL) == -signal.SIGKILL
-            service.start()
-        await sending
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sender.run())
+            for kills in range(1, 5):
+                await sender.until(kills * EVENTS // 5)
+                assert await asyncio.to_thread(service.end, signal.SIGKILL) == -signal.SIGKILL
+                service.start()
         return sender
 
     sender = asyncio.run(work())
@@ -370,13 +377,13 @@ def test_a_database_crashed_in_the_middle_loses_nothing() -> None:
 
     async def work(server: EmbeddedPostgres, service: Service) -> Sender:
         sender = Sender(service, EVENTS)
-        sending = asyncio.ensure_future(sender.run())
-        for crashes in (1, 2):
-            await sender.until(crashes * EVENTS // 3)
-            await asyncio.to_thread(server.stop, "immediate")
-            await wait_for_failure(sender)
-            await asyncio.to_thread(server.start)
-        await sending
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sender.run())
+            for crashes in (1, 2):
+                await sender.until(crashes * EVENTS // 3)
+                await asyncio.to_thread(server.stop, "immediate")
+                await wait_for_failure(sender)
+                await asyncio.to_thread(server.start)
         return sender
 
     with EmbeddedPostgres() as server:
