@@ -92,14 +92,16 @@ class Intake:
         """Store whatever waits, until nothing does."""
         loop, this = asyncio.get_running_loop(), asyncio.current_task()
         assert this is not None  # noqa: S101 - for the type checker: this is a coroutine of a task
-        while deliveries := self._take(loop.time() - DATABASE_SECONDS):
-            timer = loop.call_later(LONG_SECONDS, self._takes_long, this)
-            if len(deliveries) == 1 or not await self._store_together(deliveries):
-                for delivery in deliveries:
-                    await self._store_alone(delivery)
-            timer.cancel()
-            self._long.discard(this)
-        self._writers.remove(this)  # here, and not when the task is seen to be done: more may come in between
+        try:
+            while deliveries := self._take(loop.time() - DATABASE_SECONDS):
+                timer = loop.call_later(LONG_SECONDS, self._takes_long, this)
+                try:
+                    await self._store(deliveries)
+                finally:
+                    timer.cancel()
+                    self._long.discard(this)
+        finally:
+            self._writers.remove(this)  # here, and not when the task is seen to be done: more may come in between
 
     def _takes_long(self, writer: asyncio.Task[None]) -> None:
         self._long.add(writer)
@@ -120,6 +122,11 @@ class Intake:
             if not first.stored.done():
                 taken.append(first)
         return taken
+
+    async def _store(self, deliveries: Sequence[_Waiting]) -> None:
+        if len(deliveries) == 1 or not await self._store_together(deliveries):
+            for delivery in deliveries:
+                await self._store_alone(delivery)
 
     async def _store_together(self, deliveries: Sequence[_Waiting]) -> bool:
         """Store all of them or none; False: try each alone, for one that is refused shall not keep others out."""

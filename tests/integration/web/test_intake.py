@@ -206,6 +206,26 @@ def test_an_event_gets_the_lane_and_the_key_of_the_catalog(inbox: Inbox) -> None
     assert found[:3] == found[3:] == [(1, 1, "me"), (2, 2, None), (5, 5, None)]
 
 
+def test_an_event_loop_that_ends_in_the_middle_leaves_the_next_one_a_way_in(inbox: Inbox) -> None:
+    """It cancels the writer; whoever serves the application again is not kept waiting for that one."""
+    connections = Connections(inbox.settings)
+    into = Intake(connections)
+
+    async def begin() -> None:
+        asyncio.ensure_future(into.store(rows("cut")))  # noqa: RUF006 - the loop's end is what ends it
+        await wait_for_async(lambda: inbox.query(LOCKED)[0]["n"] == 1)
+
+    async def go_on() -> None:
+        await asyncio.wait_for(into.store(rows("next")), 30)
+        await connections.close()
+
+    with psycopg.connect(inbox.settings.database_url) as holder:
+        holder.execute("lock table cauce.eventos in access exclusive mode")
+        asyncio.run(begin())
+    asyncio.run(go_on())
+    assert "next" in [row["id_externo"] for row in inbox.events()]
+
+
 def test_a_delivery_without_events_needs_no_database(inbox: Inbox) -> None:
     """There is nothing to store."""
     assert run(inbox, lambda into: into.store([])) == []
