@@ -45,6 +45,8 @@ def test_a_lane_that_lost_its_position_is_reported(conn: Conn) -> None:
     with pytest.raises(psycopg.DatabaseError, match="group principal has no position in lane 3") as error:
         claim(conn)
     assert error.value.sqlstate == "CA004"
+    # nor is it by the claims that begin with whoever has waited longest, one in 20
+    assert value(conn, "select cauce.carriles_por_espera('principal')") == list(range(10))
 
 
 def test_urgent_events_come_first_and_in_order_within_their_lane(conn: Conn) -> None:

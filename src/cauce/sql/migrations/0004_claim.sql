@@ -251,13 +251,14 @@ begin
     end if;
 end $$;
 
--- The lanes of a group, the one whose oldest waiting event was published first before the others.
+-- The lanes of a group, the one whose oldest waiting event was published first before the others. All of them: one that
+-- lost its position is for cauce.avanzar to report.
 create function cauce.carriles_por_espera(grupo text) returns smallint[]
 language sql as $$
     select array_agg(l.carril order by espera.creado_en nulls last, l.carril)
       from (select generate_series(0, 9)::smallint carril) l
-     cross join lateral (select p.orden, p.id from cauce.posiciones p
-                          where p.grupo = carriles_por_espera.grupo and p.carril = l.carril order by p.n desc limit 1) p
+      left join lateral (select p.orden, p.id from cauce.posiciones p
+                          where p.grupo = carriles_por_espera.grupo and p.carril = l.carril order by p.n desc limit 1) p on true
       left join lateral (select e.creado_en from cauce.eventos e
                           where e.carril = l.carril and (e.orden, e.id) > (p.orden, p.id)
                           order by e.orden, e.id limit 1) espera on true
