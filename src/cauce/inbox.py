@@ -1,4 +1,4 @@
-"""The inbox's table side: keep what was verified, in one statement, committed when it returns.
+"""The inbox's table side: keep what was verified, in one transaction, committed when it returns.
 
 Storing is idempotent by (``origen``, ``id_externo``), so whoever is not sure that it happened does it again. The
 statement brings each event's lane from the catalog, so the table's trigger has nothing to complete: with sixteen events

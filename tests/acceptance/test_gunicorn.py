@@ -54,13 +54,25 @@ class Gunicorn:
             descriptor = listener.fileno()
             self.process = subprocess.Popen(
                 [
-                    Path(sys.executable).with_name("gunicorn"), "de_gunicorn:app", "--preload",
-                    "--bind", f"fd://{descriptor}", "--workers", str(WORKERS), "--worker-class", kind,
-                    "--threads", "4", "--no-control-socket",
+                    Path(sys.executable).with_name("gunicorn"),
+                    "de_gunicorn:app",
+                    "--preload",
+                    "--bind",
+                    f"fd://{descriptor}",
+                    "--workers",
+                    str(WORKERS),
+                    "--worker-class",
+                    kind,
+                    "--threads",
+                    "4",
+                    "--no-control-socket",
                 ],
-                cwd=folder, pass_fds=[descriptor], stdout=log, stderr=log,
+                cwd=folder,
+                pass_fds=[descriptor],
+                stdout=log,
+                stderr=log,
                 env={**os.environ, "DATABASE_URL": dsn, "STRIPE_WEBHOOK_SECRET": SECRET},
-            )  # fmt: skip
+            )
 
     @property
     def log(self) -> str:

@@ -113,14 +113,14 @@ class Intake:
         count = size = 0
         while self._waiting:
             first = self._waiting[0]
-            count, size = count + len(first.rows), size + first.size
-            if taken and (count > inbox.MOST_ROWS or size > MOST_BYTES):
-                break
-            self._waiting.popleft()
             if first.since < earliest:
                 first.fail(psycopg.OperationalError(f"it was not its turn within {DATABASE_SECONDS:g} s"))
             if not first.stored.done():
+                count, size = count + len(first.rows), size + first.size
+                if taken and (count > inbox.MOST_ROWS or size > MOST_BYTES):
+                    break
                 taken.append(first)
+            self._waiting.popleft()
         return taken
 
     async def _store(self, deliveries: Sequence[_Waiting]) -> None:

@@ -100,7 +100,7 @@ class Look(NamedTuple):
 
 def events(**asked: str | int) -> Look:
     """List events that match; it goes through `REACH` of them, and again to see whether there are more."""
-    return Look(partial(operations.events, **asked), 2 * REACH + 1)  # type: ignore[arg-type]
+    return Look(partial(operations.events, **asked), 2 * REACH + 1)  # type: ignore[arg-type]  # keywords of several types
 
 
 def in_vain(ask: Callable[[Conn], object]) -> Callable[[Conn], object]:

@@ -131,7 +131,7 @@ def test_one_that_waits_for_a_lock_holds_nobody_up(inbox: Inbox) -> None:
                 "insert into cauce.eventos (origen, tipo, payload, id_externo) values ('acme', 'x', '{}', 'held')"
             )
             held = asyncio.ensure_future(into.store(rows("held")))
-            await asyncio.sleep(0)  # its writer has begun
+            await asyncio.sleep(0)  # its writer comes before the others now
             await asyncio.gather(into.store(rows("queued")), into.store(rows("queued too")))
             await into.store(rows("later"))
             assert not held.done()
