@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s)"
+TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s)"
 TERMINAR = "select cauce.terminar(%s, %s, %s::bigint[], %s::jsonb)"
 # In a pipeline an error would take the claim behind it along, so a lost lease shows as no row here.
 TERMINAR_SI_ES_MIO = (
@@ -61,6 +61,8 @@ class Entrega(Failure, total=False):
     suscriptor: Required[str]
     resultado: Required[str]
     intento: Required[int]
+    aplicacion: str
+    """Whose workers shall have it; left out: those of the application that claimed the batch."""
 
 
 @dataclass(slots=True)
@@ -89,18 +91,22 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """How to ask for a batch: whose, how large, for whom, for how many seconds, and whether it must outlive a crash."""
+    """How to ask for a batch.
+
+    ``careful``: the claim must outlive a crash of the server. ``aplicacion``: whose retries come along.
+    """
 
     grupo: str
     size: int
     worker: str
     lease: float
     careful: bool = False
+    aplicacion: str = ""
 
     @property
-    def values(self) -> tuple[str, int, str, float, bool]:
+    def values(self) -> tuple[str, int, str, float, bool, str]:
         """The parameters of ``cauce.tomar``."""
-        return self.grupo, self.size, self.worker, self.lease, self.careful
+        return self.grupo, self.size, self.worker, self.lease, self.careful, self.aplicacion
 
 
 async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:

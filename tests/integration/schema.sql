@@ -17,7 +17,7 @@ CREATE FUNCTION cauce.actualizar_estado(tocados bigint[]) RETURNS void
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.anotar_entregas(grupo text, lote bigint, trabajador text, nuevos bigint[], entregas jsonb, ahora timestamp with time zone) RETURNS void
+CREATE FUNCTION cauce.anotar_entregas(grupo text, lote bigint, trabajador text, nuevos bigint[], entregas jsonb, ahora timestamp with time zone, aplicacion text) RETURNS void
     LANGUAGE plpgsql
     AS (...);
 
@@ -175,7 +175,7 @@ CREATE FUNCTION cauce.tocar_timbre() RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text)
+CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text)
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -184,7 +184,7 @@ CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriend
     SET jit TO 'off'
     AS (...);
 
-CREATE FUNCTION cauce.tomar_reintentos(grupo text, trabajador text, lote bigint, maximo integer, sospechosas boolean) RETURNS integer
+CREATE FUNCTION cauce.tomar_reintentos(grupo text, aplicacion text, trabajador text, lote bigint, maximo integer, sospechosas boolean) RETURNS integer
     LANGUAGE plpgsql
     AS (...);
 
@@ -215,6 +215,7 @@ CREATE TABLE cauce.entregas (
     evento bigint NOT NULL,
     grupo text NOT NULL,
     suscriptor text NOT NULL,
+    aplicacion text DEFAULT ''::text NOT NULL,
     prioridad smallint NOT NULL,
     estado cauce.estado DEFAULT 'pendiente'::cauce.estado NOT NULL,
     intentos integer NOT NULL,
@@ -298,6 +299,7 @@ CREATE TABLE cauce.lotes (
     id bigint NOT NULL,
     ficha bigint DEFAULT hashtextextended((gen_random_uuid())::text, (0)::bigint) NOT NULL,
     grupo text NOT NULL,
+    aplicacion text DEFAULT ''::text NOT NULL,
     ids bigint[] NOT NULL,
     reintentos integer NOT NULL,
     trabajador text NOT NULL,
@@ -422,7 +424,7 @@ ALTER TABLE ONLY cauce.suscripciones
 ALTER TABLE ONLY cauce.trabajadores
     ADD CONSTRAINT trabajadores_pkey PRIMARY KEY (trabajador);
 
-CREATE INDEX entregas_debidas ON cauce.entregas USING btree (grupo, ((caidas > 0)), prioridad, proximo_en, evento) WHERE ((lote IS NULL) AND (estado = 'pendiente'::cauce.estado));
+CREATE INDEX entregas_debidas ON cauce.entregas USING btree (grupo, aplicacion, ((caidas > 0)), prioridad, proximo_en, evento) WHERE ((lote IS NULL) AND (estado = 'pendiente'::cauce.estado));
 
 CREATE INDEX entregas_lote ON cauce.entregas USING btree (lote) WHERE (lote IS NOT NULL);
 

@@ -74,13 +74,19 @@ class Claimed(NamedTuple):
         return bool(self.rows)
 
 
-def claim(
-    conn: Conn, size: int = 100, *, grupo: str = "principal", worker: str = "w", lease: float | str = 30
+def claim(  # noqa: PLR0913 - what a claim says, by name
+    conn: Conn,
+    size: int = 100,
+    *,
+    grupo: str = "principal",
+    worker: str = "w",
+    lease: float | str = 30,
+    aplicacion: str = "",
 ) -> Claimed:
     """Claim a batch."""
     cursor = conn.execute(
-        "select * from cauce.tomar(%s, %s, %s, %s::interval)",
-        (grupo, size, worker, lease if isinstance(lease, str) else f"{lease} s"),
+        "select * from cauce.tomar(%s, %s, %s, %s::interval, aplicacion => %s)",
+        (grupo, size, worker, lease if isinstance(lease, str) else f"{lease} s", aplicacion),
     )
     return Claimed([Row._make(row) for row in cursor])
 

@@ -108,6 +108,7 @@ create table cauce.lotes (
     -- random, not counted: a server crash may hand out the same id again, never the same token
     ficha          bigint      not null default hashtextextended(gen_random_uuid()::text, 0),
     grupo          text        not null,
+    aplicacion     text        not null default '',      -- whose worker holds it
     ids            bigint[]    not null,      -- events delivered for the first time
     reintentos     integer     not null,      -- how many rows of entregas travel with them
     trabajador     text        not null,
@@ -123,6 +124,7 @@ create table cauce.entregas (
     evento     bigint      not null,
     grupo      text        not null,
     suscriptor text        not null,          -- '*': every subscriber of the group
+    aplicacion text        not null default '',   -- only its workers are handed this delivery
     prioridad  smallint    not null,
     estado     cauce.estado not null default 'pendiente' check (estado in ('pendiente', 'error')),
     intentos   integer     not null check (intentos >= 0),
@@ -135,7 +137,7 @@ create table cauce.entregas (
     constraint entregas_muerta check (not (estado = 'error' and lote is not null))
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
-create index entregas_debidas on cauce.entregas (grupo, (caidas > 0), prioridad, proximo_en, evento)
+create index entregas_debidas on cauce.entregas (grupo, aplicacion, (caidas > 0), prioridad, proximo_en, evento)
     where lote is null and estado = 'pendiente';
 create index entregas_lote on cauce.entregas (lote) where lote is not null;
 create index entregas_muertas on cauce.entregas (grupo, evento) where estado = 'error';

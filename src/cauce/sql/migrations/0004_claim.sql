@@ -116,18 +116,19 @@ begin
     return ids;
 end $$;
 
--- Leases due rows of entregas to the lote: at most `maximo` of them; or, of those whose worker died, a single one,
--- unless this worker has one in hand.
+-- Leases due rows of entregas of an application to the lote: at most `maximo` of them; or, of those whose worker died, a
+-- single one, unless this worker has one in hand.
 -- Locks   skip locked: an operator or a settling worker may hold some
 -- Index   entregas_debidas
-create function cauce.tomar_reintentos(grupo text, trabajador text, lote bigint, maximo integer, sospechosas boolean) returns integer
+create function cauce.tomar_reintentos(
+    grupo text, aplicacion text, trabajador text, lote bigint, maximo integer, sospechosas boolean) returns integer
 language plpgsql as $$
 declare
     cuantas integer;
 begin
     if not exists (select from cauce.entregas d
-                    where d.grupo = tomar_reintentos.grupo and d.lote is null and d.estado = 'pendiente'
-                      and (d.caidas > 0) = sospechosas and d.prioridad between 0 and 9) then
+                    where d.grupo = tomar_reintentos.grupo and d.aplicacion = tomar_reintentos.aplicacion and d.lote is null 
+                      and d.estado = 'pendiente' and (d.caidas > 0) = sospechosas and d.prioridad between 0 and 9) then
         return 0;
     end if;
     -- two in one worker's hands would both be blamed for its death
@@ -140,8 +141,9 @@ begin
           from generate_series(0, 9) nivel
          cross join lateral (
             select q.evento, q.suscriptor, q.proximo_en from cauce.entregas q
-             where q.grupo = tomar_reintentos.grupo and q.lote is null and q.estado = 'pendiente'
-               and (q.caidas > 0) = sospechosas and q.prioridad = nivel and q.proximo_en <= clock_timestamp()
+             where q.grupo = tomar_reintentos.grupo and q.aplicacion = tomar_reintentos.aplicacion
+               and q.lote is null and q.estado = 'pendiente' and (q.caidas > 0) = sospechosas and q.prioridad = nivel
+               and q.proximo_en <= clock_timestamp()
              order by q.proximo_en, q.evento limit maximo for update skip locked) d
          limit maximo)
     update cauce.entregas d set lote = tomar_reintentos.lote, intentos = d.intentos + 1
@@ -159,11 +161,13 @@ end $$;
 --           claim in 20, by lot, begins with the lane whose oldest event has waited longest. One in two begins with a
 --           delivery whose worker died, if there is one, alone: what kills a process shall not take others with it.
 -- Locks     the group's claim lock (advisory, to the end of the transaction): one claim of a group at a time
+-- Whose     new events are any application's; retries come to the workers of the application that they wait for
 -- Isolation a READ COMMITTED transaction of its own
 -- Disk      a claim of new events does not wait for it, unless it is `prudente`: one that a server crash undoes is made
 --           again, and the token tells the two apart. After a crash workers are: what they claim may have caused it, and
 --           must be counted. With retries it always waits, for it counts their attempts.
-create function cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false)
+create function cauce.tomar(
+    grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false, aplicacion text default '')
 returns table (
     lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint,
     id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint,
@@ -196,10 +200,11 @@ begin
     end if;
     perform pg_advisory_xact_lock(1128355140, hashtext($1));
     if suerte < 0.5 then
-        reintentos := cauce.tomar_reintentos($1, $3, turno, 1, true);
+        reintentos := cauce.tomar_reintentos($1, $6, $3, turno, 1, true);
     end if;
     if reintentos = 0 then
-        reintentos := cauce.tomar_reintentos($1, $3, turno, case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
+        reintentos := cauce.tomar_reintentos($1, $6, $3, turno,
+                                             case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
         if reintentos < $2 then
             foreach nivel in array case when suerte < 0.05 then cauce.carriles_por_espera($1)
                                         else '{0,1,2,3,4,5,6,7,8,9}'::smallint[] end loop
@@ -208,10 +213,10 @@ begin
             end loop;
         end if;
         if reintentos = 0 and cardinality(ids) = 0 and $2 = 1 then
-            reintentos := cauce.tomar_reintentos($1, $3, turno, 1, false);
+            reintentos := cauce.tomar_reintentos($1, $6, $3, turno, 1, false);
         end if;
         if reintentos = 0 and cardinality(ids) = 0 then
-            reintentos := cauce.tomar_reintentos($1, $3, turno, 1, true);
+            reintentos := cauce.tomar_reintentos($1, $6, $3, turno, 1, true);
         end if;
     end if;
     if reintentos = 0 and cardinality(ids) = 0 then
@@ -221,8 +226,8 @@ begin
     if reintentos = 0 and not prudente then
         perform set_config('synchronous_commit', 'off', true);
     end if;
-    insert into cauce.lotes as l (id, grupo, ids, reintentos, trabajador, arriendo_hasta)
-    values (turno, $1, ids, reintentos, $3, clock_timestamp() + $4) returning l.ficha into marca;
+    insert into cauce.lotes as l (id, grupo, aplicacion, ids, reintentos, trabajador, arriendo_hasta)
+    values (turno, $1, $6, ids, reintentos, $3, clock_timestamp() + $4) returning l.ficha into marca;
     if reintentos > 0 then
         return query
         select turno, marca, d.suscriptor, d.intentos, d.caidas, e.id, e.origen::text, e.tipo::text, e.clave::text,

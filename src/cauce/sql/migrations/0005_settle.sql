@@ -20,7 +20,8 @@ $$;
 
 -- Writes the outcomes of single deliveries into entregas and fallos, and what they mean onto their events.
 create function cauce.anotar_entregas(
-    grupo text, lote bigint, trabajador text, nuevos bigint[], entregas jsonb, ahora timestamptz) returns void
+    grupo text, lote bigint, trabajador text, nuevos bigint[], entregas jsonb, ahora timestamptz, aplicacion text)
+returns void
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -52,18 +53,20 @@ begin
            r(evento bigint, suscriptor text, resultado text, intento integer, error text, traza text)
      where r.resultado in ('reintentar', 'muerta');
 
-    insert into cauce.entregas as d (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, lote, error)
-    select r.evento, $1, r.suscriptor, e.prioridad,
+    insert into cauce.entregas as d (evento, grupo, suscriptor, aplicacion, prioridad, estado, intentos, proximo_en, lote, error)
+    select r.evento, $1, r.suscriptor, coalesce(r.aplicacion, $7), e.prioridad,
            case r.resultado when 'muerta' then 'error' else 'pendiente' end::cauce.estado,
            r.intento - (r.resultado = 'devuelta')::integer,
            $6 + make_interval(secs => coalesce(r.espera, 0)),
            case r.resultado when 'retenida' then $2 end, r.error
       from jsonb_to_recordset($5)
-           r(evento bigint, suscriptor text, resultado text, intento integer, error text, espera double precision)
+           r(evento bigint, suscriptor text, aplicacion text, resultado text, intento integer, error text,
+             espera double precision)
       join cauce.eventos e on e.id = r.evento
      where r.resultado in ('reintentar', 'muerta', 'devuelta', 'retenida')
     on conflict (evento, grupo, suscriptor) do update
-       set estado = excluded.estado, intentos = excluded.intentos, proximo_en = excluded.proximo_en, lote = excluded.lote,
+       set aplicacion = excluded.aplicacion, estado = excluded.estado, intentos = excluded.intentos,
+           proximo_en = excluded.proximo_en, lote = excluded.lote,
            error = coalesce(excluded.error, d.error),
            caidas = case when excluded.error is null then d.caidas else 0 end
      where d.lote = $2;
@@ -92,7 +95,8 @@ end $$;
 --
 -- ids       events of their first delivery that are finished with, whatever became of each delivery; null: all of them
 -- entregas  what else there is to say, one object a delivery:
---           {"evento", "suscriptor", "resultado", "intento", "error", "traza", "espera"}
+--           {"evento", "suscriptor", "resultado", "intento", "error", "traza", "espera", "aplicacion"}; the last names
+--           the application whose workers shall have it, if not the one that claimed the lote
 --             hecha       a retry is done: its row goes
 --             reintentar  failed: due again in `espera` seconds
 --             muerta      failed for good
@@ -129,7 +133,7 @@ begin
         if l.grupo = 'principal' then
             perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
         end if;
-        perform cauce.anotar_entregas(l.grupo, $1, l.trabajador, l.ids, $4, ahora);
+        perform cauce.anotar_entregas(l.grupo, $1, l.trabajador, l.ids, $4, ahora, l.aplicacion);
     end if;
     if l.grupo = 'principal' then
         update cauce.eventos e set estado = 'procesado', procesado_en = ahora, intentos = greatest(e.intentos, 1)

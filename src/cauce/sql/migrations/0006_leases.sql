@@ -60,8 +60,8 @@ begin
              where d.lote = l.id
             returning d.evento, d.suscriptor, d.intentos, d.caidas),
         enteras as (
-            insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, caidas, proximo_en)
-            select e.id, l.grupo, '*', e.prioridad,
+            insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, estado, intentos, caidas, proximo_en)
+            select e.id, l.grupo, '*', l.aplicacion, e.prioridad,
                    case when 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado, 1, 1, clock_timestamp()
               from cauce.eventos e where e.id = any (l.ids)
             returning evento, suscriptor, intentos, caidas)
