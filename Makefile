@@ -15,7 +15,7 @@ OLDER := $(firstword $(sort $(wildcard /usr/lib/postgresql/1[567]/bin)))
 OLDER_TESTS = $(addprefix tests/,integration/engine integration/plans integration/web integration/test_operations.py \
   acceptance/test_crashes.py)
 
-.PHONY: help demo test test-15 check bench soak lock clean
+.PHONY: help demo test test-15 check docs bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ check: $(STAMP) ## lint, format, types, floors of the house
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
 
+docs: $(STAMP) ## build the documentation site in build/site; a link that leads nowhere is an error
+	@$(BIN)/zensical build --strict --config-file zensical.toml
+
 bench: $(STAMP) ## measure (ARGS='--help')
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -56,7 +59,7 @@ lock: .venv ## write requirements/dev.txt anew (ARGS='--upgrade')
 	  --all-extras pyproject.toml requirements/dev.in --output-file requirements/dev.txt $(ARGS)
 
 clean: ## remove what the targets made
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 ifneq ($(UV),)
 INSTALL := $(UV) pip install --quiet --python .venv

@@ -146,7 +146,7 @@ def _check_priority(where: str, prioridad: int | None) -> None:
 class Catalog:
     """The events of one origin; subclass it and declare each once.
 
-    Example:
+    Examples:
         >>> class ReservaEvents(Catalog, origen="reserva"):
         ...     reserva_creada = EventType("reserva.creada", ReservaCreada, clave="reserva_id")
     """

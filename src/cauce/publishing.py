@@ -150,8 +150,8 @@ def publicar_eventos(
         Their ids, in the order given.
 
     Raises:
-        As ``publicar_evento``, but one that is refused may come after others that were sent: the transaction is then
-        aborted, and nothing of it is stored.
+        PublishError: as ``publicar_evento``. The refused event may come after others that were sent: the transaction is
+            then aborted, and nothing of it is stored.
     """
     _check_transaction(conn, "events", alone=alone)
     if isinstance(conn, AsyncConnection):

@@ -66,3 +66,11 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (document.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_every_document_is_on_the_site() -> None:
+    """The navigation of the site names each page of docs/, and the index of decisions each decision."""
+    pages = {str(page.relative_to(TOP / "docs")) for page in (TOP / "docs").glob("**/*.md")}
+    assert set(re.findall(r'"([\w/-]+\.md)"', (TOP / "zensical.toml").read_text())) == pages
+    decisions = {page.removeprefix("adr/") for page in pages if page.startswith("adr/0")}
+    assert set(re.findall(r"\]\((\d{4}[\w-]+\.md)\)", (TOP / "docs/adr/index.md").read_text())) == decisions

@@ -57,7 +57,7 @@ def test_ci_runs_the_targets_of_the_makefile() -> None:
     """CI runs what a developer runs, `make test` before the others, and can be executed."""
     script = TOP / ".ci" / "run"
     assert script.stat().st_mode & 0o100
-    assert script.read_text().endswith("\nmake test\nmake test-15\nmake check\n")
+    assert script.read_text().endswith("\nmake test\nmake test-15\nmake check\nmake docs\n")
 
 
 def test_make_without_a_target_lists_all_of_them() -> None:
