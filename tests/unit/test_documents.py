@@ -74,3 +74,12 @@ def test_every_document_is_on_the_site() -> None:
     assert set(re.findall(r'"([\w/-]+\.md)"', (TOP / "zensical.toml").read_text())) == pages
     decisions = {page.removeprefix("adr/") for page in pages if page.startswith("adr/0")}
     assert set(re.findall(r"\]\((\d{4}[\w-]+\.md)\)", (TOP / "docs/adr/index.md").read_text())) == decisions
+
+
+@pytest.mark.parametrize("decision", sorted((TOP / "docs/adr").glob("0*.md")), ids=lambda decision: decision.stem)
+def test_a_decision_has_its_form(decision: Path) -> None:
+    """A number and a title, a status, then the text; and the index has the same title."""
+    number, title, status = re.match(r"# (\d{4})\. (.+)\n\nStatus: (.+)\n\n", decision.read_text()).groups()  # type: ignore[union-attr] # no match is the failure
+    assert decision.name.startswith(number)
+    assert re.fullmatch(r"(accepted|superseded by \d{4}), \d{4}-\d{2}\.", status)
+    assert f"| [{number}]({decision.name}) | {title} |" in (TOP / "docs/adr/index.md").read_text()
