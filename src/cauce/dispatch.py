@@ -26,7 +26,7 @@ from cauce.catalog import PRINCIPAL, TODOS
 from cauce.evento import Evento
 from cauce.handlers import Takes
 from cauce.outcome import Attempt, Discard, RetryAfter
-from cauce.watch import GivenBack, Watch
+from cauce.watch import STOPS, GivenBack, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.dispatch")
 
 NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
+UNREADABLE: Final = (ValueError, RecursionError)
+"""What Python's JSON reader raises over what PostgreSQL holds: a number of 5,000 digits, 3,000 nested lists."""
 
 GIVE_BACK_SECONDS: Final = 5.0
 """Seconds after which an event that only a newer deploy knows is offered again."""
@@ -122,12 +124,20 @@ class Dispatcher:
             route, validate = found
             try:
                 payload = validate(row.payload)
-            except Exception as error:  # noqa: BLE001 - a validator of the application may raise anything
-                self._misfit(row, report, f"the payload is not a {route.tipo.payload!r} any more: {error}")
+            except (MemoryError, *STOPS):
+                raise
+            except BaseException as error:  # noqa: BLE001 - a validator of the application may raise anything
+                reason = f"the payload is not a {route.tipo.payload!r} any more: {_message(error)}"
+                self._misfit(row, report, reason)
+                continue
+            try:
+                headers = _headers(row.cabeceras) if row.cabeceras else NO_HEADERS
+            except UNREADABLE as error:
+                self._misfit(row, report, f"Python cannot read the headers (`cabeceras`): {error}")
                 continue
             evento = Evento(
                 row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
-                row.clave, row.id_externo, _headers(row.cabeceras) if row.cabeceras else NO_HEADERS,
+                row.clave, row.id_externo, headers,
             )  # fmt: skip
             if row.suscriptor is None:
                 self._fan_out(route, evento, report)
@@ -220,7 +230,9 @@ class Dispatcher:
                     await self._watch.limit(lane, self._call(delivery), self._seconds(consumer))
                 except GivenBack:
                     report.give_back(delivery)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its failure
+                except STOPS:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its failure
                     self.failed(delivery, error, report)
                 else:
                     report.succeeded(delivery)
@@ -254,7 +266,9 @@ class Dispatcher:
         if self._bus.on_error is not None:
             try:
                 self._bus.on_error(error, delivery.evento, self._attempt(delivery))
-            except Exception:
+            except STOPS:
+                raise
+            except BaseException:
                 logger.exception("on_error raised; the failure of event %s is recorded", delivery.evento.id)
 
     @staticmethod
@@ -292,7 +306,7 @@ class Dispatcher:
             report.done += 1  # the group does not listen to it
             if row.suscriptor is not None:
                 report.say(row.id, TODOS, "hecha", row.intento)
-        elif row.suscriptor in (None, TODOS) and row.cabeceras and "webhook" in _headers(row.cabeceras):
+        elif row.suscriptor in (None, TODOS) and _is_webhook(row):
             report.say(row.id, name, "ignorada", row.intento, {"error": f"nobody handles {row.origen}/{row.tipo}"})
         else:
             who = "handler" if row.suscriptor in (None, TODOS) else f"subscriber {row.suscriptor!r}"
@@ -351,20 +365,38 @@ def _headers(text: str) -> Mapping[str, Any]:
     return cast("dict[str, Any]", headers) if isinstance(headers, dict) else NO_HEADERS
 
 
+def _is_webhook(row: Row) -> bool:
+    """Whether the inbox stored it. Headers that Python cannot read are not the inbox's."""
+    try:
+        return row.cabeceras is not None and "webhook" in _headers(row.cabeceras)
+    except UNREADABLE:
+        return False
+
+
 def _run_sync(handler: AnyHandler, *arguments: object) -> None:
-    """Run a sync handler, in a thread. A future cannot carry StopIteration: its handler would never seem to end."""
+    """Run a sync handler, in a thread, where what would stop a task is the handler's failure like any other.
+
+    A future cannot even carry StopIteration: its handler would never seem to end.
+    """
     try:
         handler(*arguments)
-    except StopIteration as error:
-        raise RuntimeError("the handler raised StopIteration") from error
+    except (StopIteration, *STOPS) as error:
+        raise RuntimeError(f"the handler raised {type(error).__name__}") from error
 
 
 def _say(error: BaseException) -> str:
-    """Return an error's type and message, even of one whose message cannot be said."""
+    """Return an error's type and message."""
+    return f"{type(error).__name__}: {_message(error)}"
+
+
+def _message(error: BaseException) -> str:
+    """Return an error's message, even where the error cannot say it."""
     try:
-        return _text(f"{type(error).__name__}: {error}")
-    except Exception as worse:  # noqa: BLE001 - whatever an application's __str__ raises
-        return f"{type(error).__name__}, whose message cannot be read ({type(worse).__name__})"
+        return _text(str(error))
+    except STOPS:
+        raise
+    except BaseException as worse:  # noqa: BLE001 - whatever an application's __str__ raises
+        return f"(its message cannot be read: {type(worse).__name__})"
 
 
 def _text(text: str) -> str:

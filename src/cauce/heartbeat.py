@@ -65,8 +65,8 @@ class Heartbeat(threading.Thread):
                 if conn is None or conn.closed:
                     conn = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5, prepare_threshold=None)
                 self.beat(conn)
-            except psycopg.Error as error:
-                logger.warning("the heartbeat could not reach the database, and tries again: %s", error)
+            except Exception as error:  # noqa: BLE001 - without the heartbeat every lease of the process is lost
+                logger.warning("the heartbeat could not reach the database, and tries again: %r", error)
                 if conn is not None:
                     conn.close()
                 conn = None

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
 
 import psycopg
+from psycopg import AsyncCursor
+from psycopg.pq import Format
+from psycopg.rows import TupleRow, tuple_row
 
 from cauce.errors import FOREIGN_RESTORE, LEASE_LOST, NOT_HELD, ForeignRestore, LeaseLost
 
@@ -116,7 +119,7 @@ async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
         ForeignRestore: the database was restored into a younger cluster.
     """
     try:
-        cursor = await conn.execute(TOMAR, wanted.values, binary=True)
+        cursor = await _cursor(conn, Format.BINARY).execute(TOMAR, wanted.values)
     except psycopg.Error as error:
         _translate(error)
         raise
@@ -129,7 +132,7 @@ async def run_alone(conn: AsyncConnection[Any], batch: Batch) -> None:
     Raises:
         LeaseLost: somebody else has it now.
     """
-    row = await (await conn.execute(CORRER_A_SOLAS, (batch.lote, batch.ficha))).fetchone()
+    row = await (await _cursor(conn).execute(CORRER_A_SOLAS, (batch.lote, batch.ficha))).fetchone()
     if row is None or not row[0]:
         raise LeaseLost(f"the lease of batch {batch.lote} is gone")
 
@@ -143,7 +146,8 @@ async def settle(
         LeaseLost: somebody else has it now.
     """
     try:
-        await conn.execute(TERMINAR, (batch.lote, batch.ficha, None if ids is None else list(ids), _document(entregas)))
+        values = batch.lote, batch.ficha, None if ids is None else list(ids), _document(entregas)
+        await _cursor(conn).execute(TERMINAR, values)
     except psycopg.Error as error:
         _translate(error)
         raise
@@ -157,7 +161,7 @@ async def settle_and_claim(
     Returns:
         Whether the lease was still ours, and the next batch.
     """
-    settled, claimed = conn.cursor(), conn.cursor(binary=True)
+    settled, claimed = _cursor(conn), _cursor(conn, Format.BINARY)
     async with conn.pipeline() as pipeline:
         await settled.execute(TERMINAR_SI_ES_MIO, (_document(entregas), batch.lote, batch.ficha))
         await pipeline.sync()
@@ -167,8 +171,15 @@ async def settle_and_claim(
 
 async def known(conn: AsyncConnection[Any], grupo: str, suscriptor: str, origen: str, tipo: str) -> tuple[bool, bool]:
     """Say whether any catalog has this event type, and whether the subscriber (``*``: any) of the group has it."""
-    row = await (await conn.execute(CONOCIDO, (grupo, suscriptor, origen, tipo))).fetchone()
+    row = await (await _cursor(conn).execute(CONOCIDO, (grupo, suscriptor, origen, tipo))).fetchone()
     return (bool(row[0]), bool(row[1])) if row else (False, False)
+
+
+def _cursor(conn: AsyncConnection[Any], results: Format = Format.TEXT) -> AsyncCursor[TupleRow]:
+    """Make a cursor as needed here: handlers have the same connection, and may have set how its own are."""
+    cursor = AsyncCursor(conn, row_factory=tuple_row)
+    cursor.format = results
+    return cursor
 
 
 def _batch(rows: Sequence[tuple[Any, ...]]) -> Batch | None:

@@ -20,9 +20,10 @@ from psycopg import AsyncConnection
 
 from cauce import log
 from cauce.dispatch import Dispatcher
-from cauce.errors import LeaseLost
+from cauce.errors import ForeignRestore, LeaseLost
 from cauce.log import Batch, Claim
 from cauce.settling import Settling
+from cauce.watch import STOPS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -154,6 +155,7 @@ class Runner:
         self._pace = process.paces.setdefault(grupo, Pace(process.settings))
         self._conn: AsyncConnection[Any] | None = None
         self._careful = False  # a connection was lost, so the server may have crashed, over what is claimed next
+        self._failures = 0  # batches in a row that could not be settled
         self.tally = Tally()
 
     @property
@@ -167,12 +169,34 @@ class Runner:
         return self.hold(await log.claim(conn, self.wanted(size or self.size)))
 
     async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
-        """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none)."""
+        """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none).
+
+        A batch that cannot be settled is left to its lease, and None returned: once that has expired its events are
+        handed out one by one, and the guilty one ends in ``error`` alone.
+
+        Raises:
+            ForeignRestore: the database was restored into a younger cluster.
+        """
         try:
             async with self.process.room.enter(batch):
-                return await self._run(batch, more)
+                following = await self._run(batch, more)
+        except (ForeignRestore, *STOPS):
+            raise
+        except BaseException:
+            logger.exception(
+                "batch %s of group %s (events %s to %s) could not be settled: its lease will expire, and its events be"
+                " handed out one by one",
+                batch.lote, self.grupo, min(row.id for row in batch.rows), max(row.id for row in batch.rows),
+            )  # fmt: skip
+            self.process.heartbeat.release(batch)
+            await self.drop_connection()
+            await asyncio.sleep(_backoff(self._failures))
+            self._failures += 1
+            return None
         finally:
             self.process.heartbeat.release(batch)
+        self._failures = 0
+        return following
 
     async def connection(self) -> AsyncConnection[Any]:
         """Return the connection, made anew if it was lost; tries until the database answers."""

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
 
+STOPS: Final = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
+"""What ends a task. Whatever else the application's code raises, ``SystemExit`` and panics included, is its failure."""
 TICK = 0.1
 """Seconds between looks, so about how much later than its limit a handler is stopped."""
 

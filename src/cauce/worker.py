@@ -15,7 +15,7 @@ import psycopg
 
 from cauce import schema
 from cauce.doorbell import Doorbell
-from cauce.errors import CauceError, ConfigError, ForeignRestore
+from cauce.errors import ConfigError, ForeignRestore
 from cauce.heartbeat import Heartbeat
 from cauce.runner import Process, Room, Runner
 from cauce.upkeep import Upkeep
@@ -173,8 +173,8 @@ class Worker:
                     batch = await runner.run(batch, lambda: 0 if self._stopping.is_set() else runner.size)
             except ForeignRestore:
                 raise
-            except (psycopg.Error, CauceError):
-                logger.exception("a batch of group %s could not be settled; its lease will expire", runner.grupo)
+            except Exception:
+                logger.exception("group %s: nothing could be claimed; the worker tries again", runner.grupo)
                 await runner.drop_connection()
                 await asyncio.sleep(self._settings.poll_seconds)
             if not self._stopping.is_set():
