@@ -219,7 +219,7 @@ def inbox_url(url: str, origen: str) -> str:
 @cache
 def _secret_of_a_stranger(provider: Provider) -> Secret:
     """Make another secret of the right form, once: an RSA key takes its time."""
-    return Secret(new_keys(provider).sign)
+    return Secret(new_keys(provider, time.time()).sign)
 
 
 def _id_path(provider: Provider, sample: Sample) -> str:

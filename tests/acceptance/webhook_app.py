@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -58,7 +59,7 @@ class Here(Protocol):
 
 def keys_of(origins: Iterable[str]) -> dict[str, Keys]:
     """Make up what these providers sign with and are verified by, PayPal among them."""
-    return {origen: new_keys(PROVIDERS[origen]) for origen in origins}
+    return {origen: new_keys(PROVIDERS[origen], time.time()) for origen in origins}
 
 
 def settings_of(keys: Mapping[str, Keys]) -> dict[str, str]:

@@ -108,7 +108,7 @@ class Target:
 
 def target(origen: str, now: float, keys: Keys | None = None, host: str = "https://a.example") -> Target:
     """Sign one delivery of each of a provider's samples, with new keys unless some are given."""
-    keys = keys or new_keys(PROVIDERS[origen])
+    keys = keys or new_keys(PROVIDERS[origen], now)
     provider = keys.trusted_by(PROVIDERS[origen])
     drafts = [
         sample.draft(

@@ -173,7 +173,7 @@ answer of an application that needed no body, or a HEAD."""
 
 def test_the_application_survives_raw_messages(db: Database) -> None:
     """Any scope and any messages are answered once, and never by a 5xx: neither our fault nor the database's."""
-    keys = {origen: new_keys(provider) for origen, provider in PROVIDERS.items()}
+    keys = {origen: new_keys(provider, time.time()) for origen, provider in PROVIDERS.items()}
     secrets = {PROVIDERS[origen].secret_setting: pair.verify for origen, pair in keys.items()}
     app = create_app(
         Bus(catalogs=[], event_handlers=EventHandlers()),
@@ -275,7 +275,7 @@ def test_the_server_survives_raw_bytes(
     db: Database, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever bytes come, it answers or hangs up, never by a 500; then it is well, and nothing of ours was raised."""
-    keys = {origen: new_keys(provider) for origen, provider in PROVIDERS.items()}
+    keys = {origen: new_keys(provider, time.time()) for origen, provider in PROVIDERS.items()}
     keys["stripe"] = Keys(SECRET, SECRET)
     for origen, pair in keys.items():
         monkeypatch.setenv(PROVIDERS[origen].secret_setting, pair.verify)

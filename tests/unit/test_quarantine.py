@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -16,8 +15,8 @@ from cauce.webhooks.keys import Keys, new_keys
 from cauce.webhooks.samples import samples_of
 from cauce.webhooks.signing import HmacProvider
 
-KEYS: Final[dict[str, Keys]] = {origen: new_keys(provider) for origen, provider in PROVIDERS.items()}
-NOW: Final = time.time()
+NOW: Final = 1_764_000_000.0
+KEYS: Final[dict[str, Keys]] = {origen: new_keys(provider, NOW) for origen, provider in PROVIDERS.items()}
 URL: Final = "https://example.com/api/webhooks/x?topic=a"
 STRANGE: Final = {
     "authorization": "Basic c2VjcmV0",
@@ -53,7 +52,7 @@ def stored(provider: Provider, request: WebhookRequest) -> FullRejected:
 def test_what_a_wrong_secret_refused_is_good_once_the_secret_is_right(origen: str) -> None:
     """From what is kept alone, the verdict and the events are those of the request as it came."""
     provider, request = delivery(origen)
-    wrong, right = [Secret(new_keys(PROVIDERS[origen]).verify)], [Secret(KEYS[origen].verify)]
+    wrong, right = [Secret(new_keys(PROVIDERS[origen], NOW).verify)], [Secret(KEYS[origen].verify)]
     assert isinstance(provider.verify(request, wrong, NOW), Rejected)
     row = stored(provider, request)
     verdict = provider.verify(row.request(), right, NOW)

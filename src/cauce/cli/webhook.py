@@ -84,7 +84,7 @@ def secret(provider: str, /, *, app_dir: str = ".") -> int:
     """
     try:
         found = load_provider(provider, app_dir)
-        keys = new_keys(found)
+        keys = new_keys(found, time.time())
     except ValueError as error:
         return complain(str(error))
     print(f"{found.secret_setting}={keys.verify}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cauce.webhooks.provider import Provider
 
 CERTIFICATE_DAYS = 365
-"""Days a certificate made here is valid, before and after now."""
+"""Days a certificate made here is valid, before and after the moment it is made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,15 @@ def has_two_keys(provider: Provider) -> bool:
     return isinstance(provider, Discord | SendGrid | PayPal)
 
 
-def new_keys(provider: Provider) -> Keys:
-    """Make a new secret.
+def new_keys(provider: Provider, now: float) -> Keys:
+    """Make a new secret; where a certificate goes with it, one that is valid around ``now`` (Unix seconds).
 
     Raises:
         ValueError: it takes ``cryptography``, which is not installed.
     """
     if has_two_keys(provider):
         try:
-            return _new_pair(provider)
+            return _new_pair(provider, now)
         except ImportError as error:
             message = f"keys for {provider.origen} need cryptography: install cauce with its extra 'crypto'"
             raise ValueError(message) from error
@@ -73,10 +73,10 @@ def new_keys(provider: Provider) -> Keys:
     return Keys(text, text)
 
 
-def _new_pair(provider: Provider) -> Keys:
+def _new_pair(provider: Provider, now: float) -> Keys:
     if isinstance(provider, Discord):
         return _ed25519()
-    return _p256() if isinstance(provider, SendGrid) else _rsa()
+    return _p256() if isinstance(provider, SendGrid) else _rsa(now)
 
 
 def _ed25519() -> Keys:
@@ -96,7 +96,7 @@ def _p256() -> Keys:
     return Keys(base64.b64encode(public).decode("ascii"), base64.b64encode(secret).decode("ascii"))
 
 
-def _rsa() -> Keys:
+def _rsa(now: float) -> Keys:
     """Make an RSA key, a certificate of its own for it, and the id of a webhook."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -105,10 +105,10 @@ def _rsa() -> Keys:
 
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cauce simulator")])
-    now, valid = datetime.now(UTC), timedelta(days=CERTIFICATE_DAYS)
+    moment, valid = datetime.fromtimestamp(now, UTC), timedelta(days=CERTIFICATE_DAYS)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(private.public_key())
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - valid)
-    certificate = builder.not_valid_after(now + valid).sign(private, hashes.SHA256())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(moment - valid)
+    certificate = builder.not_valid_after(moment + valid).sign(private, hashes.SHA256())
     pem = private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()).decode("ascii")
     webhook_id = secrets.token_hex(9)[:17].upper()
     return Keys(webhook_id, f"{webhook_id}|{pem}", certificate.public_bytes(form.Encoding.PEM).decode("ascii"))

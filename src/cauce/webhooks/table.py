@@ -123,7 +123,7 @@ def _place(provider: Provider, found: Found, there: str | None) -> str:
 
 def _places(provider: Provider) -> tuple[str, str]:
     """Say where the id and the type of the provider's first sample are found."""
-    keys = new_keys(provider)
+    keys = new_keys(provider, _NOW)
     provider = keys.trusted_by(provider)
     sample = next(iter(samples_of(provider.origen).values()))
     request = provider.sign(sample.draft(provider, "https://example.com/", _UNIQUE, _NOW), Secret(keys.sign), _NOW)

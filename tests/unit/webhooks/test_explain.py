@@ -21,7 +21,7 @@ from cauce.webhooks.urls import called_at, public_base
 NOW = 1_764_000_000.0
 BODY = '{"id": "evt_1", "type": "t", "path": "a/b", "text": "a\\u00f1o <b>", "n": [1, {"z": 1, "a": 2}]}'
 SECRET = Secret("whsec_one")
-keys_of = cache(lambda origen: new_keys(PROVIDERS[origen]))
+keys_of = cache(lambda origen: new_keys(PROVIDERS[origen], NOW))
 
 
 def stripe(body: str = BODY, secret: Secret = SECRET, now: float = NOW) -> WebhookRequest:

@@ -28,7 +28,7 @@ every_provider = pytest.mark.parametrize("origen", PROVIDERS)
 
 def keys_of(origen: str) -> Keys:
     """Make keys once."""
-    return KEYS.setdefault(origen, new_keys(PROVIDERS[origen]))
+    return KEYS.setdefault(origen, new_keys(PROVIDERS[origen], NOW))
 
 
 def provider_of(origen: str) -> Provider:

@@ -51,7 +51,7 @@ def test_a_setting_holds_secrets_and_their_windows(setting: str | None, secrets:
 @pytest.mark.parametrize("origen", PROVIDERS)
 def test_no_secret_of_a_provider_is_taken_for_several_or_for_a_window(origen: str) -> None:
     """Their forms (hex, base64, whsec_ and the like) hold neither commas nor semicolons."""
-    text = new_keys(PROVIDERS[origen]).verify
+    text = new_keys(PROVIDERS[origen], NOW).verify
     assert Secret.several(text) == (Secret(text),)
 
 
@@ -135,22 +135,20 @@ def test_a_secret_verifies_nothing_outside_its_window(secrets: list[Secret], rea
 @pytest.mark.parametrize("origen", PROVIDERS)
 def test_windows_hold_for_every_provider(origen: str) -> None:
     """The same delivery is accepted within the window and refused after it."""
-    keys = new_keys(PROVIDERS[origen])
+    keys = new_keys(PROVIDERS[origen], NOW)
     provider = keys.trusted_by(PROVIDERS[origen])
     sample = next(iter(samples_of(origen).values()))
-    moment = datetime.now(UTC)  # PayPal's certificate is of today
-    now = moment.timestamp()
-    request = provider.sign(sample.draft(provider, "https://a.example/", "0" * 32, now), Secret(keys.sign), now)
-    open_, over = Secret(keys.verify, until=moment + SECOND), Secret(keys.verify, until=moment)
-    assert isinstance(provider.verify(request, [open_], now), Verified)
-    verdict = provider.verify(request, [over], now)
+    request = provider.sign(sample.draft(provider, "https://a.example/", "0" * 32, NOW), Secret(keys.sign), NOW)
+    open_, over = Secret(keys.verify, until=MOMENT + SECOND), Secret(keys.verify, until=MOMENT)
+    assert isinstance(provider.verify(request, [open_], NOW), Verified)
+    verdict = provider.verify(request, [over], NOW)
     assert isinstance(verdict, Rejected)
     assert verdict.reason is Reason.EXPIRED_SECRET
 
 
 def test_a_scheme_of_standard_webhooks_is_not_a_secret() -> None:
     """Supabase shows v1,whsec_...: "v1" alone is base64 of one byte, and who guesses it could sign anything."""
-    provider, text = PROVIDERS["supabase"], new_keys(PROVIDERS["supabase"]).verify
+    provider, text = PROVIDERS["supabase"], new_keys(PROVIDERS["supabase"], NOW).verify
     assert Secret.several(f"v1,{text}") == (Secret(text),)
     for guessed in ("v1", "whsec_v1", "A" * (MIN_KEY * 4 // 3)):
         with pytest.raises(ValueError, match="malformed_secret"):

@@ -133,8 +133,9 @@ def test_what_a_server_joins_is_not_believed(origen: str) -> None:
 
     A list of signatures is as good in two pieces as in one; what nobody signs (``sin_firmar``) anybody can change.
     """
-    keys = new_keys(PROVIDERS[origen])
-    provider, verifying, now = keys.trusted_by(PROVIDERS[origen]), [Secret(keys.verify)], 1_764_000_000.0
+    now = 1_764_000_000.0
+    keys = new_keys(PROVIDERS[origen], now)
+    provider, verifying = keys.trusted_by(PROVIDERS[origen]), [Secret(keys.verify)]
     tipo, url = next(iter(samples_of(origen))), "https://example.com/api"
     plan = Plan(provider=provider, tipo=tipo, url=url, secret=Secret(keys.sign), id_externo="x", started=now)
     good, bad = plan.request(now), replace(plan, bad_signature=True).request(now)
