@@ -222,6 +222,21 @@ def test_the_dead_are_listed_mended_and_explained(db: Database) -> None:
     assert "there is no event 99" in cauce("retry", "99", dsn=db.dsn, ok=False).stderr
 
 
+def test_the_failures_of_an_event_are_shown_with_their_workers(db: Database) -> None:
+    """An event that failed in a worker, and killed another, is shown whole: who had it, and what went wrong."""
+    with db.connect(autocommit=True) as conn:
+        conn.execute(SOME, (1,))
+        conn.execute(
+            "insert into cauce.fallos (evento, grupo, suscriptor, intento, error, traza, trabajador) values"
+            " (1, 'principal', 'manejador', 1, 'ValueError: x', E'Traceback\nValueError: x', 'host-1')"
+        )
+        conn.execute("select from cauce.tomar('principal', 10, 'host-2', interval '-1 s')")
+        assert conn.execute("select cauce.rescatar(3)").fetchone() == (1,)
+    shown = cauce("show", "1", dsn=db.dsn).stdout
+    assert re.search(r"principal/manejador, attempt 1, worker host-1\s+Traceback\s+ValueError: x\s", shown)
+    assert re.search(r"principal/\*, attempt 1, worker host-2\s+worker host-2 died or lost its lease", shown)
+
+
 def test_publish_reads_standard_input(shop: Path, dsn: str) -> None:
     """`-` stands for what a pipe brings."""
     cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop)
