@@ -1,12 +1,12 @@
 """What people do to a running bus: look at it, retry, discard, publish. The command line is a face of these functions.
 
 Every look is bounded: it costs the same on a table of a hundred million events as on one of ten thousand, also where
-nobody has ever analyzed it. Fields are named as the columns and the JSON keys are.
+nobody has ever analyzed it, and no statement of it may take longer than ``look.LOOK_SECONDS``. Fields are named as the
+columns and the JSON keys are.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -15,9 +15,10 @@ from psycopg.rows import class_row, scalar_row
 
 from cauce import schema, sql
 from cauce.errors import FOREIGN_RESTORE, ForeignRestore, InvalidPayload, NotFound, UnknownEvent
+from cauce.look import look
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from psycopg import Connection
@@ -32,16 +33,6 @@ FAILURES_SHOWN: Final = 50
 """Failed attempts of an event that are read, the last ones."""
 ALIVE_SECONDS: Final = 30.0
 """Seconds a worker may be silent and pass for alive; it speaks every five, or more often."""
-
-_LOOK: Final = """
-    set transaction isolation level repeatable read read only;
-    set local enable_seqscan = off;
-    set local enable_bitmapscan = off;
-    set local enable_hashjoin = off;
-    set local enable_mergejoin = off;
-    set local jit = off"""
-"""One snapshot, and plans that stop where a limit says: along indexes, row by row. Left to itself, the planner reads
-the whole of a table that nobody has analyzed, or of one in which what is asked for seems to be everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +213,8 @@ def status(conn: Connection[Any]) -> Status:
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    schema.check_version(conn)
     cap = {"tope": COUNT_CAP}
-    with _look(conn):
+    with look(conn):
         return Status(
             estados=_all(conn, States, "status_states", cap)[0],
             retraso=_all(conn, Lag, "status_lag", cap),
@@ -259,9 +249,8 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    schema.check_version(conn)
     values = {"estado": estado, "origen": origen, "tipo": tipo, "clave": clave, "antes": antes}
-    with _look(conn):
+    with look(conn):
         found = _all(conn, EventRow, "events", values | {"limite": limite + 1, "alcance": REACH})
         if len(found) > limite:
             return Page(found[:limite], found[limite - 1].id)
@@ -280,8 +269,7 @@ def dead(conn: Connection[Any], *, grupo: str | None = None, antes: int | None =
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    schema.check_version(conn)
-    with _look(conn):
+    with look(conn):
         found = _all(conn, EventRow, "events_dead", {"grupo": grupo, "antes": antes, "limite": limite + 1})
     return Page(found[:limite], found[limite - 1].id if len(found) > limite else None)
 
@@ -297,9 +285,8 @@ def show(conn: Connection[Any], evento: int) -> Detail:
         NotFound: there is no such event.
         SchemaError: the tables are missing, older or newer.
     """
-    schema.check_version(conn)
     values: dict[str, object] = {"id": evento}
-    with _look(conn):
+    with look(conn):
         found = _all(conn, FullEvent, "event", values)
         if not found:
             raise _no_event(evento)
@@ -376,13 +363,6 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
         if error.sqlstate == FOREIGN_RESTORE:
             raise ForeignRestore(f"{error.diag.message_primary}. {error.diag.message_hint}") from error
         raise
-
-
-@contextmanager
-def _look(conn: Connection[Any]) -> Generator[None]:
-    with conn.transaction():
-        conn.execute(_LOOK)
-        yield
 
 
 def _mend(conn: Connection[Any], query: str, evento: int, grupo: str | None, suscriptor: str | None) -> int:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from psycopg.rows import class_row, scalar_row
 
-from cauce import inbox, schema, sql
+from cauce import inbox, sql
 from cauce.errors import NotFound
+from cauce.look import look
 from cauce.webhooks import Headers, Rejected, WebhookRequest
 from cauce.webhooks.limits import MAX_SIGNATURE_HEADER
 from cauce.webhooks.moments import signed_at
@@ -213,7 +214,7 @@ def page(
     """List the newest refused deliveries that match.
 
     Args:
-        conn: a connection.
+        conn: a connection in autocommit.
         origen: only those of this origin.
         razon: only those refused for this reason.
         antes: only those with a lower id.
@@ -222,22 +223,20 @@ def page(
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    schema.check_version(conn)
     values = {"origen": origen, "razon": razon, "antes": antes, "limite": limite + 1}
-    with conn.cursor(row_factory=class_row(RejectedRow)) as cursor:
+    with look(conn), conn.cursor(row_factory=class_row(RejectedRow)) as cursor:
         found = cursor.execute(sql.query("rejected"), values).fetchall()
     return Page(found[:limite], found[limite - 1].id if len(found) > limite else None)
 
 
 def find(conn: Connection[Any], number: int) -> FullRejected:
-    """Read one refused delivery.
+    """Read one refused delivery, on a connection in autocommit.
 
     Raises:
         NotFound: it is not there.
         SchemaError: the tables are missing, older or newer.
     """
-    schema.check_version(conn)
-    with conn.cursor(row_factory=class_row(FullRejected)) as cursor:
+    with look(conn), conn.cursor(row_factory=class_row(FullRejected)) as cursor:
         found = cursor.execute(sql.query("rejected_one"), {"id": number}).fetchone()
     if found is None:
         raise _absent([number])
@@ -254,7 +253,7 @@ def select(
     """Return the ids of the refused deliveries that match, as they came.
 
     Args:
-        conn: a connection.
+        conn: a connection in autocommit.
         numbers: only these.
         origen: only those of this origin.
         razon: only those refused for this reason.
@@ -263,9 +262,8 @@ def select(
         NotFound: one of ``numbers`` is not there.
         SchemaError: the tables are missing, older or newer.
     """
-    schema.check_version(conn)
     values = {"ids": list(numbers) or None, "origen": origen, "razon": razon}
-    with conn.cursor(row_factory=scalar_row) as cursor:
+    with look(conn), conn.cursor(row_factory=scalar_row) as cursor:
         found = [int(number) for number in cursor.execute(sql.query("rejected_ids"), values).fetchall()]
     absent = [number for number in numbers if number not in found]
     if absent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from cauce import (
     Bus,
     Catalog,
+    CauceError,
     Discard,
     EventHandlers,
     Evento,
@@ -20,14 +22,16 @@ from cauce import (
     SchemaError,
     Subscriber,
     UnknownEvent,
+    look,
     operations,
     publicar_evento,
+    quarantine,
     schema,
 )
 from cauce.testing import drain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cauce.testing import Database
 
@@ -211,6 +215,36 @@ def test_a_look_for_rare_events_has_an_end(conn: psycopg.Connection[Any], monkey
     assert (page.eventos, page.siguiente) == ([], others[1])
     page = operations.events(conn, tipo="cosa.urgente", antes=page.siguiente)
     assert ([evento.id for evento in page.eventos], page.siguiente) == ([rare], None)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        operations.status,
+        operations.events,
+        operations.dead,
+        partial(operations.show, evento=1),
+        quarantine.page,
+        partial(quarantine.find, number=1),
+        quarantine.select,
+    ],
+    ids=["status", "events", "dead", "show", "rejected", "one rejected", "some rejected"],
+)
+def test_a_look_ends_although_somebody_holds_a_lock(
+    ask: Callable[[psycopg.Connection[Any]], object],
+    conn: psycopg.Connection[Any],
+    cauce_db: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After so many seconds it is stopped, and says for how long it went on and what to look at."""
+    monkeypatch.setattr(look, "LOOK_SECONDS", 0.05)
+    publish(conn)
+    with cauce_db.connect() as other:
+        other.execute("lock table cauce.eventos, cauce.rechazados")
+        with pytest.raises(CauceError, match=r"longer than 0\.05 s and was stopped: .* pg_stat_activity"):
+            ask(conn)
+        other.rollback()
+        assert conn.execute("show statement_timeout").fetchone() == ("0",), "only of the look"
 
 
 def test_dead_deliveries_are_found_in_every_group(conn: psycopg.Connection[Any], cauce_db: Database) -> None:

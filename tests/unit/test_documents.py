@@ -11,6 +11,7 @@ import pytest
 
 from cauce.cli.app import COMMANDS
 from cauce.config import Settings
+from cauce.look import LOOK_SECONDS
 from cauce.webhooks import limits
 
 TOP = Path(__file__).parents[2]
@@ -54,6 +55,11 @@ def test_every_limit_of_the_inbox_is_documented() -> None:
     """docs/webhooks.md has each of them in its table, by its name."""
     text = (TOP / "docs/webhooks.md").read_text()
     assert [name for name in vars(limits) if name.startswith("MAX_") and f"`{name}`" not in text] == []
+
+
+def test_the_limit_of_a_look_is_documented() -> None:
+    """docs/cli.md says how long a look may take, by its name."""
+    assert f"{LOOK_SECONDS:g} seconds a statement (`LOOK_SECONDS`)" in (TOP / "docs/cli.md").read_text()
 
 
 def test_links_between_documents_lead_somewhere() -> None:
