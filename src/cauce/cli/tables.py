@@ -192,7 +192,7 @@ def of_detail(detail: Detail) -> RenderableType:
     for failed in detail.fallos:
         title = Text(f"{failed.ocurrido_en:%Y-%m-%d %H:%M:%S %Z}  ", style="bold")
         title.append(clean(f"{failed.grupo}/{failed.suscriptor}, attempt {failed.intento}"))
-        title.append(clean(f", worker {failed.trabajador}" if failed.trabajador else ""), style="dim")
+        title.append(clean(f", worker {failed.trabajador}" if failed.trabajador else "").plain, style="dim")
         parts += ["", title, clean(failed.traza or failed.error)]
     return Group(*parts)
 
