@@ -21,6 +21,7 @@ from cauce.errors import (
     NotInTransaction,
     PublishError,
     SchemaError,
+    TransactionEnded,
     UnknownEvent,
 )
 from cauce.evento import Estado, Evento, NuevoEvento
@@ -52,6 +53,7 @@ __all__ = [
     "SchemaError",
     "Settings",
     "Subscriber",
+    "TransactionEnded",
     "UnknownEvent",
     "publicar_evento",
     "publicar_eventos",

@@ -23,6 +23,7 @@ from psycopg.pq import TransactionStatus
 
 from cauce import log
 from cauce.catalog import PRINCIPAL, TODOS
+from cauce.errors import ENDED, TransactionEnded
 from cauce.evento import Evento
 from cauce.handlers import Takes
 from cauce.outcome import Attempt, Discard, RetryAfter
@@ -161,14 +162,18 @@ class Dispatcher:
 
         Raises:
             Exception: whatever the handler raises, or that it left the transaction unusable.
+            TransactionEnded: the handler ended the transaction. One that began another is noticed by the settlement.
         """
         consumer = delivery.consumer
         if consumer.shape.is_async:
             await self._watch.limit(lane, consumer.handler(delivery.evento, conn), self._seconds(consumer))
         else:
             await self._run_sync_in(delivery, conn, lane)
-        if conn.pgconn.transaction_status != TransactionStatus.INTRANS:
-            raise RuntimeError("the handler left its transaction aborted or ended; an SQL error must not be swallowed")
+        status = conn.pgconn.transaction_status
+        if status == TransactionStatus.IDLE:
+            raise TransactionEnded(ENDED)
+        if status != TransactionStatus.INTRANS:
+            raise RuntimeError("the handler left its transaction aborted: an SQL error must not be swallowed")
 
     async def _run_sync_in(self, delivery: Delivery, conn: AsyncConnection[Any], lane: Lane) -> None:
         """Run a sync handler with ``tx`` in a thread, on the same connection.

@@ -10,6 +10,7 @@ CauceError
 ├── SchemaError             the database's tables are missing, older or newer than this program
 ├── ForeignRestore          the database was restored into a younger cluster
 ├── LeaseLost               somebody else has taken over what this worker was processing
+├── TransactionEnded        a handler ended the transaction that it was lent
 └── NotFound                no such event, group or delivery
 """
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 LEASE_LOST = "CA001"
 FOREIGN_RESTORE = "CA002"
 NOT_HELD = "CA006"
+ENDED = (
+    "a handler ended the transaction that it was lent: what it, and those before it, had written by then is committed"
+    " or undone for good, and may be written again. A handler returns to commit and raises to roll back; it never says"
+    " COMMIT, ROLLBACK or BEGIN"
+)
 
 
 class CauceError(Exception):
@@ -68,6 +74,10 @@ class ForeignRestore(CauceError):  # noqa: N818 - likewise
 
 class LeaseLost(CauceError):  # noqa: N818 - likewise
     """Somebody else has taken over what this worker was processing; every effect of its transaction is undone."""
+
+
+class TransactionEnded(CauceError):  # noqa: N818 - likewise
+    """A handler ended the transaction that it was lent: what it committed stays, and is not counted as done."""
 
 
 class NotFound(CauceError):  # noqa: N818 - likewise

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
 
 import psycopg
-from psycopg import AsyncCursor
+from psycopg import AsyncCursor, AsyncTransaction
 from psycopg.pq import Format
 from psycopg.rows import TupleRow, tuple_row
 
-from cauce.errors import FOREIGN_RESTORE, LEASE_LOST, NOT_HELD, ForeignRestore, LeaseLost
+from cauce.errors import ENDED, FOREIGN_RESTORE, LEASE_LOST, NOT_HELD, ForeignRestore, LeaseLost, TransactionEnded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
 
     from psycopg import AsyncConnection
 
 TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s)"
 TERMINAR = "select cauce.terminar(%s, %s, %s::bigint[], %s::jsonb)"
+# A transaction in which handlers run carries the fencing token as a setting that ends with it. Where that is gone, a
+# handler ended the transaction and this is another: no row, and nothing is settled.
+MARCAR = "select set_config('cauce.asiento', %s, true)"
+TERMINAR_SI_ES_LA_MISMA = f"{TERMINAR} where current_setting('cauce.asiento', true) = %s"
 # In a pipeline an error would take the claim behind it along, so a lost lease shows as no row here.
 TERMINAR_SI_ES_MIO = (
     "select cauce.terminar(l.id, l.ficha, null, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
@@ -138,19 +143,49 @@ async def run_alone(conn: AsyncConnection[Any], batch: Batch) -> None:
 
 
 async def settle(
-    conn: AsyncConnection[Any], batch: Batch, entregas: Sequence[Entrega], ids: Sequence[int] | None = None
+    conn: AsyncConnection[Any],
+    batch: Batch,
+    entregas: Sequence[Entrega],
+    ids: Sequence[int] | None = None,
+    *,
+    with_effects: bool = False,
 ) -> None:
     """Settle a batch, whole or only the events of these ids, in the transaction the connection is in.
 
+    Args:
+        conn: the worker's.
+        batch: what was claimed.
+        entregas: what there is to say of its deliveries.
+        ids: which of its events; None: all.
+        with_effects: the transaction is the one of ``transaction``, with the effects of handlers.
+
     Raises:
         LeaseLost: somebody else has it now.
+        TransactionEnded: a handler ended the transaction with its effects, and this is another.
     """
+    values = batch.lote, batch.ficha, None if ids is None else list(ids), _document(entregas)
+    cursor = _cursor(conn)
     try:
-        values = batch.lote, batch.ficha, None if ids is None else list(ids), _document(entregas)
-        await _cursor(conn).execute(TERMINAR, values)
+        if with_effects:
+            await cursor.execute(TERMINAR_SI_ES_LA_MISMA, (*values, str(batch.ficha)))
+        else:
+            await cursor.execute(TERMINAR, values)
     except psycopg.Error as error:
         _translate(error)
         raise
+    if not cursor.rowcount:
+        raise TransactionEnded(ENDED)
+
+
+@asynccontextmanager
+async def transaction(conn: AsyncConnection[Any], batch: Batch) -> AsyncGenerator[None]:
+    """Open the transaction for the effects of handlers and their settlement; one round trip."""
+    async with AsyncExitStack() as stack:
+        async with conn.pipeline():
+            # not conn.transaction(): that one, begun in a pipeline, stays in it to the end
+            await stack.enter_async_context(AsyncTransaction(conn))
+            await _cursor(conn).execute(MARCAR, (str(batch.ficha),))
+        yield
 
 
 async def settle_and_claim(

@@ -7,16 +7,16 @@ attempt.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from psycopg.transaction import OutOfOrderTransactionNesting
 
 from cauce import log
 from cauce.dispatch import Report
-from cauce.errors import LeaseLost
-from cauce.watch import GivenBack
+from cauce.errors import LeaseLost, TransactionEnded
+from cauce.watch import STOPS, GivenBack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,11 +98,11 @@ class Settling:
         said, done = len(report.entregas), report.done
         delivery: Delivery | None = None
         try:
-            async with conn.transaction():
+            async with log.transaction(conn, self._batch):
                 for delivery in report.transactional:
                     await self._dispatcher.run_in(delivery, conn, lane)
                     report.succeeded(delivery)
-                await log.settle(conn, self._batch, report.entregas, self._batch.ids)
+                await log.settle(conn, self._batch, report.entregas, self._batch.ids, with_effects=True)
         except BaseException as error:  # noqa: BLE001 - weighed, and raised again if it is no handler's
             del report.entregas[said:]
             report.done = done
@@ -136,10 +136,10 @@ class Settling:
         else:
             conn = await self._runner.connection()
             try:
-                async with conn.transaction():
+                async with log.transaction(conn, self._batch):
                     await self._dispatcher.run_in(delivery, conn, lane)
                     single.succeeded(delivery)
-                    await log.settle(conn, self._batch, single.entregas, ids=[])
+                    await log.settle(conn, self._batch, single.entregas, ids=[], with_effects=True)
             except BaseException as error:  # noqa: BLE001 - likewise
                 self._weigh(error, conn)
                 single = Report()
@@ -165,13 +165,16 @@ class Settling:
     def _weigh(self, error: BaseException, conn: AsyncConnection[Any]) -> None:
         """Let a handler's failure pass, to be judged; raise if the lease, the connection or the worker is lost.
 
-        A connection that is lost again and again is the handler's doing: it would be tried for ever.
+        A connection that is lost again and again is the handler's doing: it would be tried for ever. One whose
+        transaction the handler ended, or left a block open in, is closed here: who knows what else it is set to.
         """
         if isinstance(error, (TimeoutError, GivenBack)):
             return  # a sync handler's connection is closed by then
-        if isinstance(error, (LeaseLost, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
+        if isinstance(error, (LeaseLost, *STOPS)):
             raise error
-        if conn.closed:
+        if isinstance(error, (TransactionEnded, OutOfOrderTransactionNesting)):
+            conn.pgconn.finish()
+        elif conn.closed:
             self._losses += 1
             if self._losses <= LOSSES:
                 raise psycopg.OperationalError(f"the connection was lost while handlers ran: {error!r}") from error

@@ -20,6 +20,7 @@ TREE = {
     "SchemaError": "CauceError",
     "ForeignRestore": "CauceError",
     "LeaseLost": "CauceError",
+    "TransactionEnded": "CauceError",
     "NotFound": "CauceError",
 }
 

@@ -14,8 +14,8 @@ FACE = [
     "Attempt", "Bus", "Catalog", "CatalogError", "CauceError", "ConfigError", "Discard", "Estado", "EventHandlers",
     "EventType", "Evento", "ForeignRestore", "InvalidPayload", "LeaseLost", "NotFound", "NotInTransaction",
     "NuevoEvento",
-    "PublishError", "RetryAfter", "RetryPolicy", "SchemaError", "Settings", "Subscriber", "UnknownEvent",
-    "publicar_evento", "publicar_eventos",
+    "PublishError", "RetryAfter", "RetryPolicy", "SchemaError", "Settings", "Subscriber", "TransactionEnded",
+    "UnknownEvent", "publicar_evento", "publicar_eventos",
 ]  # fmt: skip
 
 

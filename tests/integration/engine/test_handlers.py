@@ -305,20 +305,6 @@ def test_whatever_a_handler_raises_is_its_own_failure(conn: Conn, database: str,
     assert effects(conn) == good
 
 
-def test_a_handler_that_ends_its_transaction_in_sql_is_told_so(conn: Conn, database: str) -> None:
-    """What it committed is beyond recall, but it is not called a success."""
-    make_effects(conn)
-
-    async def commits_in_sql(evento: Evento[Cosa], tx: AsyncConnection[Any]) -> None:
-        await effect(evento, tx)
-        await tx.execute("commit")
-
-    tell(conn)
-    work(bus(commits_in_sql), quick(database, max_attempts=1), lambda: settled(conn))
-    assert states(conn) == {"error": 1}
-    assert "left its transaction" in errors(conn)[0]
-
-
 async def slow(_: Evento[Cosa]) -> None:
     """Never end."""
     await asyncio.Event().wait()
