@@ -23,6 +23,7 @@ from cauce.errors import (
     SchemaError,
     TransactionEnded,
     UnknownEvent,
+    WrongArgument,
 )
 from cauce.evento import Estado, Evento, NuevoEvento
 from cauce.outcome import Attempt, Discard, RetryAfter
@@ -55,6 +56,7 @@ __all__ = [
     "Subscriber",
     "TransactionEnded",
     "UnknownEvent",
+    "WrongArgument",
     "publicar_evento",
     "publicar_eventos",
 ]

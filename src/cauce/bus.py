@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from cauce.arguments import FIRST_STEPS, HANDLERS, expect, wrong
 from cauce.catalog import MANEJADOR, PRINCIPAL, TODOS, Binding, Catalog, EventHandlers, Subscriber
 from cauce.errors import CatalogError
-from cauce.handlers import Shape, Takes, shape_of, takes_payload
+from cauce.handlers import Shape, Takes, place_of, shape_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cauce.catalog import AnyHandler, EventType
     from cauce.evento import Evento
@@ -67,6 +69,7 @@ class Bus:
     Raises:
         CatalogError: listing every fault: an event without a handler or with two, a subscriber of an unknown event, two
             names alike, a handler whose payload type differs or whose shape is unknown.
+        WrongArgument: an argument is something else altogether.
     """
 
     def __init__(
@@ -77,9 +80,18 @@ class Bus:
         subscribers: Sequence[Subscriber] = (),
         on_error: ErrorHook | None = None,
     ) -> None:
-        self.catalogs, self.event_handlers, self.subscribers = tuple(catalogs), event_handlers, tuple(subscribers)
-        self.on_error = on_error
-        self.types = {(tipo.origen, tipo.tipo): tipo for catalog in catalogs for tipo in catalog.types()}
+        wanted = "EventHandlers(SomeEvents.some_event.handled_by(function), ...)"
+        expect(event_handlers, EventHandlers, "event_handlers of a Bus", wanted, FIRST_STEPS)
+        if on_error is not None and not callable(on_error):
+            raise wrong("on_error of a Bus", on_error, "a function", HANDLERS)
+        self.catalogs: tuple[type[Catalog], ...] = _listed(
+            catalogs, _is_catalog, "catalogs of a Bus", "Catalog's subclasses"
+        )
+        self.subscribers: tuple[Subscriber, ...] = _listed(
+            subscribers, lambda one: isinstance(one, Subscriber), "subscribers of a Bus", "Subscriber objects"
+        )
+        self.event_handlers, self.on_error = event_handlers, on_error
+        self.types = {(tipo.origen, tipo.tipo): tipo for catalog in self.catalogs for tipo in catalog.types()}
         faults = [*self._faults()]
         self._routes = self._lay_out(faults)
         if faults:
@@ -146,14 +158,11 @@ class Bus:
         routes: dict[str, dict[tuple[str, str], Route]] = {PRINCIPAL: {}}
 
         def add(grupo: str, nombre: str, binding: Binding) -> None:
-            handler = f"{binding.tipo}: handler {getattr(binding.handler, '__qualname__', repr(binding.handler))}"
-            if not takes_payload(binding.handler, binding.tipo):
-                faults.append(f"{handler} is annotated for another payload than {binding.tipo.payload!r}")
-                return
             try:
-                shape = shape_of(binding.handler)
+                shape = shape_for(binding.handler, binding.tipo)
             except TypeError as error:
-                faults.append(f"{handler} {error}")
+                name, where = place_of(binding.handler)
+                faults.append(f"{binding.tipo}: handler {name} {error}{where}")
                 return
             group = routes.setdefault(grupo, {})
             route = group.setdefault((binding.tipo.origen, binding.tipo.tipo), Route(binding.tipo))
@@ -165,3 +174,22 @@ class Bus:
             for binding in subscriber.bindings:
                 add(subscriber.grupo, subscriber.nombre, binding)
         return routes
+
+
+def _listed(given: object, fits: Callable[[object], bool], what: str, wanted: str) -> tuple[Any, ...]:
+    """Return what a bus was given as a list, if all of it fits.
+
+    Raises:
+        WrongArgument: it is no list, or something in it does not fit.
+    """
+    if not isinstance(given, Iterable):
+        raise wrong(what, given, f"a list of {wanted}", FIRST_STEPS)
+    listed = tuple(cast("Iterable[object]", given))
+    for one in listed:
+        if not fits(one):
+            raise wrong(f"one of the {what}", one, wanted, FIRST_STEPS)
+    return listed
+
+
+def _is_catalog(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, Catalog) and given is not Catalog

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from cauce.errors import InvalidPayload
+from cauce.arguments import FIRST_STEPS, HANDLERS, PUBLISHING, expect, wrong
+from cauce.errors import CatalogError, InvalidPayload
 from cauce.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class EventType(Generic[T]):
         prioridad: 0 (first) to 9; by default that of the catalog that declares the event.
 
     Raises:
+        WrongArgument: the name is no text.
         TypeError: ``clave`` is not a field of the payload, or the priority is out of range.
     """
 
@@ -65,6 +69,7 @@ class EventType(Generic[T]):
     """Set by the catalog that declares the event; empty in a type that no catalog declares."""
 
     def __init__(self, tipo: str, payload: type[T], *, clave: str | None = None, prioridad: int | None = None) -> None:
+        expect(tipo, str, "the name of an EventType", "a str, as in EventType('reserva.creada', Reserva)", FIRST_STEPS)
         if clave is not None and clave not in _fields(payload):
             raise TypeError(f"{tipo}: clave={clave!r} is not a field of {getattr(payload, '__name__', payload)}")
         _check_priority(tipo, prioridad)
@@ -79,7 +84,16 @@ class EventType(Generic[T]):
             handler: ``(evento)``, ``(evento, tx)`` or ``(evento, attempt)``, async or sync.
             retry: when a failure is tried again; None: the handler's own attribute ``retry``, or else the settings say.
             timeout: seconds an attempt may take; None: the settings say.
+
+        Raises:
+            WrongArgument: ``handler`` cannot be called, ``retry`` is no policy, or ``timeout`` no number.
         """
+        given: object = handler
+        if not callable(given) or inspect.isclass(given):
+            hint = "give the function itself, not what it returns" if inspect.isawaitable(given) else ""
+            raise wrong(f"the handler of {self}", given, "a function or an object with __call__", HANDLERS, hint)
+        expect(retry, (RetryPolicy, NoneType), f"retry of {self}", "a RetryPolicy", HANDLERS)
+        expect(timeout, (int, float, NoneType), f"timeout of {self}", "a number of seconds", HANDLERS)
         own = getattr(handler, "retry", None)
         # an attribute of that name may be anything: decorators of other libraries leave theirs
         policy = own if retry is None and isinstance(own, RetryPolicy) else retry
@@ -100,8 +114,17 @@ class EventType(Generic[T]):
 
     @cached_property
     def adapter(self) -> TypeAdapter[T]:
-        """Pydantic's validator and serializer of the payload."""
-        return TypeAdapter(self.payload)
+        """Pydantic's validator and serializer of the payload.
+
+        Raises:
+            CatalogError: pydantic has none for that type.
+        """
+        try:
+            return TypeAdapter(self.payload)
+        except PydanticUserError as error:
+            reason = str(error).partition("\n")[0]
+            fault = f"the payload of {self}, {self._payload_name}, is no type that pydantic can validate: {reason}"
+            raise CatalogError([fault]) from error
 
     # Without the adapter's own methods around them, which take a quarter of the time of a publish's Python.
     @cached_property
@@ -127,6 +150,17 @@ class EventType(Generic[T]):
     def __repr__(self) -> str:
         """Say origin and name: ``reserva/reserva.creada``."""
         return f"{self.origen or '(no catalog)'}/{self.tipo}"
+
+
+def expect_event(given: object, function: str) -> None:
+    """Make sure that what a function was given is an event of a catalog.
+
+    Raises:
+        WrongArgument: it is something else.
+    """
+    if not isinstance(given, EventType):
+        wanted = "an EventType of a catalog, as in ReservaEvents.reserva_creada"
+        raise wrong(f"the event of {function}", given, wanted, PUBLISHING)
 
 
 def _fields(payload: object) -> Mapping[str, object]:
@@ -188,14 +222,24 @@ class Binding:
         self.tipo, self.handler, self.retry, self.timeout = tipo, handler, retry, timeout
 
 
+def _expect_bindings(where: str, bindings: Sequence[object]) -> None:
+    wanted = "bindings, one after another: SomeEvents.some_event.handled_by(function), ..."
+    for given in bindings:
+        expect(given, Binding, f"what {where} holds", wanted, HANDLERS)
+
+
 class EventHandlers(Mapping[EventType[Any], AnyHandler]):
     """The map ``event_handlers``: each event's dedicated handler.
 
     Made of bindings, not a dict literal: a literal would silently keep the last of two handlers of one event; here
     ``twice`` names it, and the bus refuses to start.
+
+    Raises:
+        WrongArgument: something is no binding.
     """
 
     def __init__(self, *bindings: Binding) -> None:
+        _expect_bindings("EventHandlers", bindings)
         self.bindings = {binding.tipo: binding for binding in reversed(bindings)}
         self.twice = [b.tipo for i, b in enumerate(bindings) if any(b.tipo == c.tipo for c in bindings[:i])]
 
@@ -217,7 +261,13 @@ class Subscriber:
 
     The name is stored in ``entregas``, so it is given and survives a rename of the function. A subscriber with a group
     of its own (``grupo``) reads the log at its own pace and writes nothing per event.
+
+    Raises:
+        WrongArgument: its name or group is no text, or something is no binding.
     """
 
     def __init__(self, nombre: str, *bindings: Binding, grupo: str = PRINCIPAL) -> None:
+        expect(nombre, str, "the name of a Subscriber", "a str", HANDLERS)
+        expect(grupo, str, f"grupo of Subscriber {nombre!r}", "a str", HANDLERS)
+        _expect_bindings(f"Subscriber {nombre!r}", bindings)
         self.nombre, self.bindings, self.grupo = nombre, bindings, grupo

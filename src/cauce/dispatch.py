@@ -7,6 +7,7 @@ which calls them inside the settling transaction. What succeeds needs no words; 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import os
@@ -384,9 +385,12 @@ def _run_sync(handler: AnyHandler, *arguments: object) -> None:
     A future cannot even carry StopIteration: its handler would never seem to end.
     """
     try:
-        handler(*arguments)
+        returned = handler(*arguments)
     except (StopIteration, *STOPS) as error:
         raise RuntimeError(f"the handler raised {type(error).__name__}") from error
+    if inspect.iscoroutine(returned):  # a decorator, a lambda: by its signature it is sync, and it has done nothing yet
+        returned.close()
+        raise TypeError("the handler returned a coroutine, which nobody awaits: what wraps it must be `async def` too")
 
 
 def _say(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Every error of Cauce, on one tree.
 
 CauceError
+├── WrongArgument           something was given that is no connection, no event, no handler (a TypeError too)
 ├── ConfigError             a setting is missing or makes no sense
 ├── CatalogError            the application's catalog, handlers and subscribers do not fit together
 ├── PublishError            an event was refused, and nothing was stored
@@ -33,6 +34,10 @@ ENDED = (
 
 class CauceError(Exception):
     """The root: ``except CauceError`` catches whatever this library raises on its own account."""
+
+
+class WrongArgument(CauceError, TypeError):  # noqa: N818 - the fact is the name, as in psycopg's errors
+    """An argument is something else than what is wanted; the message names both, and the guide to read on."""
 
 
 class ConfigError(CauceError):

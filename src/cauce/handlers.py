@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from dataclasses import dataclass
@@ -44,8 +45,10 @@ def shape_of(handler: AnyHandler) -> Shape:
 
     Raises:
         TypeError: it has another shape than (evento), (evento, tx) or (evento, attempt), or a sync handler asks for an
-            async connection, or an async one for a sync connection.
+            async connection, or an async one for a sync connection, or calling it would run nothing.
     """
+    if any(asks(_body(handler)) for asks in (inspect.isgeneratorfunction, inspect.isasyncgenfunction)):
+        raise TypeError("is a generator, whose body no call runs; take the yield out of it")
     is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - asked for the method, not whether it is callable
     parameters = _parameters(handler)
     if len(parameters) == 1:
@@ -65,6 +68,18 @@ def shape_of(handler: AnyHandler) -> Shape:
     raise TypeError(f"its parameter {second.name!r} is neither a psycopg connection nor a cauce.Attempt")
 
 
+def shape_for(handler: AnyHandler, tipo: EventType[Any]) -> Shape:
+    """Read the shape of a handler that an event is bound to.
+
+    Raises:
+        TypeError: as ``shape_of``, or it is annotated for another payload.
+    """
+    shape = shape_of(handler)
+    if not takes_payload(handler, tipo):
+        raise TypeError(f"is annotated for another payload than {tipo.payload!r}")
+    return shape
+
+
 def takes_payload(handler: AnyHandler, tipo: EventType[Any]) -> bool:
     """Say whether the handler's annotation admits the event's payload; True if that cannot be known."""
     parameters = _parameters(handler)
@@ -73,6 +88,14 @@ def takes_payload(handler: AnyHandler, tipo: EventType[Any]) -> bool:
         return True
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
     return any(_admits(option, tipo.payload) for option in options)
+
+
+def place_of(handler: AnyHandler) -> tuple[str, str]:
+    """Return a handler's name and, in parentheses, the file and line where it is written; "" if that is not known."""
+    body = inspect.unwrap(_body(handler))
+    name = getattr(handler, "__qualname__", "") or getattr(body, "__qualname__", repr(handler))
+    code = getattr(body, "__code__", None)
+    return name, f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
 
 
 def _admits(option: object, payload: object) -> bool:
@@ -84,19 +107,25 @@ def _admits(option: object, payload: object) -> bool:
     return argument in (Any, payload) or isinstance(argument, typing.TypeVar)
 
 
+def _body(handler: AnyHandler) -> AnyHandler:
+    """Return the function that a call of the handler runs."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004 - asked for the method, not whether it is callable
+
+
 def _parameters(handler: AnyHandler) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:
+        raise TypeError("has no signature that Python can read; wrap it in a function of your own") from None
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [
-        p
-        for p in inspect.signature(handler).parameters.values()
-        if p.kind in kinds and p.default is inspect.Parameter.empty
-    ]
+    return [p for p in signature.parameters.values() if p.kind in kinds and p.default is inspect.Parameter.empty]
 
 
 def _hints(handler: AnyHandler) -> Mapping[str, Any]:
     """Resolve annotations; none where a name exists only for type checkers."""
-    target = handler if inspect.isroutine(handler) else getattr(handler, "__call__", handler)  # noqa: B004 - likewise
     try:
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(_body(handler))
     except (NameError, TypeError):
         return {}

@@ -16,13 +16,15 @@ from psycopg import AsyncConnection, AsyncCursor, AsyncRawCursor, Connection, Cu
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from cauce.arguments import PUBLISHING, expect_connection, expect_names, wrong
+from cauce.catalog import expect_event
 from cauce.errors import FOREIGN_RESTORE, ForeignRestore, InvalidPayload, NotInTransaction, PublishError, UnknownEvent
+from cauce.evento import NuevoEvento
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 
     from cauce.catalog import EventType
-    from cauce.evento import NuevoEvento
 
 T = TypeVar("T")
 
@@ -110,11 +112,14 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
         The event's id.
 
     Raises:
+        WrongArgument: ``conn`` is no psycopg connection, ``tipo`` no event of a catalog, or a column of the wrong type.
         NotInTransaction: the connection is in autocommit and in no transaction, and ``alone`` is not given.
         UnknownEvent: the event is in no catalog.
         InvalidPayload: the payload is not of the event's type, or PostgreSQL cannot store it.
         ForeignRestore: the database was restored into a younger cluster.
     """
+    expect_connection(conn, "publicar_evento")
+    expect_event(tipo, "publicar_evento")
     _check_transaction(conn, tipo, alone=alone)
     _check_catalog(tipo)
     nivel, carril = _levels(tipo, prioridad, clave)
@@ -122,7 +127,8 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
     if clave is None and id_externo is None and cabeceras is None:
         statement, values = PUBLICAR, (tipo.origen, tipo.tipo, tipo.dump(payload), nivel, carril)
     else:
-        headers = None if cabeceras is None else json.dumps(cabeceras)
+        expect_names(clave=clave, id_externo=id_externo)
+        headers = None if cabeceras is None else _headers(cabeceras)
         statement = PUBLICAR_CON_TODO
         values = (tipo.origen, tipo.tipo, tipo.dump(payload), clave, nivel, id_externo, headers)
     if isinstance(conn, AsyncConnection):
@@ -150,9 +156,11 @@ def publicar_eventos(
         Their ids, in the order given.
 
     Raises:
+        WrongArgument: ``conn`` is no psycopg connection, or one of ``eventos`` is no ``NuevoEvento``.
         PublishError: as ``publicar_evento``. The refused event may come after others that were sent: the transaction is
             then aborted, and nothing of it is stored.
     """
+    expect_connection(conn, "publicar_eventos")
     _check_transaction(conn, "events", alone=alone)
     if isinstance(conn, AsyncConnection):
         return _publish_all_async(conn, eventos)
@@ -187,19 +195,44 @@ def _runs(
     conn: Connection[Any] | AsyncConnection[Any], eventos: Iterable[NuevoEvento[Any]]
 ) -> Iterator[tuple[bool, Iterator[NuevoEvento[Any]]]]:
     """Cut the events where the way they travel changes; True: by COPY."""
-    return groupby(eventos, lambda evento: evento.id_externo is None and not conn.pgconn.pipeline_status)
+
+    def by_copy(evento: NuevoEvento[Any]) -> bool:
+        try:
+            return evento.id_externo is None and not conn.pgconn.pipeline_status
+        except AttributeError:
+            hint = "give a list, also of one" if isinstance(eventos, NuevoEvento) else ""
+            raise wrong("one of the events of publicar_eventos", evento, "a NuevoEvento", PUBLISHING, hint) from None
+
+    try:
+        return groupby(eventos, by_copy)
+    except TypeError:
+        wanted = "NuevoEvento objects, in a list or a generator"
+        raise wrong("the second argument of publicar_eventos", eventos, wanted, PUBLISHING) from None
 
 
 def _documents(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[str]:
     """Write the arguments of ``cauce.publicar_eventos``."""
     while chunk := list(islice(eventos, STATEMENT_EVENTS)):
-        yield f"[{','.join(map(_document, chunk))}]"
+        yield f"[{','.join(_written(_document, chunk))}]"
 
 
 def _pieces(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[tuple[str, int]]:
     """Write the pieces of a COPY, and say how many events are in each."""
     while chunk := list(islice(eventos, COPY_LINES)):
-        yield "".join(map(_line, chunk)), len(chunk)
+        yield "".join(_written(_line, chunk)), len(chunk)
+
+
+def _written(write: Callable[[NuevoEvento[Any]], str], eventos: Sequence[NuevoEvento[Any]]) -> list[str]:
+    """Write each event; what cannot be written for its columns' types is looked for only then."""
+    try:
+        return [*map(write, eventos)]
+    except (AttributeError, TypeError, ValueError):
+        for evento in eventos:
+            expect_event(evento.tipo, "publicar_eventos")
+            expect_names(clave=evento.clave, id_externo=evento.id_externo)
+            if evento.cabeceras is not None:
+                _headers(evento.cabeceras)
+        raise
 
 
 def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> tuple[int | None, int | None]:
@@ -217,7 +250,7 @@ def _document(evento: NuevoEvento[Any]) -> str:
         "clave": evento.clave,
         "prioridad": _levels(tipo, evento.prioridad, evento.clave)[0],
         "id_externo": evento.id_externo,
-        "cabeceras": evento.cabeceras,
+        "cabeceras": None if evento.cabeceras is None else dict(evento.cabeceras),
     }
     fields |= {name: value for name, value in optional.items() if value is not None}
     return f'{json.dumps(fields)[:-1]}, "payload": {tipo.dump(evento.payload)}}}'
@@ -230,7 +263,7 @@ def _line(evento: NuevoEvento[Any]) -> str:
     nivel, carril = _levels(tipo, evento.prioridad, evento.clave)
     payload = tipo.dump(evento.payload).replace("\\", r"\\")  # JSON has no raw tab or line end
     clave = NULL if evento.clave is None else _escaped(evento.clave)
-    headers = NULL if evento.cabeceras is None else _escaped(json.dumps(evento.cabeceras))
+    headers = NULL if evento.cabeceras is None else _escaped(_headers(evento.cabeceras))
     lane = NULL if carril is None else carril
     return f"{_head(tipo.origen, tipo.tipo)}{payload}\t{clave}\t{nivel}\t{lane}\t{headers}\n"
 
@@ -286,6 +319,13 @@ def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     return not conn.autocommit or conn.pgconn.transaction_status != TransactionStatus.IDLE
 
 
+def _headers(cabeceras: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(cabeceras if isinstance(cabeceras, dict) else dict(cabeceras))
+    except (TypeError, ValueError) as error:
+        raise wrong("cabeceras", cabeceras, "a dict that JSON can hold", PUBLISHING, str(error)) from error
+
+
 def _check_transaction(conn: Connection[Any] | AsyncConnection[Any], what: object, *, alone: bool) -> None:
     if not alone and not _in_transaction(conn):
         raise NotInTransaction(
@@ -328,6 +368,11 @@ async def _fetch_async(
         raise
     vars(conn)[_SPARE] = cursor
     return value
+
+
+# What is said of a coroutine that was never awaited is said of the function that its caller knows.
+_fetch_async.__qualname__ = "publicar_evento"
+_publish_all_async.__qualname__ = "publicar_eventos"
 
 
 def _translate(error: psycopg.Error, what: object) -> None:

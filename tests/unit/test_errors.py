@@ -11,6 +11,7 @@ from cauce import errors
 
 TREE = {
     "CauceError": "Exception",
+    "WrongArgument": "CauceError",
     "ConfigError": "CauceError",
     "CatalogError": "CauceError",
     "PublishError": "CauceError",

@@ -15,7 +15,7 @@ FACE = [
     "EventType", "Evento", "ForeignRestore", "InvalidPayload", "LeaseLost", "NotFound", "NotInTransaction",
     "NuevoEvento",
     "PublishError", "RetryAfter", "RetryPolicy", "SchemaError", "Settings", "Subscriber", "TransactionEnded",
-    "UnknownEvent", "publicar_evento", "publicar_eventos",
+    "UnknownEvent", "WrongArgument", "publicar_evento", "publicar_eventos",
 ]  # fmt: skip
 
 
