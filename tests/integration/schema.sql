@@ -156,6 +156,11 @@ CREATE FUNCTION cauce.rescatar(limite_caidas integer) RETURNS integer
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.restaurada() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS (...);
+
 CREATE FUNCTION cauce.retraso(grupo text, maximo integer) RETURNS TABLE(carril smallint, pendientes bigint, desde timestamp with time zone)
     LANGUAGE sql
     SET enable_seqscan TO 'off'

@@ -13,6 +13,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from cauce.errors import FOREIGN_RESTORE, ForeignRestore
 from cauce.webhooks import Answer
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ logger = logging.getLogger("cauce.web")
 JSON: Final = "application/json"
 RETRY_AFTER_SECONDS: Final = 10
 """Seconds after which a sender may try again what failed for want of a database."""
+WRONG_CLUSTER: Final = "the database was restored into a younger cluster, where nothing is published or processed"
 
 
 class ErrorCode(StrEnum):
@@ -52,6 +54,7 @@ class ErrorCode(StrEnum):
     NO_SECRET = "sin_secreto", HTTPStatus.SERVICE_UNAVAILABLE
     CANNOT_VERIFY = "verificacion_no_disponible", HTTPStatus.SERVICE_UNAVAILABLE
     NO_DATABASE = "base_de_datos_no_disponible", HTTPStatus.SERVICE_UNAVAILABLE
+    RESTORED = "base_de_datos_restaurada", HTTPStatus.SERVICE_UNAVAILABLE
     OLD_SCHEMA = "esquema_anticuado", HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -82,10 +85,13 @@ def error(code: ErrorCode, detalle: str, headers: Mapping[str, str] | None = Non
     return json_answer({"error": code, "detalle": detalle}, code.status, headers)
 
 
-def no_database() -> Answer:
-    """Answer that the database cannot be reached, or does not take what it is given."""
-    detalle = "the database could not be used; nothing was stored. Try again later"
-    return error(ErrorCode.NO_DATABASE, detalle, {"retry-after": str(RETRY_AFTER_SECONDS)})
+def no_database(problem: Exception) -> Answer:
+    """Answer that the database is away, refuses what it is given, or was restored into a younger cluster."""
+    if isinstance(problem, ForeignRestore) or getattr(problem, "sqlstate", None) == FOREIGN_RESTORE:
+        code, detalle = ErrorCode.RESTORED, f"{WRONG_CLUSTER}; nothing was stored. Try again later"
+    else:
+        code, detalle = ErrorCode.NO_DATABASE, "the database could not be used; nothing was stored. Try again later"
+    return error(code, detalle, {"retry-after": str(RETRY_AFTER_SECONDS)})
 
 
 def wrong_method(*allowed: str) -> Answer:

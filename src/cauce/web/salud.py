@@ -1,4 +1,4 @@
-"""``GET /api/salud``: is this process up, does it reach its database, are the tables those it wants."""
+"""``GET /api/salud``: is this process up, and can what it is sent be stored in its database and delivered from there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from cauce import sql
-from cauce.web.answers import Endpoint, ErrorCode, json_answer, wrong_method
+from cauce.web.answers import WRONG_CLUSTER, Endpoint, ErrorCode, json_answer, wrong_method
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -25,6 +25,7 @@ SALUD = (
     "select (select max(numero) from cauce.migraciones),"
     " (select extract(epoch from clock_timestamp() - max(visto_en))::float8 from cauce.trabajadores)"
 )
+RESTAURADA = "select cauce.restaurada()"
 
 
 class Salud(Endpoint):
@@ -47,6 +48,7 @@ class Salud(Endpoint):
         }
         try:
             state["esquema"], state["trabajador_visto_hace"] = await self._connections.run(_look)
+            restored = state["esquema"] >= self._wanted and await self._connections.run(_is_restored)
         except psycopg.Error as problem:
             logger.warning("the database could not be used: %s", problem)
             state["base_de_datos"] = False
@@ -54,6 +56,8 @@ class Salud(Endpoint):
         if state["esquema"] < self._wanted:
             detalle = "the tables of schema cauce are missing or old; run: cauce migrate module:bus"
             return _unwell(state, ErrorCode.OLD_SCHEMA, detalle)
+        if restored:
+            return _unwell(state, ErrorCode.RESTORED, f"{WRONG_CLUSTER}; cauce migrate says what to do")
         return json_answer(state)
 
 
@@ -64,6 +68,12 @@ async def _look(conn: AsyncConnection[Any]) -> tuple[int, float | None]:
     except psycopg.errors.UndefinedTable:
         return 0, None
     return (row[0] or 0, row[1]) if row else (0, None)
+
+
+async def _is_restored(conn: AsyncConnection[Any]) -> bool:
+    """Whether stored transaction ids lie ahead of the cluster's, so that publishing is refused."""
+    row = await (await conn.execute(RESTAURADA)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _unwell(state: dict[str, Any], code: ErrorCode, detalle: str) -> Answer:

@@ -73,11 +73,11 @@ class ProcesarLote(Endpoint):
         limite, segundos = LIMITE.read(query), SEGUNDOS.read(query)
         try:
             return json_answer(await procesar_lote(self._bus, self._settings, limite=limite, segundos=segundos))
-        except (psycopg.Error, ForeignRestore):
+        except (psycopg.Error, ForeignRestore) as problem:
             logger.exception(
                 "procesar_lote could not use the database, and is answered %d", HTTPStatus.SERVICE_UNAVAILABLE
             )
-            return no_database()
+            return no_database(problem)
 
     def _authorize(self, headers: Headers) -> None:
         """Compare the bearer's secret in constant time.

@@ -83,7 +83,7 @@ class Webhooks(Endpoint):
             await self._look_at(provider, webhooks, kept, stored)
         except psycopg.Error as problem:
             _log_database(provider, problem)
-            return provider.respond(Outcome.UNAVAILABLE) or no_database()
+            return provider.respond(Outcome.UNAVAILABLE) or no_database(problem)
         new = any(not one.duplicado for one in stored)
         return provider.respond(Outcome.STORED if new else Outcome.DUPLICATE) or _accept(stored)
 

@@ -148,11 +148,19 @@ def test_a_database_without_the_tables(dsn: str, make_inbox: Callable[[str], Inb
 
 
 def test_a_database_restored_into_a_younger_cluster(inbox: Inbox, signed: Sign) -> None:
-    """What would never be delivered is not stored; the sender tries again."""
+    """What would never be delivered is not stored; the sender tries again; the health check says so, and what to do."""
     inbox.query("update cauce.instancia set xid = '999999999999' returning 1")
-    assert is_no_database(inbox.deliver(signed()))
-    assert is_no_database(inbox.request("GET", LOTE, headers=BEARER))
+    webhook, lote = inbox.deliver(signed()), inbox.request("GET", LOTE, headers=BEARER)
+    health = inbox.request("GET", "/api/salud")
+    for answer in (webhook, lote, health):
+        assert (answer.status_code, answer.json()["error"]) == (503, "base_de_datos_restaurada")
+        assert "restored into a younger cluster" in answer.json()["detalle"]
+    assert webhook.headers["retry-after"] == lote.headers["retry-after"] == "10"
+    assert (health.json()["estado"], health.json()["base_de_datos"]) == ("mal", True)
     assert inbox.events() == []
+    inbox.query("update cauce.instancia set xid = pg_current_xact_id() returning 1")
+    assert inbox.deliver(signed()).status_code == 200
+    assert inbox.request("GET", "/api/salud").json()["estado"] == "bien"
 
 
 def test_an_abandoned_request_leaves_no_connection_taken(inbox: Inbox, signed: Sign) -> None:

@@ -62,6 +62,7 @@ def test_the_codes_that_ask_for_a_retry() -> None:
         "sin_secreto",
         "verificacion_no_disponible",
         "base_de_datos_no_disponible",
+        "base_de_datos_restaurada",
         "esquema_anticuado",
     }
 

@@ -33,6 +33,14 @@ begin
     perform set_config('cauce.comprobada', 'si', false);
 end $$;
 
+-- Whether this database was restored into a younger cluster, for health checks: it only reads.
+create function cauce.restaurada() returns boolean language sql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select cauce.xid_visto() >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+$$;
+
 -- The doorbell: a notification at commit, for workers that sleep. Committing transactions that notify queue for one lock
 -- of the whole cluster, so it rings as seldom as it can: only while a worker sleeps (it then holds lock (1128355139, 0)
 -- shared, see completar_evento), only one of the publishers of the same 20 ms (a try-lock on the time bucket: a long
