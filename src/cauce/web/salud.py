@@ -1,4 +1,4 @@
-"""``GET /api/salud``: is this process up, and can what it is sent be stored in its database and delivered from there."""
+"""``GET /api/salud``: is this process up, and can what it is sent be stored in its database and delivered."""
 
 from __future__ import annotations
 
