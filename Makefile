@@ -44,6 +44,7 @@ check: $(STAMP) ## lint, format, types, floors of the house
 
 docs: $(STAMP) ## build the documentation site in build/site; a link that leads nowhere is an error
 	@$(BIN)/zensical build --strict --config-file zensical.toml
+	@$(BIN)/zensical build --strict --config-file zensical.es.toml
 
 bench: $(STAMP) ## measure (ARGS='--help')
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -15,6 +15,17 @@ from cauce.look import LOOK_SECONDS
 from cauce.webhooks import limits
 
 TOP = Path(__file__).parents[2]
+TRANSLATED = {
+    "first-steps": "primeros-pasos",
+    "publishing": "publicar",
+    "handlers": "manejadores",
+    "groups": "grupos",
+    "testing": "pruebas",
+    "deploying": "desplegar",
+    "monitoring": "vigilar",
+    "sql": "sql",
+    "comparisons": "comparar",
+}
 PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in group.items()}
 
 
@@ -63,21 +74,29 @@ def test_the_limit_of_a_look_is_documented() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    """No document links to a file that is not there."""
+    """No document links to a file that is not there, nor the Spanish site to a page that the English one lacks."""
     documents = [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("examples/**/*.md")]
     broken = [
         f"{document.relative_to(TOP)}: {target}"
         for document in documents
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
-        if not (document.parent / target).exists()
+        if not (document.parent / target.replace(".html", ".md")).exists()
     ]
     assert broken == []
 
 
+def named_by(site: str) -> set[str]:
+    """The pages in the navigation of a site."""
+    return set(re.findall(r'"([\w/-]+\.md)"', (TOP / site).read_text()))
+
+
 def test_every_document_is_on_the_site() -> None:
     """The navigation of the site names each page of docs/, and the index of decisions each decision."""
-    pages = {str(page.relative_to(TOP / "docs")) for page in (TOP / "docs").glob("**/*.md")}
-    assert set(re.findall(r'"([\w/-]+\.md)"', (TOP / "zensical.toml").read_text())) == pages
+    everything = {str(page.relative_to(TOP / "docs")) for page in (TOP / "docs").glob("**/*.md")}
+    spanish = {page for page in everything if page.startswith("es/")}
+    pages = everything - spanish
+    assert named_by("zensical.toml") == pages
+    assert {f"es/{page}" for page in named_by("zensical.es.toml")} == spanish
     decisions = {page.removeprefix("adr/") for page in pages if page.startswith("adr/0")}
     assert set(re.findall(r"\]\((\d{4}[\w-]+\.md)\)", (TOP / "docs/adr/index.md").read_text())) == decisions
 
@@ -89,3 +108,17 @@ def test_a_decision_has_its_form(decision: Path) -> None:
     assert decision.name.startswith(number)
     assert re.fullmatch(r"(accepted|superseded by \d{4}), \d{4}-\d{2}\.", status)
     assert f"| [{number}]({decision.name}) | {title} |" in (TOP / "docs/adr/index.md").read_text()
+
+
+@pytest.mark.parametrize(("english", "spanish"), TRANSLATED.items())
+def test_a_translated_guide_has_the_same_code(english: str, spanish: str) -> None:
+    """The tests run the code of the English guides, so that of the Spanish ones must be the same."""
+    ours, theirs = ((TOP / "docs" / page).read_text() for page in (f"guides/{english}.md", f"es/guias/{spanish}.md"))
+    code = re.compile(r"^```\w+\n.*?^```", re.MULTILINE | re.DOTALL)
+    assert code.findall(theirs) == code.findall(ours)
+
+
+def test_every_guide_is_translated() -> None:
+    """No guide is in one language only."""
+    assert {guide.stem for guide in (TOP / "docs/guides").glob("*.md")} == set(TRANSLATED)
+    assert {guide.stem for guide in (TOP / "docs/es/guias").glob("*.md")} == set(TRANSLATED.values())
