@@ -37,10 +37,6 @@ CREATE FUNCTION cauce.avisar() RETURNS boolean
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.carriles_por_espera(grupo text) RETURNS smallint[]
-    LANGUAGE sql
-    AS (...);
-
 CREATE FUNCTION cauce.completar_evento() RETURNS trigger
     LANGUAGE plpgsql
     AS (...);
@@ -86,6 +82,10 @@ CREATE FUNCTION cauce.es_coherente(estado cauce.estado, procesado_en timestamp w
     LANGUAGE sql IMMUTABLE
     AS (...);
 
+CREATE FUNCTION cauce.es_vieja(foto pg_snapshot, ahora pg_snapshot) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS (...);
+
 CREATE FUNCTION cauce.foto() RETURNS pg_snapshot
     LANGUAGE plpgsql
     AS (...);
@@ -95,6 +95,10 @@ CREATE FUNCTION cauce.guardar_catalogo(tipos jsonb, suscripciones jsonb, reempla
     AS (...);
 
 CREATE FUNCTION cauce.habilitar_destino(destino text) RETURNS boolean
+    LANGUAGE sql
+    AS (...);
+
+CREATE FUNCTION cauce.leidas() RETURNS bigint
     LANGUAGE sql
     AS (...);
 
@@ -111,6 +115,10 @@ CREATE FUNCTION cauce.presentar_trabajador(trabajador text, grupos text[], maqui
     AS (...);
 
 CREATE FUNCTION cauce.primer_aviso() RETURNS boolean
+    LANGUAGE plpgsql
+    AS (...);
+
+CREATE FUNCTION cauce.primer_carril(grupo text, carriles smallint[]) RETURNS smallint
     LANGUAGE plpgsql
     AS (...);
 
@@ -166,6 +174,10 @@ CREATE FUNCTION cauce.retraso(grupo text, maximo integer) RETURNS TABLE(carril s
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
+    AS (...);
+
+CREATE FUNCTION cauce.siguientes(grupo text, maximo integer) RETURNS bigint[]
+    LANGUAGE plpgsql
     AS (...);
 
 CREATE FUNCTION cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb DEFAULT NULL::jsonb) RETURNS void

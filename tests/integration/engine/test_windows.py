@@ -278,6 +278,8 @@ class Scene:
             if batch := claim(self.conn, number or 1, grupo=grupo):
                 self.got[grupo] += batch.ids
                 settle(self.conn, batch)
+            else:
+                assert set(self.got[grupo]) == set(self.published)  # it found nothing because nothing is left
             return
         publisher = self.publishers[who]
         if what in ("publish", "noise"):

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from cauce.testing import Server
     from tests.integration.engine.kit import Conn
 
-FILL = """
+FILL_LANE = """
     insert into cauce.eventos (origen, tipo, payload, carril, prioridad)
-    select 'prueba', 'prueba.hecha', '{"n": 1}', 5, 5 from generate_series(1, %s)"""
+    select 'prueba', 'prueba.hecha', '{"n": 1}', %s, %s from generate_series(1, %s)"""
+FILL = FILL_LANE.replace("%s, %s from", "5, 5 from")
 
 
 def fresh(cauce_server: Server) -> Iterator[str]:

@@ -11,7 +11,53 @@
 --      xip(desde) and     |                              |
 --      visible in hasta   |                              |
 
+-- Entries of eventos_log that this transaction has read so far, those of rows too that nobody may see: what a claim costs,
+-- counted rather than timed, for the clock of a busy machine says little. One expression, so it is put in place of a call.
+create function cauce.leidas() returns bigint language sql volatile as $$
+    select pg_stat_get_xact_tuples_returned('cauce.eventos_log'::regclass)
+$$;
+
+-- Whether so many transactions have begun between two snapshots that a position should not stay at the first: retention
+-- waits for it.
+create function cauce.es_vieja(foto pg_snapshot, ahora pg_snapshot) returns boolean language sql immutable as $$
+    select pg_snapshot_xmax(ahora)::text::bigint - pg_snapshot_xmax(foto)::text::bigint > 10000
+$$;
+
+-- The first of these lanes, in the order given, in which there may be anything for the group; null: in none of them.
+-- A lane that it passes over has nothing. Beyond its position every row is new that is there and was not at `desde`;
+-- before it, only those of transactions that were in progress at `hasta` and are not any more. It also names a lane that
+-- cauce.avanzar must see for another reason: its position is missing, ahead of the cluster, or old.
+-- Locks   the caller holds the group's lock
+-- Index   eventos_log, two probes a lane; lane by lane, as unnest gives them, so that those after the first cost nothing
+create function cauce.primer_carril(grupo text, carriles smallint[]) returns smallint
+language plpgsql as $$
+declare
+    ahora constant pg_snapshot := pg_current_snapshot();
+begin
+    return (
+        select l.carril
+          from unnest(carriles) l(carril)
+          left join lateral (select q.desde, q.hasta, q.orden, q.id from cauce.posiciones q
+                              where q.grupo = primer_carril.grupo and q.carril = l.carril order by q.n desc limit 1) p on true
+         where case
+            when p.id is null or pg_snapshot_xmax(p.hasta) > pg_snapshot_xmax(ahora) or cauce.es_vieja(p.hasta, ahora) then true
+            when (select true from cauce.eventos e
+                   where e.carril = l.carril and (e.orden, e.id) > (p.orden, p.id)
+                     and not pg_visible_in_snapshot(e.tx, p.desde) limit 1) then true
+            when pg_snapshot_xmin(p.hasta) < pg_snapshot_xmax(p.hasta) then (
+                select true
+                  from (select array(select x from pg_snapshot_xip(p.hasta) x where pg_visible_in_snapshot(x, ahora)) xids
+                        offset 0) acabadas
+                 cross join lateral (
+                       select from cauce.eventos e
+                        where e.carril = l.carril and e.orden >= acabadas.xids[1] and (e.orden, e.id) <= (p.orden, p.id)
+                          and e.tx = any (acabadas.xids) limit 1) e)
+            end
+         limit 1);
+end $$;
+
 -- The next ids of one lane, at most `maximo`, in window order; moves the group's position in that lane.
+-- `maximo` 0: moves it up to the next event, past the rows that nobody may see.
 -- Locks   the caller holds the group's lock
 -- Index   eventos_log, as an index-only range from the position; pinned by the settings on cauce.tomar
 create function cauce.avanzar(grupo text, carril smallint, maximo integer) returns bigint[]
@@ -21,17 +67,13 @@ declare
     p record;
     ids bigint[] := '{}';
     tanda record;
-    frontera xid8;                    -- xmax(desde): stragglers lie before it
-    terminadas xid8[];                -- in progress at desde, finished in hasta
-    faltan integer := maximo;
+    comienzo xid8;
     cuantos integer;
-    hallados integer;
-    gastado double precision;
-    abierta boolean := false;
-    rezagadas boolean := false;
-    comienzo timestamptz;
-    paciencia constant double precision := 0.001;
-    lenta constant interval := '2 ms';
+    antes constant bigint := cauce.leidas();
+    -- entries that a claim reads, unless it has found nothing yet
+    paciencia constant bigint := 4000;
+    -- entries that are not worth reading twice: it takes as long as to write a position
+    pocas constant bigint := 300;
 begin
     select q.n, q.desde, q.hasta, q.orden, q.id into p from cauce.posiciones q
      where q.grupo = avanzar.grupo and q.carril = avanzar.carril order by q.n desc limit 1;
@@ -42,77 +84,88 @@ begin
     if pg_snapshot_xmax(p.hasta) > pg_snapshot_xmax(pg_current_snapshot()) then
         perform cauce.comprobar_restauracion(), cauce.comprobar_instancia();
     end if;
-    <<ventana>>
-    loop
-        frontera := pg_snapshot_xmax(p.desde);
-        if p.orden < frontera and pg_snapshot_xmin(p.desde) < frontera then
-            terminadas := array(select x from pg_snapshot_xip(p.desde) x where pg_visible_in_snapshot(x, p.hasta) order by x);
-            if cardinality(terminadas) > 0 then
-                rezagadas := true;
-                if p.orden < terminadas[1] then
-                    p.orden := terminadas[1];
-                    p.id := 0;
-                end if;
-                select array_agg(r.id) ids, (array_agg(r.orden))[count(*)] orden into tanda from (
-                    select e.id, e.orden from cauce.eventos e
-                     where e.carril = avanzar.carril and (e.orden, e.id) > (p.orden, p.id) and e.orden < frontera
-                       and e.tx = any (terminadas)
-                     order by e.orden, e.id limit faltan) r;
-                if tanda.ids is not null then
-                    ids := ids || tanda.ids;
-                    faltan := maximo - cardinality(ids);
-                    p.orden := tanda.orden;
-                    p.id := ids[cardinality(ids)];
-                    exit when faltan = 0;
-                end if;
-            end if;
-        end if;
-        if p.orden < frontera then
-            p.orden := frontera;
-            p.id := 0;
-        end if;
+    <<ventanas>>
+    for ventana in 1..2 loop
         if p.orden < pg_snapshot_xmax(p.hasta) then
-            comienzo := clock_timestamp();
+            -- the oldest straggler, or where the window itself begins: nothing before it is new
+            comienzo := coalesce((select x from pg_snapshot_xip(p.desde) x where pg_visible_in_snapshot(x, p.hasta) limit 1),
+                                 pg_snapshot_xmax(p.desde));
+            if p.orden < comienzo then
+                p.orden := comienzo;
+                p.id := 0;
+            end if;
             -- Whoever was in progress may have left rows in between that nobody may see, thousands for each that is
-            -- found. Only looking tells: so a few first, and as many more as there is time for at that pace.
+            -- found. Only looking tells: so a few first, and as many more as the patience is good for at that pace.
             cuantos := case when pg_snapshot_xmax(p.hasta)::text::bigint - pg_snapshot_xmin(p.hasta)::text::bigint > 1
-                            then least(faltan, 4) else faltan end;
-            hallados := 0;
+                            then least(maximo, 4) else maximo end;
             loop
+                cuantos := least(cuantos, maximo - cardinality(ids));
                 select array_agg(r.id) ids, (array_agg(r.orden))[count(*)] orden into tanda from (
                     select e.id, e.orden from cauce.eventos e
                      where e.carril = avanzar.carril and (e.orden, e.id) > (p.orden, p.id)
-                       and e.orden < pg_snapshot_xmax(p.hasta) and pg_visible_in_snapshot(e.tx, p.hasta)
-                     order by e.orden, e.id limit cuantos) r;
+                       and e.orden < pg_snapshot_xmax(p.hasta)
+                       and pg_visible_in_snapshot(e.tx, p.hasta) and not pg_visible_in_snapshot(e.tx, p.desde)
+                     order by e.orden, e.id limit greatest(cuantos, 1)) r;
                 exit when tanda.ids is null;
-                ids := ids || tanda.ids;
-                faltan := maximo - cardinality(ids);
                 p.orden := tanda.orden;
+                if maximo = 0 then
+                    p.id := tanda.ids[1] - 1;
+                    exit ventanas;
+                end if;
+                ids := ids || tanda.ids;
                 p.id := ids[cardinality(ids)];
-                exit ventana when faltan = 0;
+                exit ventanas when cardinality(ids) = maximo;
                 exit when cardinality(tanda.ids) < cuantos;
-                gastado := greatest(extract(epoch from clock_timestamp() - comienzo), 0.000001);
-                hallados := hallados + cuantos;
-                cuantos := least(faltan, floor(hallados * (paciencia - gastado) / gastado));
-                exit ventana when cuantos < 1;
+                cuantos := cardinality(ids) * (paciencia - (cauce.leidas() - antes)) / greatest(cauce.leidas() - antes, 1);
+                exit ventanas when cuantos < 1;
             end loop;
         end if;
         p.orden := pg_snapshot_xmax(p.hasta);
         p.id := 0;
-        exit when abierta;
-        abierta := true;
-        p.desde := p.hasta;
-        p.hasta := cauce.foto();
-        p.orden := '0';
+        if ventana = 1 then
+            p.desde := p.hasta;
+            p.hasta := cauce.foto();
+            p.orden := '0';
+        end if;
     end loop;
-    -- An empty window is not worth a write, unless reading it again would cost: it had stragglers, or rows that nobody
-    -- may see yet, or it has grown old (retention waits for it).
-    if cardinality(ids) > 0 or rezagadas or clock_timestamp() - comienzo > lenta
-       or pg_snapshot_xmax(p.hasta)::text::bigint - pg_snapshot_xmax(p.desde)::text::bigint > 10000 then
+    -- An empty window is not worth a write, unless reading it again would cost as much, or it has grown old.
+    if cardinality(ids) > 0 or cauce.leidas() - antes > pocas or cauce.es_vieja(p.desde, p.hasta) then
         insert into cauce.posiciones (grupo, carril, n, desde, hasta, orden, id)
         values (avanzar.grupo, avanzar.carril, p.n + 1, p.desde, p.hasta, p.orden, p.id);
         delete from cauce.posiciones q where q.grupo = avanzar.grupo and q.carril = avanzar.carril and q.n = p.n;
     end if;
+    return ids;
+end $$;
+
+-- The next ids of a group, at most `maximo`, all of one lane: the lowest that has any; but one call in 20 begins at a lane
+-- drawn by lot and goes on in a circle, so that no lane starves below one that is never empty.
+-- Locks   the caller holds the group's lock
+create function cauce.siguientes(grupo text, maximo integer) returns bigint[]
+language plpgsql as $$
+declare
+    carriles smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
+    inicio constant integer := case when random() < 0.05 then floor(random() * 10) else 0 end;
+    primero smallint;
+    antes constant bigint := cauce.leidas();
+    -- entries that a look at the lanes reads in vain at most, claim after claim
+    muchas constant bigint := 2000;
+    ids bigint[] := '{}';
+begin
+    if inicio > 0 then
+        carriles := carriles[inicio + 1:] || carriles[:inicio];
+    end if;
+    primero := cauce.primer_carril(grupo, carriles);
+    if cauce.leidas() - antes <= muchas then
+        foreach primero in array coalesce(carriles[array_position(carriles, primero):], '{}') loop
+            ids := cauce.avanzar(grupo, primero, maximo);
+            exit when cardinality(ids) > 0;
+        end loop;
+        return ids;
+    end if;
+    -- Somebody has left many rows that nobody may see: every position goes past them, once and for all.
+    foreach primero in array carriles loop
+        ids := ids || cauce.avanzar(grupo, primero, case when cardinality(ids) = 0 then maximo else 0 end);
+    end loop;
     return ids;
 end $$;
 
@@ -188,7 +241,6 @@ declare
     marca bigint;
     ids bigint[] := '{}';
     reintentos integer := 0;
-    nivel smallint;
     encontrados bigint;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -206,11 +258,7 @@ begin
         reintentos := cauce.tomar_reintentos($1, $6, $3, turno,
                                              case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
         if reintentos < $2 then
-            foreach nivel in array case when suerte < 0.05 then cauce.carriles_por_espera($1)
-                                        else '{0,1,2,3,4,5,6,7,8,9}'::smallint[] end loop
-                ids := cauce.avanzar($1, nivel, $2 - reintentos);
-                exit when cardinality(ids) > 0;
-            end loop;
+            ids := cauce.siguientes($1, $2 - reintentos);
         end if;
         if reintentos = 0 and cardinality(ids) = 0 and $2 = 1 then
             reintentos := cauce.tomar_reintentos($1, $6, $3, turno, 1, false);
@@ -255,16 +303,3 @@ begin
         raise exception 'lote % claimed % events, % of them exist', turno, cardinality(ids), encontrados;
     end if;
 end $$;
-
--- The lanes of a group, the one whose oldest waiting event was published first before the others. All of them: one that
--- lost its position is for cauce.avanzar to report.
-create function cauce.carriles_por_espera(grupo text) returns smallint[]
-language sql as $$
-    select array_agg(l.carril order by espera.creado_en nulls last, l.carril)
-      from (select generate_series(0, 9)::smallint carril) l
-      left join lateral (select p.orden, p.id from cauce.posiciones p
-                          where p.grupo = carriles_por_espera.grupo and p.carril = l.carril order by p.n desc limit 1) p on true
-      left join lateral (select e.creado_en from cauce.eventos e
-                          where e.carril = l.carril and (e.orden, e.id) > (p.orden, p.id)
-                          order by e.orden, e.id limit 1) espera on true
-$$;
