@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from cauce.errors import FOREIGN_RESTORE, ForeignRestore
+from cauce.web.framing import RULE, hang_up, is_ambiguous
 from cauce.webhooks import Answer
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class ErrorCode(StrEnum):
     UNKNOWN_ORIGIN = "origen_desconocido", HTTPStatus.NOT_FOUND
     UNKNOWN_ROUTE = "ruta_desconocida", HTTPStatus.NOT_FOUND
     WRONG_METHOD = "metodo_no_permitido", HTTPStatus.METHOD_NOT_ALLOWED
+    BAD_FRAMING = "longitud_ambigua", HTTPStatus.BAD_REQUEST
+    SHORT_BODY = "cuerpo_incompleto", HTTPStatus.BAD_REQUEST
+    SLOW_HEADERS = "cabeceras_demasiado_lentas", HTTPStatus.REQUEST_TIMEOUT
     SLOW_BODY = "cuerpo_demasiado_lento", HTTPStatus.REQUEST_TIMEOUT
     NO_LENGTH = "longitud_requerida", HTTPStatus.LENGTH_REQUIRED
     BODY_TOO_LARGE = "cuerpo_demasiado_grande", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -55,6 +59,7 @@ class ErrorCode(StrEnum):
     CANNOT_VERIFY = "verificacion_no_disponible", HTTPStatus.SERVICE_UNAVAILABLE
     NO_DATABASE = "base_de_datos_no_disponible", HTTPStatus.SERVICE_UNAVAILABLE
     RESTORED = "base_de_datos_restaurada", HTTPStatus.SERVICE_UNAVAILABLE
+    TOO_MANY_CONNECTIONS = "demasiadas_conexiones", HTTPStatus.SERVICE_UNAVAILABLE
     OLD_SCHEMA = "esquema_anticuado", HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -110,6 +115,8 @@ class Endpoint(ABC):
     async def respond(self, scope: Scope, receive: Receive) -> Answer | None:
         """Answer one request, whatever happens; None if the client has left, and there is nobody to answer."""
         try:
+            if is_ambiguous(scope):
+                return error(ErrorCode.BAD_FRAMING, RULE, hang_up(scope))
             return await self.answer(scope, receive)
         except Failed as failed:
             return failed.answer

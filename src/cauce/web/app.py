@@ -6,22 +6,20 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.routing import Route
 
-from cauce.web.answers import ErrorCode, error
+from cauce.web.answers import Endpoint, ErrorCode, error
 from cauce.web.endpoints import PATHS, Endpoints
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
-    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from cauce.bus import Bus
     from cauce.config import Settings
     from cauce.web.secrets import SecretSource
-    from cauce.webhooks import Provider
+    from cauce.webhooks import Answer, Provider
 
 
 def create_app(
@@ -62,14 +60,23 @@ def create_app(
 
     app = Starlette(
         routes=[Route(PATHS[name], endpoint, name=name) for name, endpoint in endpoints.by_name.items()],
-        exception_handlers={HTTPException: _unknown_route},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # no sender of webhooks follows a redirection
+    app.router.default = _Nowhere()
     return app
 
 
-async def _unknown_route(_: Request, __: Exception) -> Response:
-    """Answer for an address that is none of ours."""
-    answer = error(ErrorCode.UNKNOWN_ROUTE, "there is nothing at this address")
-    return Response(answer.body, answer.status, media_type=answer.content_type)
+class _Nowhere(Endpoint):
+    """Every address that is none of ours."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or turn a WebSocket away."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:  # noqa: ARG002 - nothing is asked
+        """Say that there is nothing."""
+        return error(ErrorCode.UNKNOWN_ROUTE, "there is nothing at this address")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
 
 from cauce.web.answers import Disconnected, ErrorCode, Failed, error
+from cauce.web.framing import hang_up
 from cauce.webhooks import Headers
 from cauce.webhooks.limits import MAX_HEADER_BYTES, MAX_HEADERS
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from cauce.webhooks import Answer
+
+logger = logging.getLogger("cauce.web")
 
 BODY_SECONDS: Final = 20.0
 """Seconds a body may take to arrive, its first byte included."""
@@ -31,7 +35,7 @@ def read_headers(scope: Scope) -> Headers:
     raw = scope["headers"]
     if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
         detalle = f"a request may have {MAX_HEADERS} header fields of {MAX_HEADER_BYTES} bytes together"
-        raise Failed(error(ErrorCode.HEADERS_TOO_LARGE, detalle, _hang_up(scope)))
+        raise Failed(error(ErrorCode.HEADERS_TOO_LARGE, detalle, hang_up(scope)))
     return Headers(raw)
 
 
@@ -39,9 +43,30 @@ async def read_body(scope: Scope, receive: Receive, headers: Headers, limit: int
     """Return the body; never hold more than ``limit`` bytes of it, chunked or not.
 
     Raises:
-        Failed: it is longer, or takes longer than ``BODY_SECONDS``.
+        Failed: it is longer, takes longer than ``BODY_SECONDS``, or is not all there.
         Disconnected: the client left in the middle.
     """
+    body = await _read(scope, receive, headers, limit)
+    if _is_short(headers, body):
+        logger.warning(
+            "the HTTP server handed on %d bytes of a longer body, which is answered 400. uvicorn with httptools does so"
+            " when a request has Upgrade: run it with --http cauce.http.httptools:Protocol, or --http h11",
+            len(body),
+        )
+        detalle = f"{len(body)} bytes of the body arrived, fewer than were announced"
+        raise Failed(error(ErrorCode.SHORT_BODY, detalle, hang_up(scope)))
+    return body
+
+
+def _is_short(headers: Headers, body: bytes) -> bool:
+    """Say whether something of a body is missing: by its length or, of one in chunks that is empty, by ``Upgrade``."""
+    declared = headers.get("content-length") or ""
+    if declared.isdecimal():
+        return len(body) < int(declared)
+    return not body and bool(headers.all("transfer-encoding")) and bool(headers.all("upgrade"))
+
+
+async def _read(scope: Scope, receive: Receive, headers: Headers, limit: int) -> bytes:
     declared = headers.get("content-length") or ""
     if declared.isdecimal() and (len(declared) > _MAX_DIGITS or int(declared) > limit):
         raise Failed(_too_large(scope, limit))
@@ -60,7 +85,7 @@ async def read_body(scope: Scope, receive: Receive, headers: Headers, limit: int
                 chunk, more = await _next_chunk(receive)
     except TimeoutError:
         detalle = f"the body did not arrive within {BODY_SECONDS:g} s"
-        raise Failed(error(ErrorCode.SLOW_BODY, detalle, _hang_up(scope))) from None
+        raise Failed(error(ErrorCode.SLOW_BODY, detalle, hang_up(scope))) from None
 
 
 async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
@@ -77,9 +102,4 @@ async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
 
 
 def _too_large(scope: Scope, limit: int) -> Answer:
-    return error(ErrorCode.BODY_TOO_LARGE, f"a body may have {limit} bytes", _hang_up(scope))
-
-
-def _hang_up(scope: Scope) -> dict[str, str]:
-    """Have the server close the connection, or it would read and drop the rest; HTTP/2 has no such header."""
-    return {"connection": "close"} if scope.get("http_version", "1.1").startswith("1") else {}
+    return error(ErrorCode.BODY_TOO_LARGE, f"a body may have {limit} bytes", hang_up(scope))

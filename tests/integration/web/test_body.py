@@ -141,3 +141,32 @@ def test_a_body_that_does_not_arrive(inbox: Inbox, monkeypatch: pytest.MonkeyPat
     assert (sent[0]["status"], b"cuerpo_demasiado_lento" in sent[1]["body"]) == (408, True)
     assert (b"connection", b"close") in sent[0]["headers"]
     assert inbox.events() == []
+
+
+@pytest.mark.parametrize(
+    "announced",
+    [
+        [(b"content-length", b"29")],
+        [(b"content-length", b"29"), (b"connection", b"upgrade"), (b"upgrade", b"h2c")],
+    ],
+    ids=["by a length", "by a length, with an upgrade"],
+)
+def test_a_body_of_which_something_is_missing(inbox: Inbox, announced: list[tuple[bytes, bytes]]) -> None:
+    """A server that hands on less than was announced loses no event in silence, be the signature of the rest good."""
+    whole = PROVIDERS["stripe"].sign(Draft(b'{"id": "evt_1", "type": "t"}'), Secret("whsec_one"), time.time())
+    sent, _ = call(inbox, [*whole.headers.raw(), *announced], [{"type": "http.request", "body": whole.body}])
+    assert (sent[0]["status"], b"cuerpo_incompleto" in sent[1]["body"]) == (400, True)
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert inbox.events() == []
+
+
+def test_a_body_in_chunks_that_an_upgrade_lost(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+    """What uvicorn with httptools hands on is empty; a scheme that signs no body would take it for the delivery."""
+    empty = PROVIDERS["stripe"].sign(Draft(b""), Secret("whsec_one"), time.time())
+    chunks_ = [*empty.headers.raw(), (b"transfer-encoding", b"chunked")]
+    sent, _ = call(inbox, chunks_, [{"type": "http.request"}])
+    assert sent[0]["status"] == 200, "which is what a provider gets who sends nothing, for it is signed"
+    sent, _ = call(inbox, [*chunks_, (b"upgrade", b"h2c")], [{"type": "http.request"}])
+    assert (sent[0]["status"], b"cuerpo_incompleto" in sent[1]["body"]) == (400, True)
+    assert len(inbox.events()) == 1
+    assert "cauce.http.httptools:Protocol" in caplog.text

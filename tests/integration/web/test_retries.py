@@ -58,6 +58,7 @@ def test_no_provider_answers_a_refusal_with_a_5xx(origen: str) -> None:
 def test_the_codes_that_ask_for_a_retry() -> None:
     """Each of them is about this installation; all the others are about the request."""
     assert {code.value for code in ErrorCode if code.status >= 500} == {
+        "demasiadas_conexiones",
         "interno",
         "sin_secreto",
         "verificacion_no_disponible",
