@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 import uvicorn
 
 from cauce.errors import CauceError, ConfigError
-from cauce.fast import event_loop, http_protocol, name_of
+from cauce.fast import event_loop, name_of
+from cauce.http import http_protocol
+from cauce.http.bounded import KEEP_ALIVE_SECONDS
 from cauce.web import create_app, without_salud
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from starlette.types import ASGIApp
 
     from cauce.bus import Bus
     from cauce.config import Settings
@@ -29,6 +33,9 @@ logger = logging.getLogger("cauce.serving")
 
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted; uvicorn's own default."""
+ACCEPTED_AT_ONCE: Final = 64
+"""Connections that asyncio's loop accepts before anything else runs. With more, a burst takes every descriptor before
+the first connection is counted (``cauce.http.bounded.max_connections``)."""
 
 
 class Part(Protocol):
@@ -61,15 +68,7 @@ class HttpServer:
         self._socket = _listen(host, port)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
-        config = uvicorn.Config(
-            app,
-            http=http_protocol(),
-            lifespan="on",
-            proxy_headers=False,  # CAUCE_PUBLIC_URL says how senders call it, and no header does
-            log_config=None,
-            timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
-        )
-        self._server = _Server(config)
+        self._server = Server(configured(app, settings.grace_seconds))
 
     async def run(self) -> None:
         """Serve until stopped; requests under way get the grace period.
@@ -95,12 +94,33 @@ class HttpServer:
         self._server.should_exit = True
 
 
-class _Server(uvicorn.Server):
+def configured(app: ASGIApp, grace_seconds: float) -> uvicorn.Config:
+    """Return how an application is served; requests under way get ``grace_seconds`` to finish in the end."""
+    return uvicorn.Config(
+        app,
+        http=http_protocol(),
+        ws="none",  # an endpoint is no WebSocket, and a request that offers to become one is read as it is
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        backlog=ACCEPTED_AT_ONCE,
+        lifespan="on",
+        proxy_headers=False,  # CAUCE_PUBLIC_URL says how senders call it, and no header does
+        log_config=None,
+        timeout_graceful_shutdown=max(1, round(grace_seconds)),
+    )
+
+
+class Server(uvicorn.Server):
     """Leaves the signals to ``serve``."""
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until ``should_exit``."""
         await self._serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, and let ``BACKLOG`` wait: asyncio takes one number for both."""
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)
 
 
 def serve(*parts: Part) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
-import uvicorn
 
-from cauce.fast import MAX_PENDING_BYTES, event_loop, http_protocol, name_of
+from cauce.fast import event_loop, name_of
+from cauce.http import h11, http_protocol
+from cauce.http.httptools import MAX_PENDING_BYTES
+from tests.integration.http.kit import connected, run, serving, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.types import Receive, Scope, Send
 
-SECONDS: Final = 30.0
-"""After which a test that waits for a server gives up."""
 FLOOD: Final = 64 * 1_048_576
 """Bytes that a client sends in vain, far more than may wait unread in the kernel's buffers and the event loop's."""
 PIECE: Final = 65_536
@@ -31,20 +29,15 @@ FLOODS: Final = {
     "chunk extension": (CHUNKED + b"1;x=", b"a" * PIECE),
     "trailers": (CHUNKED + b"0\r\n", (b"x-late: " + b"a" * 1014 + b"\r\n") * 64),
 }
-PARSERS: Final = ["httptools", "h11"]
-
-
-def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
-    """Have these modules look as if they were not installed."""
-    for name in [name for name in sys.modules if name.startswith(("uvicorn.protocols.http.httptools_impl", *modules))]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in modules:
-        monkeypatch.setitem(sys.modules, name, None)
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer how long the body was, as soon as it is whole."""
-    assert scope["type"] == "http"
+    if scope["type"] == "lifespan":
+        for end in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{end}.complete"})
+        return
     length, more = 0, True
     while more:
         message = await receive()
@@ -55,51 +48,30 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def talk(protocol: Any, pieces: Iterable[bytes], end: bytes) -> bytes:  # noqa: ANN401 - what uvicorn takes
+def talk(pieces: Iterable[bytes], end: bytes) -> bytes:
     """Send pieces to a server and return what it answers, until it hangs up or ``end`` comes."""
 
     async def session() -> bytes:
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(echo, http=protocol, lifespan="off", log_config=None))
-        serving = asyncio.create_task(server._serve([listener]))
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
-        try:
-            for piece in pieces:
-                writer.write(piece)
-                await writer.drain()
-            return await reader.readuntil(end)
-        except asyncio.IncompleteReadError as hung_up:
-            return hung_up.partial
-        except ConnectionError:
-            return b""
-        finally:
-            writer.close()
-            server.should_exit = True
-            await serving
+        async with serving(echo) as address, connected(address) as (reader, writer):
+            try:
+                for piece in pieces:
+                    writer.write(piece)
+                    await writer.drain()
+                return await reader.readuntil(end)
+            except asyncio.IncompleteReadError as hung_up:
+                return hung_up.partial
+            except ConnectionError:
+                return b""
 
-    async def limited() -> bytes:
-        async with asyncio.timeout(SECONDS):
-            return await session()
-
-    with asyncio.Runner(loop_factory=event_loop) as runner:
-        return runner.run(limited())
-
-
-def protocol_of(parser: str, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 - what uvicorn takes
-    """Return what uvicorn is given with that parser installed, and nothing faster."""
-    if parser == "h11":
-        without(monkeypatch, "httptools")
-    return http_protocol()
+    return run(session())
 
 
 def test_what_is_installed_is_used() -> None:
     """Here both are."""
     loop = event_loop()
     loop.close()
-    protocol = http_protocol()
     assert name_of(loop) == "uvloop"
-    assert isinstance(protocol, type)
-    assert "httptools_impl" in protocol.__mro__[1].__module__
+    assert http_protocol().__module__ == "cauce.http.httptools"
 
 
 def test_nothing_of_it_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,12 +79,12 @@ def test_nothing_of_it_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "uvloop", "httptools")
     loop = event_loop()
     loop.close()
-    assert (name_of(loop), http_protocol()) == ("asyncio", "h11")
+    assert (name_of(loop), http_protocol()) == ("asyncio", h11.Protocol)
 
 
-@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.usefixtures("parser")
 @pytest.mark.parametrize("flood", FLOODS)
-def test_what_is_no_body_has_an_end(monkeypatch: pytest.MonkeyPatch, parser: str, flood: str) -> None:
+def test_what_is_no_body_has_an_end(flood: str) -> None:
     """A client that sends on and on without a byte of a body is refused and hung up on, whatever parses it."""
     start, piece = FLOODS[flood]
     sent = 0
@@ -124,13 +96,13 @@ def test_what_is_no_body_has_an_end(monkeypatch: pytest.MonkeyPatch, parser: str
             sent += len(piece)
             yield piece
 
-    answer = talk(protocol_of(parser, monkeypatch), pieces(), b"\r\n\r\n")
+    answer = talk(pieces(), b"\r\n\r\n")
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
     assert sent < FLOOD
 
 
-@pytest.mark.parametrize("parser", PARSERS)
-def test_what_is_within_bounds_is_taken(monkeypatch: pytest.MonkeyPatch, parser: str) -> None:
+@pytest.mark.usefixtures("parser")
+def test_what_is_within_bounds_is_taken() -> None:
     """Large headers, a body in tiny chunks that are sent as one, and request after request on a connection."""
     large = START + b"x-large: " + b"a" * (MAX_PENDING_BYTES // 2) + b"\r\n"
     requests = [
@@ -139,6 +111,6 @@ def test_what_is_within_bounds_is_taken(monkeypatch: pytest.MonkeyPatch, parser:
         *[large + b"content-length: 1\r\n\r\nx"] * 3,
         START + b"content-length: 7\r\n\r\nthe end",
     ]
-    answer = talk(protocol_of(parser, monkeypatch), requests, b"\r\n\r\n7")
+    answer = talk(requests, b"\r\n\r\n7")
     assert answer.count(b"HTTP/1.1 200 ") == len(requests)
     assert answer.count(b"200000") == answer.count(b"50000") == 1
