@@ -100,10 +100,17 @@ class Connections:
     async def _use(
         self, conn: AsyncConnection[Any], work: Callable[[AsyncConnection[Any]], Awaitable[T]], deadline: Deadline
     ) -> T:
-        """Run work and keep the connection, unless something is left open on it."""
+        """Run work and keep the connection, unless something is left open on it.
+
+        Raises:
+            RuntimeError: the work returned before its transaction was committed, so it has done nothing.
+        """
         deadline.guard(conn)
         try:
-            return await work(conn)
+            result = await work(conn)
+            if conn.pgconn.transaction_status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN):
+                raise RuntimeError("the work left its transaction open: nothing of it is committed")
+            return result
         finally:
             deadline.guard(None)
             if conn.pgconn.transaction_status == TransactionStatus.IDLE and not deadline.passed:
