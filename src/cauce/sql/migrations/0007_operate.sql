@@ -98,11 +98,11 @@ begin
         return;
     end if;
     with tanda as materialized (
-        select e.id, e.tx, e.carril, e.estado, e.procesado_en, e.creado_en
+        select e.id, e.tx, e.carril, e.procesado_en, e.creado_en
           from cauce.eventos e where e.id > desde order by e.id limit maximo),
     viejos as materialized (
         select e.id from tanda e
-         where e.estado = 'procesado' and e.procesado_en < now() - antes
+         where e.procesado_en < now() - antes      -- null until the event is procesado (eventos_coherente)
            and e.id <> all (array(select unnest(l.ids) from cauce.lotes l))
            and not exists (select from cauce.entregas d where d.evento = e.id)
            and not exists (
