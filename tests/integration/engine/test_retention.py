@@ -88,6 +88,16 @@ def test_what_another_group_has_not_read_stays(conn: Conn) -> None:
     assert prune(conn) >= 5
 
 
+def test_a_group_that_finds_nothing_for_long_holds_nothing_up(conn: Conn) -> None:
+    """Its position moves on although no event comes: retention keeps what lies in the window it was last in."""
+    published = publish(conn, 5)
+    assert drain(conn) == published
+    assert prune(conn) == 0
+    conn.execute("do $$ begin for i in 1..11000 loop begin perform pg_current_xact_id(); commit; end; end loop; end $$")
+    assert not claim(conn)
+    assert prune(conn) == 5
+
+
 def test_what_another_group_holds_under_a_lease_stays(conn: Conn) -> None:
     """Its worker may yet fail, or die."""
     conn.execute("select cauce.crear_grupo('lento')")
