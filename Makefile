@@ -15,7 +15,7 @@ OLDER := $(firstword $(sort $(wildcard /usr/lib/postgresql/1[567]/bin)))
 OLDER_TESTS = $(addprefix tests/,integration/engine integration/plans integration/web integration/test_operations.py \
   acceptance/test_crashes.py)
 
-.PHONY: help demo test test-15 check docs bench soak lock clean
+.PHONY: help demo test test-15 mutants check docs bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,6 +34,9 @@ else
 	@$(OLDER)/postgres --version
 	@CAUCE_TEST_DATABASE_URL= CAUCE_TEST_POSTGRES_BIN=$(OLDER) $(PYTEST) $(OLDER_TESTS) $(ARGS)
 endif
+
+mutants: $(STAMP) ## remove each guard in turn; a test must notice (ARGS='-k word -j 2')
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(STAMP) ## lint, format, types, floors of the house
 	@$(BIN)/ruff check
