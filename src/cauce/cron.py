@@ -6,6 +6,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypedDict
 
+from cauce.refusals import explaining
 from cauce.runner import Runner, Tally, connect
 from cauce.upkeep import Upkeep
 from cauce.worker import process
@@ -38,8 +39,16 @@ async def procesar_lote(bus: Bus, settings: Settings, *, limite: int = 500, segu
         settings: as a worker's.
         limite: deliveries of events and retries claimed at most, over all groups.
         segundos: no batch begins after so many seconds.
+
+    Raises:
+        SchemaError: the tables are missing or old.
+        ForeignRestore: the database was restored into a younger cluster.
     """
-    ends = monotonic() + segundos
+    with explaining():
+        return await _process(bus, settings, limite, monotonic() + segundos)
+
+
+async def _process(bus: Bus, settings: Settings, limite: int, ends: float) -> Conteo:
     tally, claimed = Tally(), 0
     async with process(bus, settings) as shared:
         await Upkeep(settings, shared.worker, bus.groups).once()

@@ -12,7 +12,8 @@ from psycopg import AsyncCursor, AsyncTransaction
 from psycopg.pq import Format
 from psycopg.rows import TupleRow, tuple_row
 
-from cauce.errors import ENDED, FOREIGN_RESTORE, LEASE_LOST, NOT_HELD, ForeignRestore, LeaseLost, TransactionEnded
+from cauce.errors import ENDED, LEASE_LOST, NOT_HELD, LeaseLost, TransactionEnded
+from cauce.refusals import explained
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -230,5 +231,5 @@ def _document(entregas: Sequence[Entrega]) -> str | None:
 def _translate(error: psycopg.Error) -> None:
     if error.sqlstate in (LEASE_LOST, NOT_HELD):
         raise LeaseLost(f"{error.diag.message_primary}") from error
-    if error.sqlstate == FOREIGN_RESTORE:
-        raise ForeignRestore(f"{error.diag.message_primary}. {error.diag.message_hint}") from error
+    if (better := explained(error)) is not None:
+        raise better from error

@@ -14,8 +14,9 @@ import psycopg
 from psycopg.rows import class_row, scalar_row
 
 from cauce import schema, sql
-from cauce.errors import FOREIGN_RESTORE, ForeignRestore, InvalidPayload, NotFound, UnknownEvent
+from cauce.errors import InvalidPayload, NotFound, UnknownEvent
 from cauce.look import look
+from cauce.refusals import explaining
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -356,13 +357,10 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
         )
     values = {"origen": origen, "tipo": tipo, "payload": payload, "clave": clave, "prioridad": prioridad}
     try:
-        return _number(conn, "publish", values | {"id_externo": id_externo}) or 0
+        with explaining():
+            return _number(conn, "publish", values | {"id_externo": id_externo}) or 0
     except psycopg.errors.DataError as error:
         raise InvalidPayload(f"{origen}/{tipo} was not published: {error.diag.message_primary}") from error
-    except psycopg.Error as error:
-        if error.sqlstate == FOREIGN_RESTORE:
-            raise ForeignRestore(f"{error.diag.message_primary}. {error.diag.message_hint}") from error
-        raise
 
 
 def _mend(conn: Connection[Any], query: str, evento: int, grupo: str | None, suscriptor: str | None) -> int:

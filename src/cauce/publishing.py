@@ -18,8 +18,9 @@ from psycopg.rows import tuple_row
 
 from cauce.arguments import PUBLISHING, expect_connection, expect_names, wrong
 from cauce.catalog import expect_event
-from cauce.errors import FOREIGN_RESTORE, ForeignRestore, InvalidPayload, NotInTransaction, PublishError, UnknownEvent
+from cauce.errors import InvalidPayload, NotInTransaction, PublishError, UnknownEvent
 from cauce.evento import NuevoEvento
+from cauce.refusals import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -116,7 +117,9 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
         NotInTransaction: the connection is in autocommit and in no transaction, and ``alone`` is not given.
         UnknownEvent: the event is in no catalog.
         InvalidPayload: the payload is not of the event's type, or PostgreSQL cannot store it.
+        SchemaError: the tables are missing or old.
         ForeignRestore: the database was restored into a younger cluster.
+        ConfigError: a pooler stands before the database, and the connection prepares statements.
     """
     expect_connection(conn, "publicar_evento")
     expect_event(tipo, "publicar_evento")
@@ -377,8 +380,8 @@ _publish_all_async.__qualname__ = "publicar_eventos"
 
 def _translate(error: psycopg.Error, what: object) -> None:
     """Raise what the database says of an event in our words; a lost connection or a lock is psycopg's to tell."""
-    if error.sqlstate == FOREIGN_RESTORE:
-        raise ForeignRestore(f"{error.diag.message_primary}. {error.diag.message_hint}") from error
+    if (better := explained(error)) is not None:
+        raise better from error
     if isinstance(error, (psycopg.errors.UntranslatableCharacter, psycopg.errors.InvalidTextRepresentation)):
         raise InvalidPayload(f"{what} was not published: PostgreSQL cannot store its payload: {error}") from error
     if isinstance(error, (psycopg.errors.DataError, psycopg.errors.CheckViolation)):

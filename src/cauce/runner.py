@@ -22,6 +22,7 @@ from cauce import log
 from cauce.dispatch import Dispatcher
 from cauce.errors import ForeignRestore, LeaseLost
 from cauce.log import Batch, Claim
+from cauce.refusals import explaining
 from cauce.settling import Settling
 from cauce.watch import STOPS
 
@@ -276,7 +277,8 @@ async def connect(settings: Settings) -> AsyncConnection[Any]:
     )
     if not settings.pooler:
         try:
-            await conn.execute("set default_transaction_isolation = 'read committed'")
+            with explaining():
+                await conn.execute("set default_transaction_isolation = 'read committed'")
         except BaseException:  # a cancellation above all: nobody else would close it
             await conn.close()
             raise

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from cauce import sql
-from cauce.errors import FOREIGN_RESTORE, ForeignRestore, SchemaError
+from cauce.errors import SchemaError
+from cauce.refusals import explaining
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -77,12 +76,8 @@ def check_restore(conn: Connection[Any]) -> None:
         ForeignRestore: some stored transaction id lies ahead of the cluster's.
     """
     conn.execute("select cauce.comprobar_restauracion()")
-    try:
+    with explaining():
         conn.execute("select cauce.comprobar_instancia()")
-    except psycopg.Error as error:
-        if error.sqlstate == FOREIGN_RESTORE:
-            raise ForeignRestore(f"{error.diag.message_primary}. {error.diag.message_hint}") from error
-        raise
 
 
 def save_catalog(conn: Connection[Any], bus: Bus, *, replace: bool) -> None:

@@ -17,6 +17,7 @@ from cauce import schema
 from cauce.doorbell import Doorbell
 from cauce.errors import ConfigError, ForeignRestore
 from cauce.heartbeat import Heartbeat
+from cauce.refusals import refuse_pooler
 from cauce.runner import Process, Room, Runner
 from cauce.upkeep import Upkeep
 from cauce.watch import Watch
@@ -73,9 +74,12 @@ def prepare(bus: Bus, settings: Settings) -> None:
     Raises:
         SchemaError: the tables are missing, older or newer.
         ForeignRestore: the database was restored into a younger cluster.
+        ConfigError: a pooler in transaction mode stands before it, and ``CAUCE_POOLER`` does not say so.
     """
     with psycopg.connect(settings.require_database_url(), autocommit=True, connect_timeout=10) as conn:
         schema.check(conn)
+        if not settings.pooler:
+            refuse_pooler(conn, settings.require_database_url())
         schema.save_catalog(conn, bus, replace=False)
 
 
@@ -171,7 +175,7 @@ class Worker:
                     if len(batch.rows) >= runner.size:
                         doorbell.wake_another(runner.grupo)
                     batch = await runner.run(batch, lambda: 0 if self._stopping.is_set() else runner.size)
-            except ForeignRestore:
+            except (ForeignRestore, ConfigError):
                 raise
             except Exception:
                 logger.exception("group %s: nothing could be claimed; the worker tries again", runner.grupo)

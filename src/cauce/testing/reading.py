@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cauce.evento import Estado
+from cauce.refusals import explaining
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,8 +38,12 @@ class StoredEvent(NamedTuple):
 
 
 def eventos(conn: Connection[Any]) -> list[StoredEvent]:
-    """Return all events that the connection can see, in the order of their ids."""
-    with conn.cursor() as cursor:
+    """Return all events that the connection can see, in the order of their ids.
+
+    Raises:
+        SchemaError: the tables are missing.
+    """
+    with conn.cursor() as cursor, explaining():
         cursor.execute(EVENTOS)
         stored = [StoredEvent._make(row) for row in cursor]
     return [evento._replace(estado=Estado(evento.estado)) for evento in stored]

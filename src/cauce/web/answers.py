@@ -13,7 +13,10 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from cauce.errors import FOREIGN_RESTORE, ForeignRestore
+import psycopg
+
+from cauce.errors import ForeignRestore, SchemaError
+from cauce.refusals import explained
 from cauce.web.framing import RULE, hang_up, is_ambiguous
 from cauce.webhooks import Answer
 
@@ -27,6 +30,7 @@ logger = logging.getLogger("cauce.web")
 JSON: Final = "application/json"
 RETRY_AFTER_SECONDS: Final = 10
 """Seconds after which a sender may try again what failed for want of a database."""
+NOT_MIGRATED: Final = "the tables of schema cauce are missing or old; run: cauce migrate module:bus"
 WRONG_CLUSTER: Final = "the database was restored into a younger cluster, where nothing is published or processed"
 
 
@@ -91,9 +95,12 @@ def error(code: ErrorCode, detalle: str, headers: Mapping[str, str] | None = Non
 
 
 def no_database(problem: Exception) -> Answer:
-    """Answer that the database is away, refuses what it is given, or was restored into a younger cluster."""
-    if isinstance(problem, ForeignRestore) or getattr(problem, "sqlstate", None) == FOREIGN_RESTORE:
+    """Answer that the database is away, refuses what it is given, or is not one that can be worked on."""
+    known = explained(problem) if isinstance(problem, psycopg.Error) else problem
+    if isinstance(known, ForeignRestore):
         code, detalle = ErrorCode.RESTORED, f"{WRONG_CLUSTER}; nothing was stored. Try again later"
+    elif isinstance(known, SchemaError):
+        code, detalle = ErrorCode.OLD_SCHEMA, f"{NOT_MIGRATED}. Nothing was stored; try again later"
     else:
         code, detalle = ErrorCode.NO_DATABASE, "the database could not be used; nothing was stored. Try again later"
     return error(code, detalle, {"retry-after": str(RETRY_AFTER_SECONDS)})

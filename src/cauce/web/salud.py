@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from cauce import sql
-from cauce.web.answers import WRONG_CLUSTER, Endpoint, ErrorCode, json_answer, wrong_method
+from cauce.web.answers import NOT_MIGRATED, WRONG_CLUSTER, Endpoint, ErrorCode, json_answer, wrong_method
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -54,8 +54,7 @@ class Salud(Endpoint):
             state["base_de_datos"] = False
             return _unwell(state, ErrorCode.NO_DATABASE, "the database could not be used")
         if state["esquema"] < self._wanted:
-            detalle = "the tables of schema cauce are missing or old; run: cauce migrate module:bus"
-            return _unwell(state, ErrorCode.OLD_SCHEMA, detalle)
+            return _unwell(state, ErrorCode.OLD_SCHEMA, NOT_MIGRATED)
         if restored:
             return _unwell(state, ErrorCode.RESTORED, f"{WRONG_CLUSTER}; cauce migrate says what to do")
         return json_answer(state)

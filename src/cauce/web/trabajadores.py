@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import psycopg
 
 from cauce.cron import procesar_lote
-from cauce.errors import ForeignRestore
+from cauce.errors import CauceError
 from cauce.web.answers import Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
 from cauce.web.body import read_headers
 
@@ -73,7 +73,7 @@ class ProcesarLote(Endpoint):
         limite, segundos = LIMITE.read(query), SEGUNDOS.read(query)
         try:
             return json_answer(await procesar_lote(self._bus, self._settings, limite=limite, segundos=segundos))
-        except (psycopg.Error, ForeignRestore) as problem:
+        except (psycopg.Error, CauceError) as problem:
             logger.exception(
                 "procesar_lote could not use the database, and is answered %d", HTTPStatus.SERVICE_UNAVAILABLE
             )

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import psycopg
 
 from cauce import inbox
+from cauce.refusals import explained
 from cauce.web.answers import JSON, Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
 from cauce.web.body import read_body, read_headers
 from cauce.web.intake import Intake
@@ -158,7 +159,7 @@ def _log_database(provider: Provider, problem: psycopg.Error) -> None:
     """A database that is away is a warning; one that refuses a statement is a fault to be mended."""
     expected = isinstance(problem, (psycopg.OperationalError, psycopg.InterfaceError))
     log = logger.warning if expected else logger.exception
-    log("a delivery of %s was not stored, and is answered 503: %s", provider.origen, problem)
+    log("a delivery of %s was not stored, and is answered 503: %s", provider.origen, explained(problem) or problem)
 
 
 def url_of(scope: Scope, headers: Headers, public_url: str = "") -> str:

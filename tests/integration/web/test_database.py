@@ -137,14 +137,17 @@ def test_an_address_that_does_not_answer(inbox: Inbox, signed: Sign, monkeypatch
     assert inbox.events() == []
 
 
-def test_a_database_without_the_tables(dsn: str, make_inbox: Callable[[str], Inbox], signed: Sign) -> None:
-    """503 to the sender, for it can be mended; the health check says how."""
+def test_a_database_without_the_tables(
+    dsn: str, make_inbox: Callable[[str], Inbox], signed: Sign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """503 to the sender, for it can be mended; every answer says how, and so does the log."""
     inbox = make_inbox(dsn)
-    assert is_no_database(inbox.deliver(signed()))
-    assert is_no_database(inbox.request("GET", LOTE, headers=BEARER))
-    health = inbox.request("GET", "/api/salud")
-    assert (health.status_code, health.json()["error"]) == (503, "esquema_anticuado")
-    assert "cauce migrate" in health.json()["detalle"]
+    webhook, lote = inbox.deliver(signed()), inbox.request("GET", LOTE, headers=BEARER)
+    for answer in (webhook, lote, inbox.request("GET", "/api/salud")):
+        assert (answer.status_code, answer.json()["error"]) == (503, "esquema_anticuado")
+        assert "run: cauce migrate module:bus" in answer.json()["detalle"]
+    assert webhook.headers["retry-after"] == lote.headers["retry-after"] == "10"
+    assert caplog.text.count("run: cauce migrate module:bus") == 2
 
 
 def test_a_database_restored_into_a_younger_cluster(inbox: Inbox, signed: Sign) -> None:
