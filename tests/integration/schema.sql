@@ -106,7 +106,15 @@ CREATE FUNCTION cauce.marcar_en_proceso(lotes bigint[], fichas bigint[]) RETURNS
     LANGUAGE sql
     AS (...);
 
+CREATE FUNCTION cauce.permitir_mirar(rol text) RETURNS void
+    LANGUAGE plpgsql
+    AS (...);
+
 CREATE FUNCTION cauce.permitir_publicar(rol text) RETURNS void
+    LANGUAGE plpgsql
+    AS (...);
+
+CREATE FUNCTION cauce.permitir_trabajar(rol text) RETURNS void
     LANGUAGE plpgsql
     AS (...);
 

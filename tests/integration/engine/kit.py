@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, TypeAlias
 
 import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from cauce.config import Settings
 from cauce.log import Row
 from cauce.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from cauce.bus import Bus
 
@@ -30,6 +33,20 @@ def publish(conn: Conn, count: int = 1, *, tipo: str = "prueba.hecha", prioridad
         value(conn, "select cauce.publicar_evento('prueba', %s, '{}', null, %s::smallint)", tipo, prioridad)
         for _ in range(count)
     ]
+
+
+@contextmanager
+def role(dsn: str, permission: LiteralString) -> Iterator[str]:
+    """Make a role that has one permission of the bus and nothing else; yield its address of the database."""
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        name = f"{permission}_{owner.info.dbname}"
+        owner.execute(sql.SQL("create role {} login").format(sql.Identifier(name)))
+        try:
+            owner.execute(sql.SQL("select cauce.{}(%s)").format(sql.Identifier(permission)), (name,))
+            yield make_conninfo(dsn, user=name)
+        finally:
+            owner.execute(sql.SQL("drop owned by {}").format(sql.Identifier(name)))
+            owner.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
 def value(conn: Conn, statement: LiteralString, *parameters: object) -> Any:  # noqa: ANN401 - the one column

@@ -116,3 +116,32 @@ begin
       into borrados, ultimo, queda from tanda t;
     update cauce.poda set hasta = case when queda then ultimo else 0 end;
 end $$;
+
+-- Lets a role see everything and change nothing: `cauce status`, `events`, `show`, dashboards. What later migrations add is
+-- seen too.
+create function cauce.permitir_mirar(rol text) returns void language plpgsql as $$
+begin
+    execute format('grant usage on schema cauce to %I', rol);
+    execute format('grant select on all tables in schema cauce to %I', rol);
+    execute format('alter default privileges in schema cauce grant select on tables to %I', rol);
+end $$;
+
+-- Lets a role do whatever a process of cauce does: work, keep up, serve, publish, look, mend. It can neither change tables
+-- nor place an event in the log, nor rewrite what was published. Tables of later migrations are covered; columns of
+-- `eventos`, where not every column may be written, are named here.
+create function cauce.permitir_trabajar(rol text) returns void language plpgsql as $$
+declare
+    tabla regclass;
+begin
+    perform cauce.permitir_mirar(rol), cauce.permitir_publicar(rol);
+    for tabla in select c.oid from pg_class c
+                  where c.relnamespace = 'cauce'::regnamespace and c.relkind in ('r', 'p')
+                    and c.relname not in ('eventos', 'migraciones') loop
+        execute format('grant insert, update, delete on %s to %I', tabla, rol);
+    end loop;
+    execute format('grant usage on all sequences in schema cauce to %I', rol);
+    execute format('grant insert (cuerpo, estado, ultimo_error),
+                    update (procesado_en, estado, intentos, ignorado, ultimo_error), delete on cauce.eventos to %I', rol);
+    execute format('alter default privileges in schema cauce grant insert, update, delete on tables to %I', rol);
+    execute format('alter default privileges in schema cauce grant usage on sequences to %I', rol);
+end $$;
