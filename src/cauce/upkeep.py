@@ -46,6 +46,7 @@ class Upkeep:
 
     def __init__(self, settings: Settings, worker: str, groups: Sequence[str]) -> None:
         self._settings, self._worker, self._groups = settings, worker, list(groups)
+        self._rescued = 0
 
     async def run(self) -> None:
         """Do the chores several times a lease, until cancelled."""
@@ -57,25 +58,54 @@ class Upkeep:
             await asyncio.sleep(min(5.0, self._settings.lease_seconds / 3))
 
     async def once(self) -> int:
-        """Do them once; return how many expired batches were taken over."""
+        """Do each chore once, whatever becomes of the others; return how many expired batches were taken over.
+
+        Raises:
+            psycopg.Error: the database cannot be reached. What it answers to a single chore is logged.
+        """
+        self._rescued = 0
         async with await connect(self._settings) as conn:
-            await conn.execute(
-                "select cauce.presentar_trabajador(%s, %s, %s, %s)",
-                (self._worker, self._groups, socket.gethostname(), os.getpid()),
-            )
-            row = await (await conn.execute("select cauce.rescatar(%s)", (self._settings.crash_limit,))).fetchone()
-            rescued = int(row[0]) if row else 0
-            if rescued:
-                logger.warning("took over %s batches of workers that died or lost their lease", rescued)
-                await conn.execute("select pg_notify('cauce', '')")
-            if self._settings.retention_days is not None:
-                await prune(conn, self._settings.retention_days)
-            await conn.execute(
-                "select cauce.purgar_rechazados(make_interval(secs => %s), %s)",
-                (self._settings.quarantine_days * 86_400, PRUNE_BATCH),
-            )
-            await conn.execute("select cauce.comprobar_restauracion()")
-        return rescued
+            conn.add_notice_handler(lambda notice: logger.warning("%s", notice.message_primary))
+            for chore in (self._say_hello, self._rescue, self._prune, self._prune_refused, self._note_instance):
+                try:
+                    await chore(conn)
+                except psycopg.Error as error:
+                    if conn.closed:
+                        raise
+                    task = (chore.__doc__ or "").rstrip(".").lower()
+                    logger.warning("upkeep failed to %s, and tries again in the next round: %s", task, error)
+        return self._rescued
+
+    async def _say_hello(self, conn: AsyncConnection[Any]) -> None:
+        """Say that this worker is alive."""
+        await conn.execute(
+            "select cauce.presentar_trabajador(%s, %s, %s, %s)",
+            (self._worker, self._groups, socket.gethostname(), os.getpid()),
+        )
+
+    async def _rescue(self, conn: AsyncConnection[Any]) -> None:
+        """Take expired batches over."""
+        row = await (await conn.execute("select cauce.rescatar(%s)", (self._settings.crash_limit,))).fetchone()
+        self._rescued = int(row[0]) if row else 0
+        if self._rescued:
+            logger.warning("took over %s batches of workers that died or lost their lease", self._rescued)
+            await conn.execute("select pg_notify('cauce', '')")
+
+    async def _prune(self, conn: AsyncConnection[Any]) -> None:
+        """Delete old events."""
+        if self._settings.retention_days is not None:
+            await prune(conn, self._settings.retention_days)
+
+    async def _prune_refused(self, conn: AsyncConnection[Any]) -> None:
+        """Delete old refused webhooks."""
+        await conn.execute(
+            "select cauce.purgar_rechazados(make_interval(secs => %s), %s)",
+            (self._settings.quarantine_days * 86_400, PRUNE_BATCH),
+        )
+
+    async def _note_instance(self, conn: AsyncConnection[Any]) -> None:
+        """Note how far the cluster has come."""
+        await conn.execute("select cauce.comprobar_restauracion()")
 
     async def leave(self) -> None:
         """Say goodbye."""

@@ -172,6 +172,26 @@ CREATE FUNCTION cauce.rescatar(limite_caidas integer) RETURNS integer
     LANGUAGE plpgsql
     AS (...);
 
+CREATE TABLE cauce.lotes (
+    id bigint NOT NULL,
+    ficha bigint DEFAULT hashtextextended((gen_random_uuid())::text, (0)::bigint) NOT NULL,
+    grupo text NOT NULL,
+    aplicacion text DEFAULT ''::text NOT NULL,
+    ids bigint[] NOT NULL,
+    reintentos integer NOT NULL,
+    trabajador text NOT NULL,
+    tomado_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    arriendo_hasta timestamp with time zone NOT NULL,
+    a_solas boolean DEFAULT false NOT NULL,
+    CONSTRAINT lotes_algo CHECK (((cardinality(ids) + reintentos) > 0))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+ALTER TABLE ONLY cauce.lotes ALTER COLUMN ids SET STORAGE EXTERNAL;
+
+CREATE FUNCTION cauce.rescatar_lote(l cauce.lotes, limite_caidas integer) RETURNS void
+    LANGUAGE plpgsql
+    AS (...);
+
 CREATE FUNCTION cauce.restaurada() RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -320,22 +340,6 @@ CREATE TABLE cauce.instancia (
     CONSTRAINT instancia_unica_check CHECK (unica)
 );
 
-CREATE TABLE cauce.lotes (
-    id bigint NOT NULL,
-    ficha bigint DEFAULT hashtextextended((gen_random_uuid())::text, (0)::bigint) NOT NULL,
-    grupo text NOT NULL,
-    aplicacion text DEFAULT ''::text NOT NULL,
-    ids bigint[] NOT NULL,
-    reintentos integer NOT NULL,
-    trabajador text NOT NULL,
-    tomado_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    arriendo_hasta timestamp with time zone NOT NULL,
-    a_solas boolean DEFAULT false NOT NULL,
-    CONSTRAINT lotes_algo CHECK (((cardinality(ids) + reintentos) > 0))
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
-ALTER TABLE ONLY cauce.lotes ALTER COLUMN ids SET STORAGE EXTERNAL;
-
 CREATE SEQUENCE cauce.lotes_id
     START WITH 1
     INCREMENT BY 1
@@ -465,8 +469,8 @@ CREATE INDEX rechazados_cubo ON cauce.rechazados USING btree (origen, razon, id)
 
 CREATE INDEX rechazados_edad ON cauce.rechazados USING btree (recibido_en);
 
-CREATE TRIGGER eventos_coherente AFTER UPDATE ON cauce.eventos FOR EACH ROW WHEN ((NOT cauce.es_coherente(new.estado, new.procesado_en, new.payload, new.cuerpo))) EXECUTE FUNCTION cauce.rechazar_evento();
+CREATE TRIGGER eventos_coherente AFTER UPDATE ON cauce.eventos FOR EACH ROW WHEN (((NOT cauce.es_coherente(new.estado, new.procesado_en, new.payload, new.cuerpo)) AND cauce.es_coherente(old.estado, old.procesado_en, old.payload, old.cuerpo))) EXECUTE FUNCTION cauce.rechazar_evento();
 
-CREATE TRIGGER eventos_completar BEFORE INSERT ON cauce.eventos FOR EACH ROW WHEN ((new.carril IS NULL)) EXECUTE FUNCTION cauce.completar_evento();
+CREATE TRIGGER eventos_completar BEFORE INSERT ON cauce.eventos FOR EACH ROW WHEN (((new.carril IS NULL) OR (new.payload IS NULL))) EXECUTE FUNCTION cauce.completar_evento();
 
 REVOKE ALL ON FUNCTION cauce.publicar_eventos(eventos jsonb) FROM PUBLIC;

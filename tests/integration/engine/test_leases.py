@@ -163,6 +163,27 @@ def test_an_expired_lote_is_handed_out_again_in_single_events(conn: Conn) -> Non
     assert "dead" in value(conn, "select min(error) from cauce.fallos")
 
 
+def test_a_lote_that_cannot_be_taken_over_stops_no_other(conn: Conn) -> None:
+    """It is left with a warning that names it; those of its group and of others are taken over."""
+    conn.execute("select cauce.crear_grupo('otro')")
+    bad, good = publish(conn, 2)
+    conn.execute("""
+        create function negarse() returns trigger language plpgsql as $$ begin raise exception 'not this one'; end $$;
+        create trigger negarse before update on cauce.eventos
+            for each row when (new.id = 1) execute function negarse()""")
+    stuck = claim(conn, 1, lease=-1)
+    assert stuck.ids == [bad]
+    assert claim(conn, 1, lease=-1).ids == [good]
+    assert claim(conn, 2, lease=-1, grupo="otro").ids == [bad, good]
+    warnings: list[str | None] = []
+    conn.add_notice_handler(lambda notice: warnings.append(notice.message_primary))
+    assert rescue(conn) == 2
+    assert warnings == [f"lote {stuck.lote} of group principal expired and could not be taken over: not this one"]
+    assert column(conn, "select grupo || evento from cauce.entregas order by 1") == ["otro1", "otro2", "principal2"]
+    conn.execute("drop trigger negarse on cauce.eventos")
+    assert rescue(conn) == 1
+
+
 def test_a_live_lease_is_nobody_elses(conn: Conn) -> None:
     """What has not expired is not taken over."""
     publish(conn)

@@ -26,7 +26,7 @@ from cauce import (
     publicar_eventos,
     publishing,
 )
-from tests.integration.engine.kit import claim, column, drain, publish, settle, value
+from tests.integration.engine.kit import claim, column, drain, outcome, publish, settle, states, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,6 +332,46 @@ def test_an_event_contradicts_itself_for_nobody(conn: Conn, statement: Any) -> N
     with pytest.raises(psycopg.errors.CheckViolation) as refused:
         conn.execute(statement)
     assert refused.value.diag.constraint_name == "eventos_coherente"
+
+
+def test_a_row_that_brings_its_lane_may_not_be_empty(conn: Conn, plain_role: str) -> None:
+    """It spares the look into the catalog, not the rule that an event has some content; by INSERT or COPY."""
+    conn.execute(sql.SQL("set role {}").format(sql.Identifier(plain_role)))
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        conn.execute("insert into cauce.eventos (origen, tipo, prioridad, carril) values ('p', 'x', 5, 5)")
+    assert refused.value.diag.constraint_name == "eventos_coherente"
+    columns = "copy cauce.eventos (origen, tipo, prioridad, carril) from stdin"
+    with pytest.raises(psycopg.errors.CheckViolation), conn.cursor().copy(columns) as copy:
+        copy.write("p\tx\t5\t5\n")
+
+
+def test_a_row_without_a_payload_keeps_the_lane_that_it_brings(conn: Conn) -> None:
+    """A webhook that is kept raw."""
+    conn.execute("insert into cauce.eventos (origen, tipo, prioridad, carril, cuerpo) values ('p', 'x', 4, 3, '\\x00')")
+    assert conn.execute("select prioridad, carril from cauce.eventos").fetchone() == (4, 3)
+
+
+def test_an_event_that_broke_a_rule_before_can_still_be_worked_on(conn: Conn) -> None:
+    """Shown as in process, failed, retried, rescued, discarded, settled: none of that breaks a rule.
+
+    It came with the trigger off, as a restored row may.
+    """
+    conn.execute("alter table cauce.eventos disable trigger eventos_completar")
+    conn.execute("insert into cauce.eventos (origen, tipo, prioridad, carril) values ('p', 'x', 5, 5)")
+    conn.execute(
+        "insert into cauce.eventos (origen, tipo, prioridad, carril, payload, procesado_en)"
+        " values ('p', 'x', 5, 5, '{}', now())"
+    )
+    conn.execute("alter table cauce.eventos enable trigger eventos_completar")
+    empty, strange = (batch := claim(conn)).ids
+    assert value(conn, "select cauce.marcar_en_proceso(%s, %s)", [batch.lote], [batch.ficha]) == 2
+    settle(conn, batch, [outcome(evento, "s", "muerta") for evento in (empty, strange)])
+    assert states(conn) == {"error": 2}
+    assert value(conn, "select cauce.reintentar(%s)", empty) == 1
+    assert claim(conn, lease=-1)
+    assert value(conn, "select cauce.rescatar(3)") == 1
+    assert value(conn, "select sum(cauce.descartar(id)) from cauce.eventos") == 2
+    assert states(conn) == {"procesado": 2}
 
 
 def test_nothing_of_many_is_stored_if_one_is_refused(conn: Conn) -> None:

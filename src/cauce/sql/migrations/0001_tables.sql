@@ -48,8 +48,9 @@ create table cauce.eventos (
     cuerpo        bytea
 ) with (fillfactor = 50);
 
--- The rules between columns, on what is updated; completar_evento asks them of what is inserted. A CHECK would be parsed
--- anew by every INSERT (13 us for these two), a WHEN on updates by every settling, which has hundreds of rows.
+-- The rules between columns. An UPDATE may not break them; a row that broke them before may still be settled, failed or
+-- discarded. INSERTs are asked by the trigger eventos_completar. A CHECK would be parsed anew by every INSERT (13 us for
+-- these two), a WHEN on updates by every settling, which has hundreds of rows.
 create function cauce.es_coherente(estado cauce.estado, procesado_en timestamptz, payload jsonb, cuerpo bytea)
 returns boolean language sql immutable as $$
     select (estado = 'procesado') = (procesado_en is not null) and (payload is not null or cuerpo is not null)
@@ -62,7 +63,8 @@ begin
 end $$;
 
 create trigger eventos_coherente after update on cauce.eventos for each row
-    when (not cauce.es_coherente(new.estado, new.procesado_en, new.payload, new.cuerpo))
+    when (not cauce.es_coherente(new.estado, new.procesado_en, new.payload, new.cuerpo)
+          and cauce.es_coherente(old.estado, old.procesado_en, old.payload, old.cuerpo))
     execute function cauce.rechazar_evento();
 
 create index eventos_log on cauce.eventos (carril, orden, id) include (tx);

@@ -36,48 +36,62 @@ language sql as $$
     select exists (select from mio)
 $$;
 
--- Takes expired lotes over, of any group: every event of theirs becomes a delivery of its own, to be handed out alone,
--- and after `limite_caidas` dead workers an error. The death that decides counts only if nothing else ran in that worker:
--- otherwise the guilty one may have been beside it. Returns how many lotes were taken over.
+-- Takes an expired lote over: every event of it becomes a delivery of its own, to be handed out alone, and after
+-- `limite_caidas` dead workers an error. The death that decides counts only if nothing else ran in that worker: otherwise
+-- the guilty one may have been beside it.
+-- Locks   the caller holds the row of the lote
+create function cauce.rescatar_lote(l cauce.lotes, limite_caidas integer) returns void
+language plpgsql as $$
+declare
+    tocados bigint[];
+begin
+    tocados := l.ids || array(select d.evento from cauce.entregas d where d.lote = l.id);
+    if l.grupo = 'principal' then
+        perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
+    end if;
+    delete from cauce.lotes q where q.id = l.id;
+    with otra_vez as (
+        update cauce.entregas d
+           set lote = null, proximo_en = clock_timestamp(),
+               caidas = case when l.a_solas or d.caidas + 1 < limite_caidas then d.caidas + 1 else d.caidas end,
+               estado = case when l.a_solas and d.caidas + 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado
+         where d.lote = l.id
+        returning d.evento, d.suscriptor, d.intentos, d.caidas),
+    enteras as (
+        insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, estado, intentos, caidas, proximo_en)
+        select e.id, l.grupo, '*', l.aplicacion, e.prioridad,
+               case when 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado, 1, 1, clock_timestamp()
+          from cauce.eventos e where e.id = any (l.ids)
+        returning evento, suscriptor, intentos, caidas)
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador)
+    select d.evento, l.grupo, d.suscriptor, d.intentos,
+           format('worker %s died or lost its lease while it held this delivery (%s of %s times)',
+                  l.trabajador, d.caidas, limite_caidas), l.trabajador
+      from (table otra_vez union all table enteras) d;
+    if l.grupo = 'principal' then
+        update cauce.eventos e set intentos = greatest(e.intentos, least(d.intentos, 32767)),
+               ultimo_error = case when d.estado = 'error' then format('%s workers died while they held this event', d.caidas)
+                                   else e.ultimo_error end
+          from cauce.entregas d where d.evento = e.id and d.grupo = 'principal' and e.id = any (tocados);
+        perform cauce.actualizar_estado(tocados);
+    end if;
+end $$;
+
+-- Takes over the expired lotes of all groups; one that cannot be is left, with a warning, and stops no other. Returns how
+-- many were taken over.
 create function cauce.rescatar(limite_caidas integer) returns integer
 language plpgsql as $$
 declare
-    l record;
+    l cauce.lotes;
     cuantos integer := 0;
-    tocados bigint[];
 begin
     for l in select q.* from cauce.lotes q where q.arriendo_hasta < clock_timestamp() order by q.id for update skip locked loop
-        tocados := l.ids || array(select d.evento from cauce.entregas d where d.lote = l.id);
-        if l.grupo = 'principal' then
-            perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
-        end if;
-        delete from cauce.lotes q where q.id = l.id;
-        with otra_vez as (
-            update cauce.entregas d
-               set lote = null, proximo_en = clock_timestamp(),
-                   caidas = case when l.a_solas or d.caidas + 1 < limite_caidas then d.caidas + 1 else d.caidas end,
-                   estado = case when l.a_solas and d.caidas + 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado
-             where d.lote = l.id
-            returning d.evento, d.suscriptor, d.intentos, d.caidas),
-        enteras as (
-            insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, estado, intentos, caidas, proximo_en)
-            select e.id, l.grupo, '*', l.aplicacion, e.prioridad,
-                   case when 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado, 1, 1, clock_timestamp()
-              from cauce.eventos e where e.id = any (l.ids)
-            returning evento, suscriptor, intentos, caidas)
-        insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador)
-        select d.evento, l.grupo, d.suscriptor, d.intentos,
-               format('worker %s died or lost its lease while it held this delivery (%s of %s times)',
-                      l.trabajador, d.caidas, limite_caidas), l.trabajador
-          from (table otra_vez union all table enteras) d;
-        if l.grupo = 'principal' then
-            update cauce.eventos e set intentos = greatest(e.intentos, least(d.intentos, 32767)),
-                   ultimo_error = case when d.estado = 'error' then format('%s workers died while they held this event', d.caidas)
-                                       else e.ultimo_error end
-              from cauce.entregas d where d.evento = e.id and d.grupo = 'principal' and e.id = any (tocados);
-            perform cauce.actualizar_estado(tocados);
-        end if;
-        cuantos := cuantos + 1;
+        begin
+            perform cauce.rescatar_lote(l, limite_caidas);
+            cuantos := cuantos + 1;
+        exception when others then
+            raise warning 'lote % of group % expired and could not be taken over: %', l.id, l.grupo, sqlerrm;
+        end;
     end loop;
     return cuantos;
 end $$;

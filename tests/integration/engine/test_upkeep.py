@@ -1,0 +1,65 @@
+"""Upkeep: each chore is done whatever becomes of the others, and the log says which one failed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple
+
+import pytest
+
+from cauce.upkeep import Upkeep
+from tests.integration.engine.kit import claim, publish, quick, value
+
+if TYPE_CHECKING:
+    from tests.integration.engine.kit import Conn
+
+
+class Chore(NamedTuple):
+    """One of upkeep's: how the log names it, the function that it calls, and how its work shows."""
+
+    said: str
+    function: LiteralString
+    done: LiteralString
+
+
+CHORES: Final = [
+    Chore("say that this worker is alive", "presentar_trabajador", "select count(*) = 1 from cauce.trabajadores"),
+    Chore("take expired batches over", "rescatar", "select count(*) = 0 from cauce.lotes"),
+    Chore("delete old events", "purgar", "select hasta = 0 from cauce.poda"),
+    Chore("delete old refused webhooks", "purgar_rechazados", "select count(*) = 0 from cauce.rechazados"),
+    Chore("note how far the cluster has come", "comprobar_restauracion", "select xid > '1' from cauce.instancia"),
+]
+
+
+@pytest.mark.parametrize("spoilt", CHORES, ids=[chore.function for chore in CHORES])
+def test_a_chore_that_fails_stops_no_other(
+    conn: Conn, database: str, caplog: pytest.LogCaptureFixture, spoilt: Chore
+) -> None:
+    """Of five chores four are done, and one line of the log names the fifth."""
+    publish(conn)
+    assert claim(conn, lease=-1)
+    conn.execute("update cauce.poda set hasta = 1000; update cauce.instancia set xid = '1'")
+    conn.execute(
+        "insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano, recibido_en)"
+        " values ('o', 'r', 'd', 'u', '[]', 0, now() - interval '1 year')"
+    )
+    conn.execute(f"alter function cauce.{spoilt.function} rename to apartada")
+    with caplog.at_level(logging.WARNING, "cauce.upkeep"):
+        asyncio.run(Upkeep(quick(database, retention_days=1), "w", ["principal"]).once())
+    failures = [line for line in caplog.messages if line.startswith("upkeep failed to ")]
+    assert [line.removeprefix("upkeep failed to ").partition(",")[0] for line in failures] == [spoilt.said]
+    for chore in CHORES:
+        if chore is not spoilt:
+            assert value(conn, chore.done), chore.said
+
+
+def test_what_the_database_warns_of_is_in_the_log(conn: Conn, database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A batch that cannot be taken over is named there."""
+    publish(conn)
+    lote = claim(conn, lease=-1).lote
+    conn.execute("alter table cauce.entregas add check (grupo <> 'principal')")
+    asyncio.run(Upkeep(quick(database), "w", ["principal"]).once())
+    assert any(
+        f"lote {lote} of group principal expired and could not be taken over" in said for said in caplog.messages
+    )
