@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from cauce.arguments import FIRST_STEPS, HANDLERS, expect, wrong
+from cauce.arguments import DEPLOYING, FIRST_STEPS, HANDLERS, expect, wrong
 from cauce.catalog import MANEJADOR, PRINCIPAL, TODOS, Binding, Catalog, EventHandlers, Subscriber
 from cauce.errors import CatalogError
 from cauce.handlers import Shape, Takes, place_of, shape_for
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from cauce.retry import RetryPolicy
 
     ErrorHook = Callable[[BaseException, Evento[Any], Attempt], None]
+
+MAX_NAME: Final = 255
+"""Characters of an application's name; the type ``cauce.nombre`` of the database says the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,38 +63,52 @@ class Bus:
     """An application's events and everything that listens to them.
 
     Args:
-        catalogs: every catalog; explicit, or "an event without a handler" would depend on what happens to be imported.
-        event_handlers: the dedicated handler of each event.
-        subscribers: further consumers; those with a ``grupo`` of their own make that group.
+        catalogs: the application's own catalogs; explicit, or "an event without a handler" would depend on what happens
+            to be imported.
+        event_handlers: the dedicated handler of each event of ``catalogs``.
+        subscribers: further consumers, of events of ``catalogs`` and ``imports``; those with a ``grupo`` of their own
+            make that group.
+        imports: catalogs of other applications. Their events can be published and subscribed to; their handlers are
+            in the application that owns them.
+        application: the application's name, at most 255 characters. Applications that share a database need different
+            ones; the only one of a database may leave it empty.
         on_error: called with every failure of a handler (for Sentry and the like), in the worker's thread; what it
             raises is logged and goes no further.
 
     Raises:
-        CatalogError: listing every fault: an event without a handler or with two, a subscriber of an unknown event, two
-            names alike, a handler whose payload type differs or whose shape is unknown.
+        CatalogError: listing every fault: an event without a handler or with two, a handler of an imported event, a
+            subscriber of an unknown event, two names alike, a handler whose payload type differs or whose shape is
+            unknown.
         WrongArgument: an argument is something else altogether.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of an application, by name
         self,
         *,
-        catalogs: Sequence[type[Catalog]],
-        event_handlers: EventHandlers,
+        catalogs: Sequence[type[Catalog]] = (),
+        event_handlers: EventHandlers | None = None,
         subscribers: Sequence[Subscriber] = (),
+        imports: Sequence[type[Catalog]] = (),
+        application: str = "",
         on_error: ErrorHook | None = None,
     ) -> None:
+        handlers = EventHandlers() if event_handlers is None else event_handlers
         wanted = "EventHandlers(SomeEvents.some_event.handled_by(function), ...)"
-        expect(event_handlers, EventHandlers, "event_handlers of a Bus", wanted, FIRST_STEPS)
+        expect(handlers, EventHandlers, "event_handlers of a Bus", wanted, FIRST_STEPS)
+        expect(application, str, "application of a Bus", 'a name, like "tienda"', DEPLOYING)
         if on_error is not None and not callable(on_error):
             raise wrong("on_error of a Bus", on_error, "a function", HANDLERS)
         self.catalogs: tuple[type[Catalog], ...] = _listed(
             catalogs, _is_catalog, "catalogs of a Bus", "Catalog's subclasses"
         )
+        self.imports: tuple[type[Catalog], ...] = _listed(
+            imports, _is_catalog, "imports of a Bus", "Catalog's subclasses"
+        )
         self.subscribers: tuple[Subscriber, ...] = _listed(
             subscribers, lambda one: isinstance(one, Subscriber), "subscribers of a Bus", "Subscriber objects"
         )
-        self.event_handlers, self.on_error = event_handlers, on_error
-        self.types = {(tipo.origen, tipo.tipo): tipo for catalog in self.catalogs for tipo in catalog.types()}
+        self.event_handlers, self.application, self.on_error = handlers, application, on_error
+        self.types = {(tipo.origen, tipo.tipo): tipo for tipo in (*_types(self.catalogs), *_types(self.imports))}
         faults = [*self._faults()]
         self._routes = self._lay_out(faults)
         if faults:
@@ -99,7 +116,7 @@ class Bus:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups this application has, ``principal`` first."""
+        """The groups in which this application has a handler or a subscriber, ``principal`` first."""
         return tuple(self._routes)
 
     def routes(self, grupo: str) -> Mapping[tuple[str, str], Route]:
@@ -107,11 +124,10 @@ class Bus:
         return self._routes.get(grupo, {})
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the catalog as the table ``catalogo`` holds it."""
+        """Return the application's own events as the table ``catalogo`` holds them."""
         return [
             {"origen": tipo.origen, "tipo": tipo.tipo, "prioridad": tipo.prioridad, "clave": tipo.clave}
-            for catalog in self.catalogs
-            for tipo in catalog.types()
+            for tipo in _types(self.catalogs)
         ]
 
     def subscriptions(self) -> list[dict[str, str]]:
@@ -124,15 +140,20 @@ class Bus:
         ]
 
     def _faults(self) -> Iterable[str]:
-        known = [tipo for catalog in self.catalogs for tipo in catalog.types()]
-        yield from (f"the event {tipo} is declared {n} times" for tipo, n in Counter(known).items() if n > 1)
+        if len(self.application) > MAX_NAME:
+            yield f"application: {self.application[:20]!r}... is longer than {MAX_NAME} characters"
+        own, imported = _types(self.catalogs), _types(self.imports)
+        declared = Counter((*own, *imported))
+        yield from (f"the event {tipo} is declared {n} times" for tipo, n in declared.items() if n > 1)
         yield from (f"the event {tipo} has two handlers" for tipo in dict.fromkeys(self.event_handlers.twice))
         yield from (
-            f"the event {tipo} has no handler" for tipo in self.types.values() if tipo not in self.event_handlers
+            f"the event {tipo} has no handler" for tipo in dict.fromkeys(own) if tipo not in self.event_handlers
         )
-        yield from (
-            f"event_handlers: {tipo} is in none of the catalogs" for tipo in self.event_handlers if tipo not in known
-        )
+        for tipo in self.event_handlers:
+            if tipo in imported:
+                yield f"event_handlers: {tipo} is imported, so its handler is in another application; subscribe to it"
+            elif tipo not in own:
+                yield f"event_handlers: {tipo} is in none of the catalogs"
         names = Counter(subscriber.nombre for subscriber in self.subscribers)
         yield from (f"{n} subscribers are called {name!r}" for name, n in names.items() if n > 1)
         for subscriber in self.subscribers:
@@ -155,7 +176,7 @@ class Bus:
         )
 
     def _lay_out(self, faults: list[str]) -> dict[str, dict[tuple[str, str], Route]]:
-        routes: dict[str, dict[tuple[str, str], Route]] = {PRINCIPAL: {}}
+        routes: dict[str, dict[tuple[str, str], Route]] = {}
 
         def add(grupo: str, nombre: str, binding: Binding) -> None:
             try:
@@ -173,7 +194,11 @@ class Bus:
         for subscriber in self.subscribers:
             for binding in subscriber.bindings:
                 add(subscriber.grupo, subscriber.nombre, binding)
-        return routes
+        return dict(sorted(routes.items(), key=lambda item: item[0] != PRINCIPAL))
+
+
+def _types(catalogs: Iterable[type[Catalog]]) -> list[EventType[Any]]:
+    return [tipo for catalog in catalogs for tipo in catalog.types()]
 
 
 def _listed(given: object, fits: Callable[[object], bool], what: str, wanted: str) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ import socket
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from time import monotonic
+from datetime import UTC
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,15 +23,17 @@ from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
 from cauce import log
-from cauce.catalog import PRINCIPAL, TODOS
+from cauce.catalog import MANEJADOR, TODOS
 from cauce.errors import ENDED, TransactionEnded
 from cauce.evento import Evento
 from cauce.handlers import Takes
 from cauce.outcome import Attempt, Discard, RetryAfter
+from cauce.routing import GIVE_BACK_SECONDS
 from cauce.watch import STOPS, GivenBack, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping
+    from datetime import datetime
 
     from psycopg import AsyncConnection
 
@@ -39,16 +41,16 @@ if TYPE_CHECKING:
     from cauce.catalog import AnyHandler
     from cauce.config import Settings
     from cauce.log import Batch, Entrega, Failure, Row
+    from cauce.routing import Elsewhere, Recipients, Routing
     from cauce.watch import Lane
 
 logger = logging.getLogger("cauce.dispatch")
 
+NO_JSON: Final = "the body is not JSON that PostgreSQL can hold; it is kept in `cuerpo`"
 NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
 UNREADABLE: Final = (ValueError, RecursionError)
 """What Python's JSON reader raises over what PostgreSQL holds: a number of 5,000 digits, 3,000 nested lists."""
 
-GIVE_BACK_SECONDS: Final = 5.0
-"""Seconds after which an event that only a newer deploy knows is offered again."""
 MAX_WAIT: Final = 366 * 86_400.0
 """Seconds until the next attempt, at most, whatever policy or handler say: more than a year is not meant."""
 THREAD_SECONDS: Final = 5.0
@@ -95,6 +97,13 @@ class Report:
         """Note that a delivery was not tried, or not to the end."""
         self.say(delivery.evento.id, delivery.consumer.nombre, "devuelta", delivery.evento.intentos)
 
+    def pass_on(self, row: Row, other: Elsewhere) -> None:
+        """Give the delivery to a subscriber that another program runs back, for the workers that do."""
+        self.entregas.append({
+            "evento": row.id, "suscriptor": other.nombre, "resultado": "devuelta", "intento": row.intento,
+            "espera": other.seconds, "aplicacion": other.application,
+        })  # fmt: skip
+
     def count(self, resultado: str) -> int:
         """Count the deliveries that ended so."""
         return sum(entrega["resultado"] == resultado for entrega in self.entregas)
@@ -103,48 +112,32 @@ class Report:
 class Dispatcher:
     """Runs the handlers of one group of an application."""
 
-    def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
-        self._bus, self._grupo, self._settings, self._watch = bus, grupo, settings, watch
+    def __init__(self, bus: Bus, routing: Routing, settings: Settings, watch: Watch) -> None:
+        self._bus, self._routing, self._settings, self._watch = bus, routing, settings, watch
+        self._grupo = routing.grupo
         self._policy = settings.retry_policy()
-        self._routes = {key: (route, route.validate) for key, route in bus.routes(grupo).items()}
-        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=f"cauce-{grupo}")
-        self._known: dict[tuple[str, str, str], tuple[float, tuple[bool, bool]]] = {}
+        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=f"cauce-{self._grupo}")
+        self._in_catalog: dict[tuple[str, str], bool] = {}
+        """What the database has said about events of the batch in hand."""
         self.stopping = False
         """Set by the worker: what has not begun is given back."""
 
     async def read(self, batch: Batch, conn: AsyncConnection[Any]) -> Report:
         """Lay out a batch: whom each event goes to; what fits nowhere is settled here."""
         report = Report()
+        if batch.version != self._routing.version:
+            await self._routing.read(conn)
+        known, nobody = self._routing.known, self._routing.nobody
+        self._in_catalog.clear()
         for row in batch.rows:
-            found = self._routes.get((row.origen, row.tipo))
-            if row.payload is None and (found or self._grupo == PRINCIPAL):
-                self._misfit(row, report, "the body is not JSON that PostgreSQL can hold; it is kept in `cuerpo`")
-                continue
-            if found is None or row.payload is None:
-                await self._unknown(row, report, conn)
-                continue
-            route, validate = found
-            try:
-                payload = validate(row.payload)
-            except (MemoryError, *STOPS):
-                raise
-            except BaseException as error:  # noqa: BLE001 - a validator of the application may raise anything
-                reason = f"the payload is not a {route.tipo.payload!r} any more: {_message(error)}"
-                self._misfit(row, report, reason)
-                continue
-            try:
-                headers = _headers(row.cabeceras) if row.cabeceras else NO_HEADERS
-            except UNREADABLE as error:
-                self._misfit(row, report, f"Python cannot read the headers (`cabeceras`): {error}")
-                continue
-            evento = Evento(
-                row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
-                row.clave, row.id_externo, headers,
-            )  # fmt: skip
-            if row.suscriptor is None:
-                self._fan_out(route, evento, report)
-            else:
-                await self._again(route, evento, row, report, conn)
+            to = known.get((row.origen, row.tipo), nobody)
+            if row.suscriptor is not None:
+                to = self._again(row, row.suscriptor, to, report)
+            route = to.route if to.plain or to.transactional else None
+            if route is None or to.elsewhere or to.orphan:
+                await self._not_here(row, to, report, conn)
+            if route is not None:
+                self._lay_out(row, to, route, report)
         return report
 
     async def run_plain(self, report: Report) -> None:
@@ -277,55 +270,89 @@ class Dispatcher:
             except BaseException:
                 logger.exception("on_error raised; the failure of event %s is recorded", delivery.evento.id)
 
+    def _lay_out(self, row: Row, to: Recipients, route: Route, report: Report) -> None:
+        """Prepare the deliveries to the recipients that this program runs."""
+        if row.payload is None:
+            self._misfit(row, to, report, NO_JSON)
+            return
+        try:
+            payload = route.validate(row.payload)
+        except (MemoryError, *STOPS):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a validator of the application may raise anything
+            self._misfit(row, to, report, f"the payload is not a {route.tipo.payload!r} any more: {_message(error)}")
+            return
+        try:
+            headers = _headers(row.cabeceras) if row.cabeceras else NO_HEADERS
+        except UNREADABLE as error:
+            self._misfit(row, to, report, f"Python cannot read the headers (`cabeceras`): {error}")
+            return
+        evento = Evento(
+            row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
+            row.clave, row.id_externo, headers,
+        )  # fmt: skip
+        held = row.suscriptor is not None and row.suscriptor != TODOS
+        for consumer in to.plain:
+            report.plain.append(Delivery(consumer, evento, held))
+        for consumer in to.transactional:
+            report.transactional.append(Delivery(consumer, evento, held))
+
     @staticmethod
-    def _fan_out(route: Route, evento: Evento[Any], report: Report) -> None:
-        for consumer in route.plain:
-            report.plain.append(Delivery(consumer, evento, held=False))
-        for consumer in route.transactional:
-            report.transactional.append(Delivery(consumer, evento, held=False))
-
-    async def _again(
-        self, route: Route, evento: Evento[Any], row: Row, report: Report, conn: AsyncConnection[Any]
-    ) -> None:
-        """Lay out a retry: of one consumer, or of all after a worker died."""
-        if row.suscriptor == TODOS:
+    def _again(row: Row, suscriptor: str, to: Recipients, report: Report) -> Recipients:
+        """Return the recipients of a stored delivery: one, or all after a worker died."""
+        if suscriptor != TODOS:
+            return to.only(suscriptor)
+        if to.anybody or not to.orphan:
             report.say(row.id, TODOS, "hecha", row.intento)
-            self._fan_out(route, evento, report)
-        elif (consumer := route.named(row.suscriptor or "")) is None:
-            await self._unknown(row, report, conn)
-        else:
-            place = report.transactional if consumer.shape.takes is Takes.TX else report.plain
-            place.append(Delivery(consumer, evento, held=True))
+        return to
 
-    def _misfit(self, row: Row, report: Report, error: str) -> None:
-        """End an event that cannot be handed to any handler."""
-        logger.error("event %s (%s/%s) ends in error: %s", row.id, row.origen, row.tipo, error)
-        report.say(row.id, row.suscriptor or TODOS, "muerta", row.intento, {"error": _text(error)[:MAX_ERROR]})
-
-    async def _unknown(self, row: Row, report: Report, conn: AsyncConnection[Any]) -> None:
-        """Settle an event that this program does not know; a newer deploy may."""
-        in_catalog, in_group = await self._ask(row, conn)
-        name = row.suscriptor or TODOS
-        if in_group or (in_catalog and self._grupo == PRINCIPAL and row.suscriptor in (None, TODOS)):
-            report.say(row.id, name, "devuelta", row.intento, {"espera": GIVE_BACK_SECONDS})
-        elif self._grupo != PRINCIPAL and row.suscriptor in (None, TODOS):
+    async def _not_here(self, row: Row, to: Recipients, report: Report, conn: AsyncConnection[Any]) -> None:
+        """Leave deliveries to other programs, and settle what no program has."""
+        for other in to.elsewhere:
+            report.pass_on(row, other)
+        if to.orphan:
+            await self._orphan(row, to, report, conn)
+        elif to.anybody:
+            return
+        elif row.suscriptor is None or row.suscriptor == TODOS:
             report.done += 1  # the group does not listen to it
-            if row.suscriptor is not None:
-                report.say(row.id, TODOS, "hecha", row.intento)
-        elif row.suscriptor in (None, TODOS) and _is_webhook(row):
-            report.say(row.id, name, "ignorada", row.intento, {"error": f"nobody handles {row.origen}/{row.tipo}"})
         else:
-            who = "handler" if row.suscriptor in (None, TODOS) else f"subscriber {row.suscriptor!r}"
-            self._misfit(row, report, f"no {who} for {row.origen}/{row.tipo} in this application nor in any catalog")
+            self._dead(row, row.suscriptor, report, _gone(row, to, self._grupo))
 
-    async def _ask(self, row: Row, conn: AsyncConnection[Any]) -> tuple[bool, bool]:
-        """Ask the database about an event type and who listens to it, at most once in a while."""
-        key = (row.suscriptor or TODOS, row.origen, row.tipo)
-        asked, answer = self._known.get(key, (0.0, (False, False)))
-        if asked < monotonic() - GIVE_BACK_SECONDS or key not in self._known:
-            answer = await log.known(conn, self._grupo, *key)
-            self._known[key] = (monotonic(), answer)
-        return answer
+    async def _orphan(self, row: Row, to: Recipients, report: Report, conn: AsyncConnection[Any]) -> None:
+        """Settle what should go to a dedicated handler, where no application has one stored."""
+        whole = row.suscriptor is None or row.suscriptor == TODOS
+        name = MANEJADOR if to.anybody or not whole else TODOS
+        event = f"{row.origen}/{row.tipo}"
+        if row.payload is None:
+            self._dead(row, name, report, NO_JSON)
+        elif (moment := to.removed.get(MANEJADOR)) is None and await self._is_in_catalog(row, conn):
+            report.say(row.id, name, "devuelta", row.intento, {"espera": GIVE_BACK_SECONDS})
+        elif whole and _is_webhook(row):
+            if name == TODOS:
+                report.say(row.id, TODOS, "ignorada", row.intento, {"error": f"nobody handles {event}"})
+        elif moment is not None:
+            self._dead(row, name, report, f"no handler for {event}: a deploy removed it {_when(moment)}")
+        else:
+            self._dead(row, name, report, f"no handler for {event} in this application nor in any catalog")
+
+    async def _is_in_catalog(self, row: Row, conn: AsyncConnection[Any]) -> bool:
+        """Ask the database, once a batch, whether any catalog has this event."""
+        key = row.origen, row.tipo
+        if key not in self._in_catalog:
+            self._in_catalog[key] = await log.is_in_catalog(conn, *key)
+        return self._in_catalog[key]
+
+    def _misfit(self, row: Row, to: Recipients, report: Report, error: str) -> None:
+        """End the deliveries of an event that cannot be handed to the handlers of this program."""
+        for consumer in (*to.plain, *to.transactional):
+            self._dead(row, consumer.nombre, report, error)
+
+    def _dead(self, row: Row, suscriptor: str, report: Report, error: str) -> None:
+        logger.error(
+            "event %s (%s/%s), subscriber %s, ends in error: %s", row.id, row.origen, row.tipo, suscriptor, error
+        )
+        report.say(row.id, suscriptor, "muerta", row.intento, {"error": _text(error)[:MAX_ERROR]})
 
 
 class _TxView(Connection[Any]):
@@ -363,6 +390,21 @@ def _cut(conn: AsyncConnection[Any]) -> None:
     """End a connection that another thread may be using: shut its socket, so that the thread gets an error."""
     with socket.socket(fileno=os.dup(conn.fileno())) as twin:
         twin.shutdown(socket.SHUT_RDWR)
+
+
+def _gone(row: Row, to: Recipients, grupo: str) -> str:
+    """Say why a stored delivery has nobody to go to."""
+    who = f"subscriber {row.suscriptor!r} of {row.origen}/{row.tipo}"
+    if (moment := to.removed.get(row.suscriptor or "")) is None:
+        return f"no application has a {who} in group {grupo}"
+    return (
+        f"a deploy removed {who} {_when(moment)}. Bring it back and try again (cauce migrate module:bus, cauce retry),"
+        f" or give up all it left: cauce discard --grupo {grupo} --suscriptor {row.suscriptor}"
+    )
+
+
+def _when(moment: datetime) -> str:
+    return f"on {moment.astimezone(UTC):%Y-%m-%d at %H:%M:%S} UTC"
 
 
 def _headers(text: str) -> Mapping[str, Any]:

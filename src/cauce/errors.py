@@ -3,7 +3,7 @@
 CauceError
 ├── WrongArgument           something was given that is no connection, no event, no handler (a TypeError too)
 ├── ConfigError             a setting is missing or makes no sense
-├── CatalogError            the application's catalog, handlers and subscribers do not fit together
+├── CatalogError            the application's catalog, handlers and subscribers do not fit together, or not with others
 ├── PublishError            an event was refused, and nothing was stored
 │   ├── NotInTransaction    the connection would commit the event apart from the business operation
 │   ├── UnknownEvent        the event is in no catalog
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LEASE_LOST = "CA001"
 FOREIGN_RESTORE = "CA002"
 NOT_HELD = "CA006"
+OWNED_ELSEWHERE = "CA007"
 ENDED = (
     "a handler ended the transaction that it was lent: what it, and those before it, had written by then is committed"
     " or undone for good, and may be written again. A handler returns to commit and raises to roll back; it never says"
@@ -45,7 +46,10 @@ class ConfigError(CauceError):
 
 
 class CatalogError(CauceError):
-    """The application's catalog, handlers and subscribers do not fit together; ``faults`` lists every fault found."""
+    """The application's catalog, handlers and subscribers do not fit together, or another application owns some.
+
+    ``faults`` lists every fault found.
+    """
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)

@@ -32,7 +32,11 @@ TERMINAR_SI_ES_MIO = (
     "select cauce.terminar(l.id, l.ficha, null, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
 )
 CORRER_A_SOLAS = "select cauce.correr_a_solas(%s, %s)"
-CONOCIDO = "select en_catalogo, en_grupo from cauce.conocido(%s, %s, %s, %s)"
+SUSCRIPCIONES = (
+    "select g.version, s.origen, s.tipo, s.suscriptor, s.aplicacion, s.retirada_en"
+    " from cauce.grupos g left join cauce.suscripciones s on s.grupo = g.grupo where g.grupo = %s"
+)
+EN_CATALOGO = "select exists (select from cauce.catalogo c where c.origen = %s and c.tipo = %s)"
 
 
 class Row(NamedTuple):
@@ -52,6 +56,18 @@ class Row(NamedTuple):
     creado_en: datetime
     payload: str | None
     cabeceras: str | None
+    version: int
+    """Of the group's subscriptions: those committed before the event was, or later ones."""
+
+
+class Subscription(NamedTuple):
+    """A row of ``suscripciones``, of one group."""
+
+    origen: str
+    tipo: str
+    suscriptor: str
+    aplicacion: str
+    retirada_en: datetime | None
 
 
 class Failure(TypedDict, total=False):
@@ -86,6 +102,11 @@ class Batch:
     def ids(self) -> list[int]:
         """The events that come for the first time: named, where a call whose answer was lost may have settled some."""
         return [row.id for row in self.rows if row.suscriptor is None]
+
+    @property
+    def version(self) -> int:
+        """The version of the group's subscriptions that these are due to: the last row's was read last."""
+        return self.rows[-1].version
 
     @property
     def suspect(self) -> bool:
@@ -205,10 +226,16 @@ async def settle_and_claim(
     return settled.rowcount == 1, _batch(await claimed.fetchall())
 
 
-async def known(conn: AsyncConnection[Any], grupo: str, suscriptor: str, origen: str, tipo: str) -> tuple[bool, bool]:
-    """Say whether any catalog has this event type, and whether the subscriber (``*``: any) of the group has it."""
-    row = await (await _cursor(conn).execute(CONOCIDO, (grupo, suscriptor, origen, tipo))).fetchone()
-    return (bool(row[0]), bool(row[1])) if row else (False, False)
+async def subscriptions(conn: AsyncConnection[Any], grupo: str) -> tuple[int, list[Subscription]]:
+    """Read the subscriptions of a group, those that were removed among them, and their version."""
+    rows = await (await _cursor(conn).execute(SUSCRIPCIONES, (grupo,))).fetchall()
+    return rows[0][0], [Subscription._make(row[1:]) for row in rows if row[1] is not None]
+
+
+async def is_in_catalog(conn: AsyncConnection[Any], origen: str, tipo: str) -> bool:
+    """Say whether any application's catalog has this event."""
+    row = await (await _cursor(conn).execute(EN_CATALOGO, (origen, tipo))).fetchone()
+    return bool(row and row[0])
 
 
 def _cursor(conn: AsyncConnection[Any], results: Format = Format.TEXT) -> AsyncCursor[TupleRow]:

@@ -23,6 +23,7 @@ from cauce.dispatch import Dispatcher
 from cauce.errors import ForeignRestore, LeaseLost
 from cauce.log import Batch, Claim
 from cauce.refusals import explaining
+from cauce.routing import Routing
 from cauce.settling import Settling
 from cauce.watch import STOPS
 
@@ -144,6 +145,8 @@ class Process:
     room: Room
     paces: dict[str, Pace]
     """By group."""
+    routings: dict[str, Routing]
+    """By group."""
 
 
 class Runner:
@@ -152,7 +155,8 @@ class Runner:
     def __init__(self, process: Process, grupo: str) -> None:
         self.process, self.grupo = process, grupo
         self._settings = process.settings
-        self.dispatcher = Dispatcher(process.bus, grupo, process.settings, process.watch)
+        routing = process.routings.setdefault(grupo, Routing(process.bus, grupo))
+        self.dispatcher = Dispatcher(process.bus, routing, process.settings, process.watch)
         self._pace = process.paces.setdefault(grupo, Pace(process.settings))
         self._conn: AsyncConnection[Any] | None = None
         self._careful = False  # a connection was lost, so the server may have crashed, over what is claimed next
@@ -226,7 +230,8 @@ class Runner:
 
     def wanted(self, size: int) -> Claim:
         """Say what to claim."""
-        return Claim(self.grupo, size, self.process.worker, self._settings.lease_seconds, self._careful)
+        worker, application = self.process.worker, self.process.bus.application
+        return Claim(self.grupo, size, worker, self._settings.lease_seconds, self._careful, application)
 
     def hold(self, batch: Batch | None) -> Batch | None:
         """Keep the lease of what was claimed."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
 
 from cauce import sql
-from cauce.errors import SchemaError
+from cauce.errors import OWNED_ELSEWHERE, CatalogError, SchemaError
 from cauce.refusals import explaining
 
 if TYPE_CHECKING:
@@ -16,6 +18,19 @@ if TYPE_CHECKING:
 
 MIGRATION_LOCK = 1128355142
 """Advisory lock of the migrator: several that start at once take turns."""
+
+
+class Subscription(NamedTuple):
+    """One subscriber of one event in one group; the dedicated handler is the subscriber ``manejador``."""
+
+    grupo: str
+    suscriptor: str
+    origen: str
+    tipo: str
+
+    def __str__(self) -> str:
+        """Name it in a sentence."""
+        return f"{self.suscriptor} of {self.origen}/{self.tipo} in group {self.grupo}"
 
 
 def migrate(conn: Connection[Any], bus: Bus | None = None) -> list[str]:
@@ -32,6 +47,7 @@ def migrate(conn: Connection[Any], bus: Bus | None = None) -> list[str]:
 
     Raises:
         SchemaError: the tables are newer than this program, or the connection is not in autocommit.
+        CatalogError: another application owns a handler or a subscriber that this one brings.
         ForeignRestore: the database was restored into a younger cluster.
     """
     if not conn.autocommit:
@@ -80,11 +96,46 @@ def check_restore(conn: Connection[Any]) -> None:
         conn.execute("select cauce.comprobar_instancia()")
 
 
-def save_catalog(conn: Connection[Any], bus: Bus, *, replace: bool) -> None:
-    """Write the application's events, listeners and groups; ``replace`` forgets listeners its groups no longer have."""
-    conn.execute(
-        "select cauce.guardar_catalogo(%s, %s, %s)", (json.dumps(bus.rows()), json.dumps(bus.subscriptions()), replace)
-    )
+def save_catalog(conn: Connection[Any], bus: Bus, *, replace: bool, take_over: bool = False) -> list[Subscription]:
+    """Write the application's events, subscriptions and groups.
+
+    Args:
+        conn: a connection in autocommit.
+        bus: the application.
+        replace: a deploy: remove what the application is no longer subscribed to. False: a start of what may be the
+            older program; it adds what was never stored, and changes nothing.
+        take_over: become the owner of subscriptions of this bus that belong to other applications.
+
+    Returns:
+        The subscriptions that were removed; without ``replace``, those that this program has though a deploy has
+        removed them, so that they get nothing.
+
+    Raises:
+        CatalogError: another application owns a handler or a subscriber that this one brings; nothing was written.
+    """
+    values = (bus.application, json.dumps(bus.rows()), json.dumps(bus.subscriptions()), replace, take_over)
+    return _save(conn, values)
+
+
+def forget_application(conn: Connection[Any], application: str) -> list[Subscription]:
+    """Remove every subscription of an application that is gone for good, and return them."""
+    return _save(conn, (application, "[]", "[]", True, False))
+
+
+def _save(conn: Connection[Any], values: tuple[object, ...]) -> list[Subscription]:
+    try:
+        cursor = conn.execute("select * from cauce.guardar_catalogo(%s, %s, %s, %s, %s)", values)
+    except psycopg.Error as error:
+        if error.sqlstate != OWNED_ELSEWHERE:
+            raise
+        raise CatalogError(
+            [
+                f"{owned}; this one is {values[0]!r}. Give it up in one of them, or give this bus the name of that"
+                " application. To move it here for good: cauce migrate module:bus --take-over"
+                for owned in (error.diag.message_detail or "").splitlines()
+            ]
+        ) from error
+    return [Subscription._make(row) for row in cursor]
 
 
 def _apply_next(conn: Connection[Any]) -> str | None:

@@ -58,6 +58,7 @@ async def process(bus: Bus, settings: Settings) -> AsyncGenerator[Process]:
         watch=Watch(),
         room=Room(settings.crash_limit),
         paces={},
+        routings={},
     )
     shared.heartbeat.start()
     watching = asyncio.create_task(shared.watch.run())
@@ -73,6 +74,7 @@ def prepare(bus: Bus, settings: Settings) -> None:
 
     Raises:
         SchemaError: the tables are missing, older or newer.
+        CatalogError: another application owns a handler or a subscriber of this one.
         ForeignRestore: the database was restored into a younger cluster.
         ConfigError: a pooler in transaction mode stands before it, and ``CAUCE_POOLER`` does not say so.
     """
@@ -80,7 +82,12 @@ def prepare(bus: Bus, settings: Settings) -> None:
         schema.check(conn)
         if not settings.pooler:
             refuse_pooler(conn, settings.require_database_url())
-        schema.save_catalog(conn, bus, replace=False)
+        removed = schema.save_catalog(conn, bus, replace=False)
+    for subscription in removed:
+        logger.warning(
+            "%s gets nothing: a deploy has removed it. If this is the newest program, run: cauce migrate module:bus",
+            subscription,
+        )
 
 
 class Worker:
@@ -92,10 +99,12 @@ class Worker:
         groups: which of the bus's groups; all by default.
 
     Raises:
-        ConfigError: the bus has no such group.
+        ConfigError: the bus has no such group, or none at all.
     """
 
     def __init__(self, bus: Bus, settings: Settings, groups: Sequence[str] = ()) -> None:
+        if not bus.groups:
+            raise ConfigError("the bus has no handler and no subscriber: there is nothing for a worker to do")
         unknown = set(groups) - set(bus.groups)
         if unknown:
             raise ConfigError(f"the bus has no group {', '.join(sorted(unknown))}; it has {', '.join(bus.groups)}")
@@ -117,6 +126,7 @@ class Worker:
 
         Raises:
             SchemaError: the tables are missing, older or newer.
+            CatalogError: another application owns a handler or a subscriber of this one.
             ForeignRestore: the database was restored into a younger cluster.
         """
         await asyncio.to_thread(prepare, self._bus, self._settings)

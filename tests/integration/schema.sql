@@ -50,10 +50,6 @@ CREATE FUNCTION cauce.comprobar_restauracion() RETURNS void
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.conocido(grupo text, suscriptor text, origen text, tipo text, OUT en_catalogo boolean, OUT en_grupo boolean) RETURNS record
-    LANGUAGE sql STABLE
-    AS (...);
-
 CREATE FUNCTION cauce.copiados(desde bigint) RETURNS bigint[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -90,7 +86,7 @@ CREATE FUNCTION cauce.foto() RETURNS pg_snapshot
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.guardar_catalogo(tipos jsonb, suscripciones jsonb, reemplazar boolean) RETURNS void
+CREATE FUNCTION cauce.guardar_catalogo(aplicacion text, tipos jsonb, suscripciones jsonb, reemplazar boolean, quitar boolean DEFAULT false) RETURNS TABLE(grupo text, suscriptor text, origen text, tipo text)
     LANGUAGE plpgsql
     AS (...);
 
@@ -220,7 +216,7 @@ CREATE FUNCTION cauce.tocar_timbre() RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text)
+CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text, version bigint)
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -331,6 +327,7 @@ ALTER TABLE cauce.fallos ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 
 CREATE TABLE cauce.grupos (
     grupo cauce.nombre NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
     creado_en timestamp with time zone DEFAULT now() NOT NULL
 );
 
@@ -398,7 +395,9 @@ CREATE TABLE cauce.suscripciones (
     grupo cauce.nombre NOT NULL,
     suscriptor cauce.nombre NOT NULL,
     origen cauce.nombre NOT NULL,
-    tipo cauce.nombre NOT NULL
+    tipo cauce.nombre NOT NULL,
+    aplicacion character varying(255) DEFAULT ''::character varying NOT NULL,
+    retirada_en timestamp with time zone
 );
 
 CREATE TABLE cauce.trabajadores (

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cauce import Bus, Catalog, CatalogError, EventHandlers, Evento, EventType, Subscriber
+from cauce import (
+    Bus,
+    Catalog,
+    CatalogError,
+    ConfigError,
+    EventHandlers,
+    Evento,
+    EventType,
+    Settings,
+    Subscriber,
+)
+from cauce.worker import Worker
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -85,6 +96,50 @@ def test_a_bus_that_fits_together_lays_its_routes_out() -> None:
     }
 
 
+def test_a_bus_that_only_listens_has_no_handlers_and_only_its_own_groups() -> None:
+    """It imports another application's catalog: it needs no handler, and neither writes that catalog nor joins in."""
+    bus = Bus(
+        imports=[UnoEvents],
+        subscribers=[Subscriber("t", UnoEvents.b.handled_by(text), grupo="aparte")],
+        application="t",
+    )
+    assert bus.groups == ("aparte",)
+    assert bus.rows() == []
+    assert [(s["grupo"], s["suscriptor"]) for s in bus.subscriptions()] == [("aparte", "t")]
+    assert list(bus.types) == [("uno", "a"), ("uno", "b")]
+    assert bus.application == "t"
+
+
+def test_a_subscriber_of_an_imported_event_may_be_in_principal() -> None:
+    """Beside the handler that the other application has; `principal` comes first all the same."""
+    bus = Bus(
+        catalogs=[OtroEvents],
+        imports=[UnoEvents],
+        event_handlers=EventHandlers(OtroEvents.c.handled_by(text)),
+        subscribers=[
+            Subscriber("t", UnoEvents.b.handled_by(text), grupo="aparte"),
+            Subscriber("s", UnoEvents.b.handled_by(text)),
+        ],
+    )
+    assert bus.groups == ("principal", "aparte")
+    assert [(row["origen"], row["tipo"]) for row in bus.rows()] == [("otro", "c")]
+    only = Bus(
+        imports=[UnoEvents],
+        subscribers=[
+            Subscriber("t", UnoEvents.b.handled_by(text), grupo="aparte"),
+            Subscriber("s", UnoEvents.b.handled_by(text)),
+        ],
+    )
+    assert only.groups == ("principal", "aparte")
+
+
+def test_a_bus_without_anything_has_no_group() -> None:
+    """It takes webhooks in or publishes; there is nothing to work on."""
+    assert Bus(imports=[UnoEvents]).groups == ()
+    with pytest.raises(ConfigError, match="nothing for a worker to do"):
+        Worker(Bus(imports=[UnoEvents]), Settings())
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -95,6 +150,12 @@ def test_a_bus_that_fits_together_lays_its_routes_out() -> None:
             "event_handlers: otro/c is in none of the catalogs",
         ),
         ({"catalogs": [UnoEvents, UnoEvents]}, "the event uno/a is declared 2 times"),
+        ({"imports": [UnoEvents]}, "the event uno/a is declared 2 times"),
+        (
+            {"imports": [OtroEvents], "event_handlers": EventHandlers(*HANDLERS, OtroEvents.c.handled_by(text))},
+            "otro/c is imported, so its handler is in another application",
+        ),
+        ({"application": "a" * 256}, "is longer than 255 characters"),
         ({"subscribers": [Subscriber("s", OtroEvents.c.handled_by(text))]}, "which is in none of the catalogs"),
         ({"subscribers": [Subscriber("s")]}, "subscriber 's' listens to nothing"),
         ({"subscribers": [Subscriber("s", HANDLERS[0], HANDLERS[0])]}, "listens to uno/a 2 times"),

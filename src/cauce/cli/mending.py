@@ -10,34 +10,56 @@ from cyclopts import Parameter
 from cauce import operations, schema
 from cauce.cli import codes
 from cauce.cli.loading import connect, load_bus, load_settings
-from cauce.cli.tables import as_json
+from cauce.cli.tables import as_json, complain
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 
-def migrate(bus: str | None = None, /, *, app_dir: str = ".", json: bool = False) -> None:
-    """Bring the database's tables up to date, and write the application's catalog and groups into it.
+def migrate(
+    bus: str | None = None,
+    /,
+    *,
+    app_dir: str = ".",
+    take_over: Annotated[bool, Parameter(negative="")] = False,
+    forget: str | None = None,
+    json: bool = False,
+) -> int:
+    """Bring the database's tables up to date, and write the application's catalog, subscriptions and groups into it.
 
     Safe when several start at once, and when there is nothing to do.
 
     Args:
         bus: The application's bus, as module:name; without it, only the tables.
         app_dir: Where modules are looked for first.
+        take_over: Become the owner of handlers and subscribers of this bus that other applications own.
+        forget: Remove all subscriptions of this application, which is gone for good.
         json: Print JSON.
     """
     loaded = load_bus(bus, app_dir) if bus else None
+    if take_over and not loaded:
+        return complain("--take-over goes with a bus: cauce migrate module:bus --take-over")
+    forgotten: list[schema.Subscription] = []
     with connect(load_settings()) as conn:
-        applied = schema.migrate(conn, loaded)
+        applied = schema.migrate(conn)
+        if forget is not None:
+            forgotten += schema.forget_application(conn, forget)
+        if loaded:
+            forgotten += schema.save_catalog(conn, loaded, replace=True, take_over=take_over)
     if json:
-        print(as_json({"aplicadas": applied, "grupos": list(loaded.groups) if loaded else []}))
-        return
+        groups = list(loaded.groups) if loaded else []
+        gone = [subscription._asdict() for subscription in forgotten]
+        print(as_json({"aplicadas": applied, "grupos": groups, "retiradas": gone}))
+        return codes.DONE
     for name in applied:
         print(f"applied {name}")
     if not applied:
         print("the tables are up to date")
     if loaded:
-        print(f"wrote the catalog: {len(loaded.types)} events, groups {', '.join(loaded.groups)}")
+        print(f"wrote the catalog: {len(loaded.types)} events, groups {', '.join(loaded.groups) or 'none'}")
+    for subscription in forgotten:
+        print(f"removed {subscription}")
+    return codes.DONE
 
 
 def publish(  # noqa: PLR0913 - the event's columns

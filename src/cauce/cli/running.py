@@ -123,7 +123,8 @@ def dev(
         with connect(settings) as conn:
             schema.migrate(conn, loaded)
         _announce(loaded, http.url, settings.database_url)
-        serve_parts(http, Worker(loaded, settings))
+        workers = [Worker(loaded, settings)] if loaded.groups else []  # it may only take webhooks in
+        serve_parts(http, *workers)
 
 
 def demo(

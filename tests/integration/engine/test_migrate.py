@@ -15,10 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cauce import SchemaError, schema, sql
+from cauce import Bus, Catalog, EventHandlers, EventType, SchemaError, Subscriber, schema, sql
 from cauce.embedded.place import find_wheel
 from tests.integration.engine.kit import column, drain, publish, value
-from tests.integration.engine.scenery import bus
+from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, quiet
 
 SNAPSHOT = Path(__file__).parents[1] / "schema.sql"
 
@@ -86,21 +86,51 @@ def test_migrating_wants_autocommit(dsn: str) -> None:
         schema.migrate(conn)
 
 
-def test_a_deploy_writes_the_catalog_and_forgets_listeners_a_worker_only_adds(dsn: str) -> None:
-    """`migrate` replaces what its groups listened to; a worker that starts may be the older program, and only adds."""
+def test_a_deploy_removes_what_its_application_no_longer_has_a_worker_only_adds(dsn: str) -> None:
+    """`migrate` says what it removes, in whatever group; a worker that starts may be the older program, and adds."""
+    older = bus(
+        subscribers=[
+            Subscriber("viejo", PruebaEvents.una.handled_by(quiet)),
+            Subscriber("s", PruebaEvents.una.handled_by(quiet), grupo="aparte"),
+        ]
+    )
+    live = "select suscriptor from cauce.suscripciones where retirada_en is null order by grupo, tipo, suscriptor"
     with psycopg.connect(dsn, autocommit=True) as conn:
         schema.migrate(conn, bus())
-        conn.execute(
-            "insert into cauce.suscripciones values ('principal', 'viejo', 'prueba', 'una'), ('x', 'y', 'z', 'z')"
-        )
-        schema.save_catalog(conn, bus(), replace=False)
-        assert value(conn, "select count(*) from cauce.suscripciones") == 4
-        schema.migrate(conn, bus())
-        assert column(conn, "select suscriptor from cauce.suscripciones order by grupo, tipo") == [
-            "manejador",
-            "manejador",
-            "y",
-        ]
+        assert schema.save_catalog(conn, older, replace=False) == []
+        assert column(conn, live) == ["s", "manejador", "manejador", "viejo"]
+        gone = schema.save_catalog(conn, bus(), replace=True)
+        assert gone == [("aparte", "s", "prueba", "una"), ("principal", "viejo", "prueba", "una")]
+        assert column(conn, live) == ["manejador", "manejador"]
+        assert schema.save_catalog(conn, bus(), replace=True) == []
+
+
+def test_an_older_program_that_starts_again_brings_nothing_back(dsn: str) -> None:
+    """Neither a subscriber that the newer one removed nor a priority that it changed; a deploy does."""
+
+    class Antes(Catalog, origen="prueba", prioridad=7):
+        una = EventType("una", Cosa)
+
+    class Ahora(Catalog, origen="prueba", prioridad=3):
+        una = EventType("una", Cosa)
+
+    older = Bus(
+        catalogs=[Antes],
+        event_handlers=EventHandlers(Antes.una.handled_by(quiet)),
+        subscribers=[Subscriber("viejo", Antes.una.handled_by(quiet))],
+    )
+    newer = Bus(catalogs=[Ahora], event_handlers=EventHandlers(Ahora.una.handled_by(quiet)))
+    stored = (
+        "select c.prioridad, array_agg(s.suscriptor::text order by s.suscriptor) from cauce.catalogo c"
+        " join cauce.suscripciones s using (origen, tipo) where s.retirada_en is null group by 1"
+    )
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        schema.migrate(conn, older)
+        schema.migrate(conn, newer)
+        assert schema.save_catalog(conn, older, replace=False) == [("principal", "viejo", "prueba", "una")]
+        assert conn.execute(stored).fetchone() == (3, ["manejador"])
+        schema.migrate(conn, older)
+        assert conn.execute(stored).fetchone() == (7, ["manejador", "viejo"])
 
 
 def dump(dsn: str) -> str:

@@ -2,7 +2,7 @@
 --
 -- eventos      the log: one row an event, written once by its publisher, once more when `principal` settles it
 -- catalogo     what the application's catalog says of each event: priority, key
--- suscripciones who listens to what, so that a worker of an older deploy knows what it does not know
+-- suscripciones who listens to what, and whose program runs it: what every delivery is laid out by
 -- grupos       consumer groups; a group is a position in the log and the subscribers that share it
 -- posiciones   how far each group has read each lane: append-only, the highest n counts
 -- lotes        leases: which worker holds which events, until when, under which fencing token (ficha)
@@ -81,15 +81,18 @@ create table cauce.catalogo (
 insert into cauce.catalogo (origen, tipo, prioridad) values ('stripe', '*', 0);
 
 create table cauce.suscripciones (
-    grupo      cauce.nombre,
-    suscriptor cauce.nombre,
-    origen     cauce.nombre,
-    tipo       cauce.nombre,
+    grupo       cauce.nombre,
+    suscriptor  cauce.nombre,
+    origen      cauce.nombre,
+    tipo        cauce.nombre,
+    aplicacion  varchar(255) not null default '',   -- the owner: the only application whose workers run it
+    retirada_en timestamptz,                         -- removed by a deploy; kept, for a program that still has it may start
     primary key (grupo, origen, tipo, suscriptor)
 );
 
 create table cauce.grupos (
     grupo     cauce.nombre primary key,
+    version   bigint      not null default 1,        -- grows with every change of the group's subscriptions
     creado_en timestamptz not null default now()
 );
 

@@ -35,41 +35,74 @@ end $$;
 select cauce.crear_grupo('principal');
 
 -- Writes what an application says of its events, [{"origen", "tipo", "prioridad", "clave"}], and of who listens to them,
--- [{"grupo", "suscriptor", "origen", "tipo"}]; makes the groups that are new. A deploy (`reemplazar`) also forgets the
--- listeners that its groups no longer have; a worker that merely starts does not, since it may be the older program.
-create function cauce.guardar_catalogo(tipos jsonb, suscripciones jsonb, reemplazar boolean) returns void
+-- [{"grupo", "suscriptor", "origen", "tipo"}]; makes the groups that are new.
+--
+-- reemplazar  a deploy: what is stored becomes what is given, and the application's other subscriptions are removed. A
+--             worker that merely starts may be the older program: it adds what was never stored and changes nothing.
+-- quitar      take over subscriptions that other applications own. Otherwise those raise CA007, and nothing is written.
+--
+-- Returns the subscriptions that a deploy removes; or those that the starting program has though a deploy removed them.
+-- Events published after this has committed are delivered to the subscriptions it leaves: cauce.tomar tells the version
+-- of the group with every batch, and a worker that has read an older one reads them again.
+-- Locks   advisory: one at a time
+create function cauce.guardar_catalogo(
+    aplicacion text, tipos jsonb, suscripciones jsonb, reemplazar boolean, quitar boolean default false)
+returns table (grupo text, suscriptor text, origen text, tipo text)
 language plpgsql as $$
 #variable_conflict use_column
+declare
+    ajenas text;
+    cambiados text[];        -- groups whose subscriptions were written or removed
 begin
     perform pg_advisory_xact_lock(1128355141, 0);
+    select string_agg(format('%s of %s/%s in group %s belongs to application %L', s.suscriptor, s.origen, s.tipo, s.grupo, s.aplicacion),
+                      E'\n' order by s.grupo, s.origen, s.tipo, s.suscriptor) into ajenas
+      from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
+      join cauce.suscripciones s using (grupo, suscriptor, origen, tipo)
+     where s.aplicacion <> $1 and s.retirada_en is null;
+    if ajenas is not null and not $5 then
+        raise exception 'application % brings subscribers that other applications own', quote_literal($1)
+            using errcode = 'CA007', detail = ajenas;
+    end if;
     insert into cauce.catalogo as c (origen, tipo, prioridad, clave)
     select t.origen, t.tipo, t.prioridad, t.clave
-      from jsonb_to_recordset($1) t(origen text, tipo text, prioridad smallint, clave text)
+      from jsonb_to_recordset($2) t(origen text, tipo text, prioridad smallint, clave text)
     on conflict (origen, tipo) do update
        set prioridad = excluded.prioridad, clave = excluded.clave, actualizado_en = now()
-     where (c.prioridad, c.clave) is distinct from (excluded.prioridad, excluded.clave);
-    if $3 then
-        delete from cauce.suscripciones s
-         where s.grupo in (select n.grupo from jsonb_to_recordset($2) n(grupo text))
-           and not exists (
-                select from jsonb_to_recordset($2) n(grupo text, suscriptor text, origen text, tipo text)
-                 where (n.grupo, n.suscriptor, n.origen, n.tipo) = (s.grupo, s.suscriptor, s.origen, s.tipo));
+     where $4 and (c.prioridad, c.clave) is distinct from (excluded.prioridad, excluded.clave);
+    return query
+    update cauce.suscripciones s set retirada_en = now()
+     where $4 and s.aplicacion = $1 and s.retirada_en is null
+       and not exists (
+            select from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
+             where (n.grupo, n.suscriptor, n.origen, n.tipo) = (s.grupo, s.suscriptor, s.origen, s.tipo))
+    returning s.grupo::text, s.suscriptor::text, s.origen::text, s.tipo::text;
+    return query
+    select s.grupo::text, s.suscriptor::text, s.origen::text, s.tipo::text
+      from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
+      join cauce.suscripciones s using (grupo, suscriptor, origen, tipo)
+     where not $4 and s.retirada_en is not null;
+    with escritas as (
+        insert into cauce.suscripciones as s (grupo, suscriptor, origen, tipo, aplicacion)
+        select n.grupo, n.suscriptor, n.origen, n.tipo, $1
+          from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
+        on conflict (grupo, origen, tipo, suscriptor) do update set aplicacion = excluded.aplicacion, retirada_en = null
+         where $4 and (s.aplicacion <> excluded.aplicacion or s.retirada_en is not null)
+        returning s.grupo)
+    select array_agg(e.grupo) into cambiados from escritas e;
+    perform cauce.crear_grupo(n.grupo) from (select distinct r.grupo from jsonb_to_recordset($3) r(grupo text)) n;
+    update cauce.grupos g set version = g.version + 1
+     where g.grupo = any (cambiados)
+        or g.grupo in (select s.grupo from cauce.suscripciones s where s.aplicacion = $1 and s.retirada_en = now());
+    -- What waits for an application that has been renamed or is gone would wait for ever: this one looks after it.
+    if exists (select from jsonb_array_elements($3)) then
+        update cauce.entregas d set aplicacion = $1
+         where (d.evento, d.grupo, d.suscriptor) in (
+            select q.evento, q.grupo, q.suscriptor from cauce.entregas q
+             where q.lote is null and q.aplicacion not in (select s.aplicacion from cauce.suscripciones s where s.retirada_en is null)
+               for update skip locked);
     end if;
-    insert into cauce.suscripciones (grupo, suscriptor, origen, tipo)
-    select n.grupo, n.suscriptor, n.origen, n.tipo
-      from jsonb_to_recordset($2) n(grupo text, suscriptor text, origen text, tipo text)
-    on conflict do nothing;
-    perform cauce.crear_grupo(n.grupo) from (select distinct r.grupo from jsonb_to_recordset($2) r(grupo text)) n;
 end $$;
-
--- What the database knows of an event type: whether any catalog has it, and whether the subscriber of the group, or with
--- '*' any of them, listens to it.
-create function cauce.conocido(grupo text, suscriptor text, origen text, tipo text, out en_catalogo boolean, out en_grupo boolean)
-language sql stable as $$
-    select exists (select from cauce.catalogo c where c.origen = conocido.origen and c.tipo = conocido.tipo),
-           exists (select from cauce.suscripciones s where s.grupo = conocido.grupo
-                      and s.origen = conocido.origen and s.tipo = conocido.tipo and conocido.suscriptor in ('*', s.suscriptor))
-$$;
 
 -- Notes how far the cluster has come; or, in a database restored into a younger one (see comprobar_instancia), the
 -- highest id stored, so that every connection learns of it.

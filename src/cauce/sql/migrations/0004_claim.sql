@@ -210,6 +210,8 @@ end $$;
 --
 -- Returns one row a delivery: `suscriptor` is null for an event that comes for the first time (every subscriber of the
 -- group is due), '*' for one handed out again whole, a name for a single retry. No row: nothing is due.
+-- `version` is that of the group's subscriptions, read after the events were chosen: whatever was subscribed before one of
+-- them was published counts in it.
 -- Order     due retries, at most half of the claim; then events of the first lane that has any, in window order. One
 --           claim in 20, by lot, begins with the lane whose oldest event has waited longest. One in two begins with a
 --           delivery whose worker died, if there is one, alone: what kills a process shall not take others with it.
@@ -224,7 +226,7 @@ create function cauce.tomar(
 returns table (
     lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint,
     id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint,
-    creado_en timestamptz, payload text, cabeceras text)
+    creado_en timestamptz, payload text, cabeceras text, version bigint)
 language plpgsql
 -- A burst on a table that nobody analyzed must not flip these plans, and no connection pool may lose the settings.
 set plan_cache_mode = force_generic_plan
@@ -279,7 +281,8 @@ begin
     if reintentos > 0 then
         return query
         select turno, marca, d.suscriptor, d.intentos, d.caidas, e.id, e.origen::text, e.tipo::text, e.clave::text,
-               e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text
+               e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text,
+               (select g.version from cauce.grupos g where g.grupo = $1)
           from cauce.entregas d join cauce.eventos e on e.id = d.evento
          where d.lote = turno;
         get diagnostics encontrados = row_count;
@@ -296,7 +299,8 @@ begin
     -- From a later statement than the ones that chose them: an older snapshot would not see them all.
     return query
     select turno, marca, null::text, 1, 0::smallint, e.id, e.origen::text, e.tipo::text, e.clave::text,
-           e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text
+           e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text,
+           (select g.version from cauce.grupos g where g.grupo = $1)
       from unnest(ids) with ordinality u(id, o) join cauce.eventos e on e.id = u.id order by u.o;
     get diagnostics encontrados = row_count;
     if encontrados <> cardinality(ids) then

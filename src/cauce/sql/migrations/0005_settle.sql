@@ -134,6 +134,9 @@ begin
             perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
         end if;
         perform cauce.anotar_entregas(l.grupo, $1, l.trabajador, l.ids, $4, ahora, l.aplicacion);
+        -- the workers of the other application may sleep
+        perform cauce.avisar() where exists (
+            select from jsonb_to_recordset($4) r(aplicacion text) where r.aplicacion <> l.aplicacion);
     end if;
     if l.grupo = 'principal' then
         update cauce.eventos e set estado = 'procesado', procesado_en = ahora, intentos = greatest(e.intentos, 1)

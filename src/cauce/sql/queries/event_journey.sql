@@ -12,7 +12,8 @@
 with este as (
     select e.id, e.origen, e.tipo, e.carril, e.tx, e.orden, e.creado_en from cauce.eventos e where e.id = %(id)s),
 oyentes as (
-    select s.grupo, s.suscriptor from cauce.suscripciones s join este e on (s.origen, s.tipo) = (e.origen, e.tipo)),
+    select s.grupo, s.suscriptor from cauce.suscripciones s join este e on (s.origen, s.tipo) = (e.origen, e.tipo)
+     where s.retirada_en is null),
 nombres as (
     select grupo, suscriptor from oyentes
     union select d.grupo, d.suscriptor from cauce.entregas d where d.evento = %(id)s and d.suscriptor <> '*'
