@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors
 
-from cauce.errors import FOREIGN_RESTORE, ConfigError, ForeignRestore, SchemaError
+from cauce.errors import (
+    FOREIGN_RESTORE,
+    OWNED_ELSEWHERE,
+    CatalogError,
+    ConfigError,
+    ForeignRestore,
+    SchemaError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -35,6 +42,10 @@ def explained(error: psycopg.Error) -> CauceError | None:
     said = error.diag.message_primary or ""
     if error.sqlstate == FOREIGN_RESTORE:
         return ForeignRestore(f"{said}. {error.diag.message_hint}")
+    if error.sqlstate == OWNED_ELSEWHERE:
+        return CatalogError(
+            [f"{owned}. {error.diag.message_hint}" for owned in (error.diag.message_detail or "").splitlines()]
+        )
     if isinstance(error, _UNPREPARED):
         return ConfigError(_POOLER)
     if isinstance(error, _MISSING) and ("cauce" in said or isinstance(error, errors.UndefinedColumn)):

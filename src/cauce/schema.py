@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psycopg
-
 from cauce import sql
-from cauce.errors import OWNED_ELSEWHERE, CatalogError, SchemaError
+from cauce.errors import SchemaError
 from cauce.refusals import explaining
 
 if TYPE_CHECKING:
@@ -123,18 +121,8 @@ def forget_application(conn: Connection[Any], application: str) -> list[Subscrip
 
 
 def _save(conn: Connection[Any], values: tuple[object, ...]) -> list[Subscription]:
-    try:
+    with explaining():
         cursor = conn.execute("select * from cauce.guardar_catalogo(%s, %s, %s, %s, %s)", values)
-    except psycopg.Error as error:
-        if error.sqlstate != OWNED_ELSEWHERE:
-            raise
-        raise CatalogError(
-            [
-                f"{owned}; this one is {values[0]!r}. Give it up in one of them, or give this bus the name of that"
-                " application. To move it here for good: cauce migrate module:bus --take-over"
-                for owned in (error.diag.message_detail or "").splitlines()
-            ]
-        ) from error
     return [Subscription._make(row) for row in cursor]
 
 

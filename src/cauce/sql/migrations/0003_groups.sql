@@ -55,14 +55,16 @@ declare
     cambiados text[];        -- groups whose subscriptions were written or removed
 begin
     perform pg_advisory_xact_lock(1128355141, 0);
-    select string_agg(format('%s of %s/%s in group %s belongs to application %L', s.suscriptor, s.origen, s.tipo, s.grupo, s.aplicacion),
-                      E'\n' order by s.grupo, s.origen, s.tipo, s.suscriptor) into ajenas
+    select string_agg(format('%s of %s/%s in group %s belongs to application %L; this one is %L',
+                             s.suscriptor, s.origen, s.tipo, s.grupo, s.aplicacion, $1), E'\n' order by s.grupo, s.origen, s.tipo, s.suscriptor) into ajenas
       from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
       join cauce.suscripciones s using (grupo, suscriptor, origen, tipo)
      where s.aplicacion <> $1 and s.retirada_en is null;
     if ajenas is not null and not $5 then
         raise exception 'application % brings subscribers that other applications own', quote_literal($1)
-            using errcode = 'CA007', detail = ajenas;
+            using errcode = 'CA007', detail = ajenas,
+                  hint = 'Give it up in one of them, or give this bus the name of that application. '
+                         'To move it here for good: cauce migrate module:bus --take-over';
     end if;
     insert into cauce.catalogo as c (origen, tipo, prioridad, clave)
     select t.origen, t.tipo, t.prioridad, t.clave
