@@ -19,15 +19,17 @@ from cauce.errors import CauceError, ConfigError
 from cauce.fast import event_loop, name_of
 from cauce.http import http_protocol
 from cauce.http.bounded import KEEP_ALIVE_SECONDS
-from cauce.web import create_app, without_salud
+from cauce.web import create_app, without_query, without_salud
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
 
     from starlette.types import ASGIApp
 
     from cauce.bus import Bus
     from cauce.config import Settings
+    from cauce.webhooks import Provider
 
 logger = logging.getLogger("cauce.serving")
 
@@ -36,6 +38,9 @@ BACKLOG: Final = 2048
 ACCEPTED_AT_ONCE: Final = 64
 """Connections that asyncio's loop accepts before anything else runs. With more, a burst takes every descriptor before
 the first connection is counted (``cauce.http.bounded.max_connections``)."""
+
+ACCESS_FILTERS: Final = (without_salud, without_query)
+"""Of the access log: no healthy checks, and no queries, where people put secrets."""
 
 
 class Part(Protocol):
@@ -58,13 +63,16 @@ class HttpServer:
         settings: as the application's and a worker's.
         host: the address to listen on.
         port: the port; 0 takes a free one.
+        providers: of webhooks, beside those of the bus.
 
     Raises:
         ConfigError: the address cannot be listened on, or ``DATABASE_URL`` is not set.
     """
 
-    def __init__(self, bus: Bus, settings: Settings, host: str, port: int) -> None:
-        app = create_app(bus, settings)
+    def __init__(
+        self, bus: Bus, settings: Settings, host: str, port: int, *, providers: Iterable[Provider] = ()
+    ) -> None:
+        app = create_app(bus, settings, providers=providers)
         self._socket = _listen(host, port)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
@@ -78,14 +86,16 @@ class HttpServer:
         """
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         access = logging.getLogger("uvicorn.access")
-        access.addFilter(without_salud)
+        for filter_ in ACCESS_FILTERS:
+            access.addFilter(filter_)
         logger.info("listening on %s", self.url)
         try:
             await self._server.serve(sockets=[self._socket])
         except SystemExit:
             raise CauceError("the HTTP application did not start; the log says why") from None
         finally:
-            access.removeFilter(without_salud)
+            for filter_ in ACCESS_FILTERS:
+                access.removeFilter(filter_)
             self._socket.close()
         logger.info("no longer listening on %s", self.url)
 

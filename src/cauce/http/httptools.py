@@ -52,6 +52,8 @@ class Protocol(Bounded, HttpToolsProtocol):  # type: ignore[misc]  # Bounded tak
 
     def on_headers_complete(self) -> None:
         """Begin a request, unless it comes once more without its ``Upgrade``."""
+        if not self.url.isascii():  # which h11 refuses by itself, and uvicorn fails to log
+            raise httptools.HttpParserInvalidURLError(self.url)
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self.headers = []  # of nobody: what comes now is a trailer

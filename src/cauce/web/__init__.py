@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cauce.web.answers import ErrorCode
 from cauce.web.app import create_app
-from cauce.web.salud import without_salud
+from cauce.web.salud import without_query, without_salud
 from cauce.web.secrets import SecretSource
 
-__all__ = ["ErrorCode", "SecretSource", "create_app", "without_salud"]
+__all__ = ["ErrorCode", "SecretSource", "create_app", "without_query", "without_salud"]

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from cauce.webhooks.limits import MAX_FORM_FIELDS
 from cauce.webhooks.moments import iso, signed_at
+from cauce.webhooks.payload import without_bom
 from cauce.webhooks.registry import PROVIDERS
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import HmacProvider
@@ -230,7 +231,7 @@ def rewritings(body: bytes) -> Iterator[tuple[str, bytes]]:
     yield "without the white space around it", body.strip()
     yield "with lines that end in LF", body.replace(b"\r\n", b"\n")
     yield "with lines that end in CRLF", body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    yield "without the byte order mark", body.removeprefix(b"\xef\xbb\xbf")
+    yield "without the byte order mark", without_bom(body)
     with suppress(UnicodeError):
         yield "encoded as latin-1", body.decode().encode("latin-1")
     with suppress(UnicodeError):

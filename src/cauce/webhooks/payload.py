@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn, TypeAlias
@@ -66,13 +67,19 @@ _NUL = re.compile("\0")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def without_bom(body: bytes) -> bytes:
+    """Return a text without the byte order mark that some senders put before it; RFC 8259, section 8.1, allows that."""
+    return body.removeprefix(BOM_UTF8)
+
+
 def read_json(body: bytes) -> Payload:
-    """Parse a JSON body within the limits of ``limits.py`` and of ``jsonb``."""
+    """Parse a JSON body within the limits of ``limits.py`` and of ``jsonb``; a byte order mark is passed over."""
+    bare = without_bom(body)
     try:
-        text = body.decode("utf-8")
-        if depth_exceeds(body, MAX_JSON_DEPTH):
+        text = bare.decode("utf-8")
+        if depth_exceeds(bare, MAX_JSON_DEPTH):
             return Payload(raw=body, problem=Problem.TOO_DEEP, detail=f"nested deeper than {MAX_JSON_DEPTH}")
-        value = _parse_bounded(text) if _may_hold_long_numbers(body) else _parse(body, text)
+        value = _parse_bounded(text) if _may_hold_long_numbers(bare) else _parse(bare, text)
     except UnicodeDecodeError as error:
         return Payload(raw=body, problem=Problem.NOT_UTF8, detail=f"byte {error.start} is not UTF-8")
     except _TooLarge as error:

@@ -27,7 +27,7 @@ from urllib.parse import urlencode
 
 from cauce.webhooks.asymmetric import aes_cbc, from_base64, triple_des_cbc
 from cauce.webhooks.limits import MAX_ID, MAX_TIPO
-from cauce.webhooks.payload import Payload, Problem, at, read_form, read_json
+from cauce.webhooks.payload import Payload, Problem, at, read_form, read_json, without_bom
 from cauce.webhooks.provider import DAY, Found, Provider, is_storable
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import first_match, key_of, no_match
@@ -140,7 +140,7 @@ def _form(body: bytes) -> dict[str, str]:
     Raises:
         Refusal: one is missing, or is no text.
     """
-    payload = read_json(body) if body.lstrip()[:1] == b"{" else read_form(body)
+    payload = read_json(body) if without_bom(body).lstrip()[:1] == b"{" else read_form(body)
     fields: dict[str, str] = {}
     for name in ("Ds_SignatureVersion", "Ds_MerchantParameters", "Ds_Signature"):
         text = at(payload.value, name)

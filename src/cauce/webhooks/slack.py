@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cauce.webhooks.payload import Payload, at, read_embedded, read_form, read_json
+from cauce.webhooks.payload import Payload, at, read_embedded, read_form, read_json, without_bom
 from cauce.webhooks.provider import Answer
 from cauce.webhooks.signing import HmacProvider
 
@@ -44,7 +44,7 @@ class Slack(HmacProvider):
 
     def payloads(self, request: WebhookRequest) -> Sequence[Payload]:
         """Read JSON, a form, or JSON in the field ``payload`` of a form: told apart by the signed bytes themselves."""
-        if request.body.lstrip()[:1] == b"{":
+        if without_bom(request.body).lstrip()[:1] == b"{":
             return (read_json(request.body),)
         if request.body.startswith(b"payload="):
             return (read_embedded(request.body, "payload"),)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from cauce.webhooks.limits import MAX_BATCH, MAX_ID, MAX_TIPO
-from cauce.webhooks.payload import Payload, at, read_form, split_batch
+from cauce.webhooks.payload import Payload, at, read_form, split_batch, without_bom
 from cauce.webhooks.provider import Found, Provider, header_of, is_storable
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import Digest, blame_url, key_of, matching_secret, no_match
@@ -142,7 +142,7 @@ class Twilio(Provider):
 
 def _is_json(body: bytes) -> bool:
     """Tell JSON from a form by the body itself: its content type is not signed."""
-    return body.lstrip()[:1] in (b"{", b"[")
+    return without_bom(body).lstrip()[:1] in (b"{", b"[")
 
 
 def _form_text(body: bytes) -> bytes:

@@ -110,6 +110,13 @@ def test_a_tunnel_is_refused() -> None:
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 "))
 
 
+@pytest.mark.parametrize("target", [b"/?\xe9", b"/?secreto=%C3%A9&x=\xff", b"/\xe9"])
+def test_an_address_is_ascii(target: bytes) -> None:
+    """400, not 500."""
+    answer = run(exchange(Recorder(), b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 AMBIGUOUS: Final = {
     "both": b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
     "both, the other way round": b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cauce import sql
-from cauce.web import without_salud
+from cauce.web import without_query, without_salud
 
 if TYPE_CHECKING:
     from tests.integration.web.conftest import Inbox
@@ -77,3 +77,18 @@ def test_the_access_log_without_it(*, path: str, status: int, kept: bool) -> Non
     record = logging.LogRecord("uvicorn.access", logging.INFO, "", 1, message, arguments, None)
     assert without_salud(record) is kept
     assert without_salud(logging.LogRecord("uvicorn.access", logging.INFO, "", 1, "started", None, None))
+
+
+@pytest.mark.parametrize(
+    ("path", "logged"),
+    [("/api/webhooks/acme?token=secret&x=?", "/api/webhooks/acme"), ("/api/webhooks/acme", "/api/webhooks/acme")],
+)
+def test_the_access_log_without_queries(path: str, logged: str) -> None:
+    """The filter cuts them from uvicorn's access log, and leaves every line in."""
+    message, arguments = '%s - "%s %s HTTP/%s" %d', ("127.0.0.1:1", "POST", path, "1.1", 200)
+    record = logging.LogRecord("uvicorn.access", logging.INFO, "", 1, message, arguments, None)
+    other = logging.LogRecord("uvicorn.access", logging.INFO, "", 1, "started", None, None)
+    assert without_query(record)
+    assert without_query(other)
+    assert record.getMessage() == f'127.0.0.1:1 - "POST {logged} HTTP/1.1" 200'
+    assert other.getMessage() == "started"

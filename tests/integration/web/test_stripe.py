@@ -42,6 +42,17 @@ def test_the_bytes_are_kept_that_json_would_lose(inbox: Inbox, signed: Sign) -> 
     assert [evento["cuerpo"] for evento in inbox.events()] == [body.encode(), None]
 
 
+def test_a_byte_order_mark_is_kept_and_passed_over(inbox: Inbox, signed: Sign) -> None:
+    """It is signed as it came; the payload is read, and the bytes have it still. Verified again, it is the same."""
+    delivery = signed(body='\ufeff{"type": "t", "id": "evt_1"}')
+    inbox.deliver(delivery)
+    assert inbox.deliver(delivery).json()["duplicado"]
+    (evento,) = inbox.events()
+    assert (evento["estado"], evento["tipo"], evento["payload"]["id"]) == ("pendiente", "t", "evt_1")
+    assert evento["cuerpo"] == delivery.body
+    assert evento["cuerpo"].startswith(b"\xef\xbb\xbf{")
+
+
 def test_stripes_own_library_accepts_what_is_accepted_here(inbox: Inbox, signed: Sign) -> None:
     """The same bytes and header pass Stripe's verification."""
     delivery = signed()

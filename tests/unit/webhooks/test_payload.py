@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         (b"{", Problem.NOT_JSON),
         (b"[NaN]", Problem.NOT_JSON),
         (b"-Infinity", Problem.NOT_JSON),
-        (b"\xef\xbb\xbf{}", Problem.NOT_JSON),
+        (b"\xef\xbb\xbf", Problem.NOT_JSON),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", Problem.NOT_JSON),
         (b'"\xff"', Problem.NOT_UTF8),
         (b'"\xed\xa0\x80"', Problem.NOT_UTF8),
         (b'{"a":"x\\u0000"}', Problem.NUL),
@@ -49,6 +50,14 @@ def test_what_jsonb_refuses_is_named(body: bytes, problem: Problem) -> None:
 def test_what_only_looks_bad_is_stored_as_it_came(body: bytes) -> None:
     """Escaped backslashes, whole surrogate pairs and large numbers are good, byte for byte."""
     assert read_json(body).text == body.decode()
+
+
+@pytest.mark.parametrize("text", [b'{"a": 1}', b'[{"a": 1e0}]', b'{"a": %s}' % (b"1" * 400)])
+def test_a_byte_order_mark_is_passed_over(text: bytes) -> None:
+    """What is stored is JSON, and what is kept is what came."""
+    payload = read_json(b"\xef\xbb\xbf" + text)
+    assert (payload.problem, payload.value) == (None, json.loads(text))
+    assert (payload.text, payload.raw) == (text.decode(), b"\xef\xbb\xbf" + text)
 
 
 def test_a_value_that_cannot_be_stored_can_still_be_read() -> None:
