@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cauce.evento import Evento
     from cauce.outcome import Attempt
     from cauce.retry import RetryPolicy
+    from cauce.webhooks import Provider
 
     ErrorHook = Callable[[BaseException, Evento[Any], Attempt], None]
 
@@ -74,6 +75,8 @@ class Bus:
             ones; the only one of a database may leave it empty.
         on_error: called with every failure of a handler (for Sentry and the like), in the worker's thread; what it
             raises is logged and goes no further.
+        providers: of webhooks, beside those of ``cauce.webhooks.PROVIDERS``; one of the same ``origen`` replaces it.
+            Whatever serves this bus over HTTP takes their deliveries.
 
     Raises:
         CatalogError: listing every fault: an event without a handler or with two, a handler of an imported event, a
@@ -91,6 +94,7 @@ class Bus:
         imports: Sequence[type[Catalog]] = (),
         application: str = "",
         on_error: ErrorHook | None = None,
+        providers: Sequence[Provider] = (),
     ) -> None:
         handlers = EventHandlers() if event_handlers is None else event_handlers
         wanted = "EventHandlers(SomeEvents.some_event.handled_by(function), ...)"
@@ -106,6 +110,9 @@ class Bus:
         )
         self.subscribers: tuple[Subscriber, ...] = _listed(
             subscribers, lambda one: isinstance(one, Subscriber), "subscribers of a Bus", "Subscriber objects"
+        )
+        self.providers: tuple[Provider, ...] = _listed(
+            providers, _is_provider, "providers of a Bus", "Provider objects"
         )
         self.event_handlers, self.application, self.on_error = handlers, application, on_error
         self.types = {(tipo.origen, tipo.tipo): tipo for tipo in (*_types(self.catalogs), *_types(self.imports))}
@@ -154,6 +161,8 @@ class Bus:
                 yield f"event_handlers: {tipo} is imported, so its handler is in another application; subscribe to it"
             elif tipo not in own:
                 yield f"event_handlers: {tipo} is in none of the catalogs"
+        origins = Counter(provider.origen for provider in self.providers)
+        yield from (f"{n} providers have the origen {origen!r}" for origen, n in origins.items() if n > 1)
         names = Counter(subscriber.nombre for subscriber in self.subscribers)
         yield from (f"{n} subscribers are called {name!r}" for name, n in names.items() if n > 1)
         for subscriber in self.subscribers:
@@ -214,6 +223,12 @@ def _listed(given: object, fits: Callable[[object], bool], what: str, wanted: st
         if not fits(one):
             raise wrong(f"one of the {what}", one, wanted, FIRST_STEPS)
     return listed
+
+
+def _is_provider(given: object) -> bool:
+    from cauce.webhooks import Provider  # noqa: PLC0415 - publishers, who have none, do without a long import
+
+    return isinstance(given, Provider)
 
 
 def _is_catalog(given: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,8 @@ from cauce import (
     Settings,
     Subscriber,
 )
+from cauce.errors import WrongArgument
+from cauce.webhooks import PROVIDERS
 from cauce.worker import Worker
 
 if TYPE_CHECKING:
@@ -186,3 +189,13 @@ def test_every_fault_is_listed_at_once() -> None:
         subscribers=[Subscriber("*", OtroEvents.c.handled_by(text)), Subscriber("t")],
     )
     assert len(found) == 5
+
+
+def test_providers_of_webhooks_are_checked() -> None:
+    """Two of one origen are a fault, and what is no provider is named."""
+    one = replace(PROVIDERS["stripe"], origen="mine")
+    assert Bus(catalogs=[], event_handlers=EventHandlers(), providers=[one]).providers == (one,)
+    with pytest.raises(CatalogError, match="2 providers have the origen 'mine'"):
+        Bus(catalogs=[], event_handlers=EventHandlers(), providers=[one, one])
+    with pytest.raises(WrongArgument, match="one of the providers of a Bus is"):
+        Bus(catalogs=[], event_handlers=EventHandlers(), providers=[type(one)])  # type: ignore[list-item]

@@ -18,6 +18,7 @@ from cauce.errors import CauceError, ConfigError
 from cauce.webhooks import PROVIDERS, Provider
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
 
     from psycopg import AsyncConnection, Connection
@@ -59,6 +60,18 @@ def load_provider(name: str, app_dir: str = ".") -> Provider:
         own = "one of the application's own is written module:name"
         raise ValueError(f"no provider is called {name}; there are {', '.join(PROVIDERS)}; {own}")
     return PROVIDERS[name]
+
+
+def load_providers(names: Iterable[str] | None, app_dir: str = ".") -> list[Provider]:
+    """Return providers of webhooks as ``load_provider`` does, for commands that serve them.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    try:
+        return [load_provider(name, app_dir) for name in names or ()]
+    except ValueError as error:
+        raise ConfigError(f"--provider: {error}") from None
 
 
 def load_settings(**given: object) -> Settings:

@@ -16,16 +16,20 @@ from psycopg import sql
 from rich.console import Console
 
 from cauce import schema
-from cauce.cli.loading import connect, load_bus, load_settings
+from cauce.cli.loading import connect, load_bus, load_providers, load_settings
 from cauce.cli.process import LogLevel, configure_logging
 from cauce.serving import HttpServer
 from cauce.serving import serve as serve_parts
+from cauce.web.endpoints import own_providers
 from cauce.webhooks import PROVIDERS
 from cauce.worker import Worker, relax_garbage_collection
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cauce.bus import Bus
     from cauce.serving import Part
+    from cauce.webhooks import Provider
 
 
 def worker(  # noqa: PLR0913 - options of a command
@@ -68,6 +72,7 @@ def serve(  # noqa: PLR0913 - options of a command
     /,
     *,
     app_dir: str = ".",
+    provider: list[str] | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     worker: bool = False,
@@ -78,6 +83,7 @@ def serve(  # noqa: PLR0913 - options of a command
     Args:
         bus: The application's bus, as module:name.
         app_dir: Where modules are looked for first.
+        provider: A provider of webhooks beside those of the bus, as module:name; can be given several times.
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
         worker: Process events in the same process as well.
@@ -85,18 +91,20 @@ def serve(  # noqa: PLR0913 - options of a command
     """
     configure_logging(log_level)
     settings, loaded = load_settings(), load_bus(bus, app_dir)
-    parts: list[Part] = [HttpServer(loaded, settings, host, port)]
+    providers = load_providers(provider, app_dir)
+    parts: list[Part] = [HttpServer(loaded, settings, host, port, providers=providers)]
     if worker:
         connect(settings).close()
         parts.append(Worker(loaded, settings))
     serve_parts(*parts)
 
 
-def dev(
+def dev(  # noqa: PLR0913 - options of a command
     bus: str,
     /,
     *,
     app_dir: str = ".",
+    provider: list[str] | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     log_level: LogLevel = "info",
@@ -109,6 +117,7 @@ def dev(
     Args:
         bus: The application's bus, as module:name.
         app_dir: Where modules are looked for first.
+        provider: A provider of webhooks beside those of the bus, as module:name; can be given several times.
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
         log_level: What to log.
@@ -119,10 +128,11 @@ def dev(
             # in the environment, for the application's own code connects to it as well
             os.environ["DATABASE_URL"] = _embedded(stack, Path(app_dir).resolve())
         settings, loaded = load_settings(), load_bus(bus, app_dir)
-        http = HttpServer(loaded, settings, host, port)
+        providers = load_providers(provider, app_dir)
+        http = HttpServer(loaded, settings, host, port, providers=providers)
         with connect(settings) as conn:
             schema.migrate(conn, loaded)
-        _announce(loaded, http.url, settings.database_url)
+        _announce(loaded, providers, http.url, settings.database_url)
         workers = [Worker(loaded, settings)] if loaded.groups else []  # it may only take webhooks in
         serve_parts(http, *workers)
 
@@ -155,11 +165,13 @@ def _embedded(stack: ExitStack, app: Path) -> str:
     return server.database(name)
 
 
-def _announce(bus: Bus, url: str, database_url: str) -> None:
+def _announce(bus: Bus, providers: Iterable[Provider], url: str, database_url: str) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print("Webhooks    ", end="", style="bold")
-    hooks = [origen for origen in dict.fromkeys(origen for origen, _ in bus.types) if origen in PROVIDERS]
-    lines = [f"POST {url}/api/webhooks/{origen}{_without_secret(origen)}" for origen in hooks]
+    own = {provider.origen: provider for provider in own_providers(bus, providers)}
+    known = {**PROVIDERS, **own}
+    hooks = [known[origen] for origen in dict.fromkeys([*(origen for origen, _ in bus.types), *own]) if origen in known]
+    lines = [f"POST {url}/api/webhooks/{hook.origen}{_without_secret(hook)}" for hook in hooks]
     console.print(*(lines or [f"POST {url}/api/webhooks/{{origen}}"]), sep="\n            ")
     console.print("Cron        ", end="", style="bold")
     console.print(f"POST {url}/api/trabajadores/procesar_lote")
@@ -172,6 +184,6 @@ def _announce(bus: Bus, url: str, database_url: str) -> None:
     console.print("Ctrl-C stops.\n")
 
 
-def _without_secret(origen: str) -> str:
-    name = PROVIDERS[origen].secret_setting
+def _without_secret(provider: Provider) -> str:
+    name = provider.secret_setting
     return "" if os.environ.get(name) else f"   (503 until {name} is set)"

@@ -39,7 +39,8 @@ def create_app(
     Args:
         bus: whose events ``procesar_lote`` processes. Webhooks are stored whether the bus knows their type or not.
         settings: database, secrets, limits.
-        providers: of webhooks, beside those of ``cauce.webhooks.PROVIDERS``; one of the same ``origen`` replaces it.
+        providers: of webhooks, beside those of the bus and of ``cauce.webhooks.PROVIDERS``; one of the same ``origen``
+            replaces it.
         secrets: from the name of a provider's setting (``GITHUB_WEBHOOK_SECRET``) to its text, a ``Secret``, several,
             or None; plain or async. It is asked at every delivery, so a rotation needs no restart. A plain function
             must not wait for anything; an async one may take ``cauce.web.secrets.SOURCE_SECONDS`` (2 s), and what it

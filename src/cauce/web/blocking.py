@@ -21,7 +21,7 @@ import weakref
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-from cauce.web.endpoints import Endpoints
+from cauce.web.endpoints import Endpoints, own_providers
 from cauce.web.secrets import secrets_in
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ class Blocking:
         self, bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
     ) -> None:
         settings.require_database_url()
-        known = tuple(providers)
+        providers = tuple(providers)
+        known = own_providers(bus, providers)
         source = secrets or secrets_in(settings, known)  # which refuses what cannot be read now, and not later
-        self._make: Callable[[], Endpoints] = lambda: Endpoints(bus, settings, providers=known, secrets=source)
+        self._make: Callable[[], Endpoints] = lambda: Endpoints(bus, settings, providers=providers, secrets=source)
         self._loops: dict[int, _Loop] = {}
         self._locks: dict[int, threading.Lock] = {}
 

@@ -33,6 +33,11 @@ METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "T
 """What a framework that wants a list of methods is given: the endpoints themselves say which they take."""
 
 
+def own_providers(bus: Bus, providers: Iterable[Provider]) -> tuple[Provider, ...]:
+    """Return an application's own providers: its bus's, and those given; of one ``origen`` the last counts."""
+    return (*bus.providers, *providers)
+
+
 class Endpoints:
     """The endpoints and the connections they share; ``create_app`` says what the arguments are.
 
@@ -46,7 +51,7 @@ class Endpoints:
         self, bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
     ) -> None:
         self._connections = Connections(settings)
-        known = tuple(providers)
+        known = own_providers(bus, providers)
         self._inbox = Webhooks(self._connections, known, secrets or secrets_in(settings, known), settings)
         self.by_name: Mapping[str, Endpoint] = {
             "webhooks": self._inbox,
