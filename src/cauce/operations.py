@@ -8,6 +8,7 @@ columns and the JSON keys are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -19,7 +20,7 @@ from cauce.look import look
 from cauce.refusals import explaining
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from psycopg import Connection
@@ -32,6 +33,8 @@ REACH: Final = 100_000
 """How many events one look for those that match goes through, at most."""
 FAILURES_SHOWN: Final = 50
 """Failed attempts of an event that are read, the last ones."""
+CHUNK: Final = 500
+"""Events that are retried or discarded in one statement, so that none holds locks for long."""
 ALIVE_SECONDS: Final = 30.0
 """Seconds a worker may be silent and pass for alive; it speaks every five, or more often."""
 
@@ -205,6 +208,15 @@ class Detail:
     """The last ``FAILURES_SHOWN``, oldest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What was done to an event by ``retry_many`` or ``discard_many``."""
+
+    id: int
+    entregas: int | None
+    """Of how many deliveries; None: there is no such event."""
+
+
 def status(conn: Connection[Any]) -> Status:
     """Look at the bus: what waits, what is in hand, what is dead, who works, what was refused.
 
@@ -315,12 +327,39 @@ def retry(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscr
         NotFound: there is no such event.
         SchemaError: the tables are missing, older or newer.
     """
-    return _mend(conn, "retry", evento, grupo, suscriptor)
+    return _only(retry_many(conn, [evento], grupo=grupo, suscriptor=suscriptor))
+
+
+def retry_many(
+    conn: Connection[Any], eventos: Iterable[int], *, grupo: str | None = None, suscriptor: str | None = None
+) -> Iterator[list[Mended]]:
+    """Do the same to many events, ``CHUNK`` of them in one statement, while the result is gone through.
+
+    Args:
+        conn: a connection; in autocommit, each chunk is committed by itself.
+        eventos: the events' ids; an unknown one is no error.
+        grupo: as of ``retry``.
+        suscriptor: as of ``retry``.
+
+    Yields:
+        What became of the next events, in the order of their ids.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    return _mend(conn, "retry", eventos, grupo, suscriptor)
 
 
 def discard(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
     """Give the failed or waiting deliveries of an event up, for good; arguments, result and errors as of ``retry``."""
-    return _mend(conn, "discard", evento, grupo, suscriptor)
+    return _only(discard_many(conn, [evento], grupo=grupo, suscriptor=suscriptor))
+
+
+def discard_many(
+    conn: Connection[Any], eventos: Iterable[int], *, grupo: str | None = None, suscriptor: str | None = None
+) -> Iterator[list[Mended]]:
+    """Do the same to many events; arguments, result and errors as of ``retry_many``."""
+    return _mend(conn, "discard", eventos, grupo, suscriptor)
 
 
 def publish(  # noqa: PLR0913 - the event's columns, by name
@@ -363,12 +402,21 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
         raise InvalidPayload(f"{origen}/{tipo} was not published: {error.diag.message_primary}") from error
 
 
-def _mend(conn: Connection[Any], query: str, evento: int, grupo: str | None, suscriptor: str | None) -> int:
+def _mend(
+    conn: Connection[Any], query: str, eventos: Iterable[int], grupo: str | None, suscriptor: str | None
+) -> Iterator[list[Mended]]:
     schema.check_version(conn)
-    done = _number(conn, query, {"id": evento, "grupo": grupo, "suscriptor": suscriptor}) or 0
-    if not done and not _all(conn, FullEvent, "event", {"id": evento}):
-        raise _no_event(evento)
-    return done
+    ids = iter(sorted(set(eventos)))
+    while chunk := list(islice(ids, CHUNK)):
+        yield _all(conn, Mended, query, {"ids": chunk, "grupo": grupo, "suscriptor": suscriptor})
+
+
+def _only(mended: Iterator[list[Mended]]) -> int:
+    """Return how many deliveries of the one event were mended."""
+    ((one,),) = mended
+    if one.entregas is None:
+        raise _no_event(one.id)
+    return one.entregas
 
 
 def _no_event(evento: int) -> NotFound:

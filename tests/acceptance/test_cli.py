@@ -97,7 +97,9 @@ def test_looking_and_mending(shop: Path, dsn: str) -> None:
             "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)"
             " values (1, 'principal', 'avisos', 5, 'error', 3, now())"
         )
-        assert json.loads(cauce("retry", "1", "--json", dsn=dsn).stdout) == {"id": 1, "entregas": 1}
+        assert json.loads(cauce("retry", "1", "--json", dsn=dsn).stdout) == {
+            "entregas": 1, "eventos": [{"id": 1, "entregas": 1}], "desconocidos": [],
+        }  # fmt: skip
         assert "--yes" in cauce("discard", "1", dsn=dsn, ok=False).stderr
         assert "1 delivery of event 1 discarded" in cauce("discard", "1", "--yes", dsn=dsn).stdout
         assert conn.execute("select count(*) from cauce.entregas").fetchone() == (0,)
@@ -118,6 +120,11 @@ def test_looking_and_mending(shop: Path, dsn: str) -> None:
         ("events --dead --tipo a --clave b", 2, "--tipo, --clave cannot go with --dead"),
         ("events --limit 0", 2, "--limit"),
         ("discard 1", 2, "say --yes"),
+        ("discard -", 2, "say --yes"),
+        ("retry", 2, "Say which events"),
+        ("retry 1 x", 2, "'x' is no id of an event"),
+        ("retry 0", 2, "'0' is no id of an event"),
+        ("retry 9223372036854775808", 2, "is no id of an event"),
     ],
 )
 def test_mistakes_are_told_in_one_line(command: str, code: int, said: str) -> None:
@@ -217,7 +224,7 @@ def test_the_dead_are_listed_mended_and_explained(db: Database) -> None:
     assert json.loads(cauce("events", "--dead", "--grupo", "principal", "--json", dsn=db.dsn).stdout)["eventos"] == []
     assert "given up after 0 failed attempts: ValueError: no panel" in cauce("show", "1", dsn=db.dsn).stdout
     done = cauce("retry", "1", "--grupo", "principal", "--json", dsn=db.dsn, ok=False)
-    assert json.loads(done.stdout) == {"id": 1, "entregas": 0}
+    assert json.loads(done.stdout) == {"entregas": 0, "eventos": [{"id": 1, "entregas": 0}], "desconocidos": []}
     assert done.stderr == "cauce: event 1 has nothing to retry: what failed or waits is paneles/panel\n"
     assert "there is no event 99" in cauce("retry", "99", dsn=db.dsn, ok=False).stderr
 
@@ -235,6 +242,67 @@ def test_the_failures_of_an_event_are_shown_with_their_workers(db: Database) -> 
     shown = cauce("show", "1", dsn=db.dsn).stdout
     assert re.search(r"principal/manejador, attempt 1, worker host-1\s+Traceback\s+ValueError: x\s", shown)
     assert re.search(r"principal/\*, attempt 1, worker host-2\s+worker host-2 died or lost its lease", shown)
+
+
+def give_up(db: Database, count: int) -> None:
+    """Leave so many events whose handler has spent its attempts."""
+    with db.connect(autocommit=True) as conn:
+        conn.execute(SOME, (count,))
+        conn.execute("update cauce.eventos set estado = 'error'")
+        conn.execute(
+            "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, error)"
+            " select id, 'principal', 'manejador', 5, 'error', 12, now(), 'OSError' from cauce.eventos"
+        )
+
+
+def piped(command: str, dsn: str, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with something on its standard input."""
+    return subprocess.run(
+        [*CAUCE, *command.split()], env={**os.environ, "DATABASE_URL": dsn}, input=text, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_what_a_bad_deploy_left_dead_is_retried_and_discarded_in_one_call(db: Database) -> None:
+    """Five thousand dead events: `events --dead --json` says which, `retry -` and `discard -` take them."""
+    give_up(db, 5_000)
+    dead = cauce("events", "--dead", "--limit", "10000", "--json", dsn=db.dsn).stdout
+    retried = piped("retry -", db.dsn, dead)
+    assert (retried.returncode, retried.stdout, retried.stderr) == (0, "5,000 deliveries of 5,000 events due now\n", "")
+    discarded = piped("discard - --yes --json", db.dsn, "\n".join(map(str, range(1, 5_002))))
+    counted = json.loads(discarded.stdout)
+    assert (counted["entregas"], len(counted["eventos"]), counted["desconocidos"]) == (5_000, 5_000, [5_001])
+    assert (discarded.returncode, discarded.stderr.count("\n")) == (1, 1)
+    assert "there is no event 5001; it may have been pruned" in discarded.stderr
+    with db.connect() as conn:
+        assert conn.execute("select estado, count(*) from cauce.eventos group by 1").fetchall() == [
+            ("procesado", 5_000)
+        ]
+
+
+def test_many_ids_are_told_apart(db: Database) -> None:
+    """Those that were mended, those that had nothing to mend, those that do not exist, and a page that has a next."""
+    give_up(db, 3)
+    done = cauce("retry", "3", "1", "3", "8", "9", dsn=db.dsn, ok=False)
+    assert done.stdout == "2 deliveries of 2 events due now\n"
+    assert done.stderr == "cauce: there is no event 8, 9; it may have been pruned: cauce events lists what there is\n"
+    cauce("discard", "1", "2", "--yes", dsn=db.dsn)
+    done = cauce("retry", "1", "2", "3", dsn=db.dsn)
+    assert done.stdout == "1 delivery of event 3 due now\n"
+    assert [line.partition(":")[2] for line in done.stderr.splitlines()] == [
+        f" event {evento} has nothing to retry: no delivery failed or waits" for evento in (1, 2)
+    ]
+    page = cauce("events", "--limit", "1", "--json", dsn=db.dsn).stdout
+    assert "names no event: there is nothing to retry" in piped("retry -", db.dsn, '{"eventos": []}').stderr
+    assert piped("retry -", db.dsn, page).stderr == "cauce: these are not all: go on with --before 3\n"
+
+
+@pytest.mark.parametrize("text", ['{"eventos": 3}', '{"eventos": [{}], "siguiente": null}', "[[1]]", '{"id": 1}', "[1"])
+def test_what_is_no_list_of_events_is_refused(text: str) -> None:
+    """With what it should be, and before anything is done."""
+    done = piped("retry -", "", text)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "Standard input is JSON, but not" in done.stderr or "is no id of an event" in done.stderr
 
 
 def test_publish_reads_standard_input(shop: Path, dsn: str) -> None:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cauce import operations, schema
-from cauce.cli import codes
+from cauce.cli import codes, many
 from cauce.cli.loading import connect, load_bus, load_settings
 from cauce.cli.tables import as_json, complain
+from cauce.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from psycopg import Connection
+
+    from cauce.operations import Mended
 
 
 def migrate(
@@ -91,91 +96,104 @@ def publish(  # noqa: PLR0913 - the event's columns
 
 
 def retry(
-    evento: int,
-    /,
-    *,
+    *eventos: Annotated[str, Parameter(allow_leading_hyphen=True)],
     grupo: str | None = None,
     suscriptor: str | None = None,
     json: bool = False,
 ) -> int:
-    """Try an event's failed or waiting deliveries again at once, with all their attempts before them.
+    """Try events' failed or waiting deliveries again at once, with all their attempts before them.
 
     Args:
-        evento: The event's id.
+        eventos: The events' ids; "-" reads them from standard input, also as cauce events --dead --json prints them.
         grupo: Only those of this group.
         suscriptor: Only those of this subscriber; manejador is the dedicated handler.
         json: Print JSON.
     """
+    ids = many.read_ids(eventos)
     with connect(load_settings()) as conn:
-        count = operations.retry(conn, evento, grupo=grupo, suscriptor=suscriptor)
-        return _told(conn, evento, count, ("retry", "due now"), json=json)
+        done = many.followed(operations.retry_many(conn, ids, grupo=grupo, suscriptor=suscriptor), len(ids))
+        return _told(conn, done, ("retry", "due now"), json=json)
 
 
 def discard(
-    evento: int,
-    /,
-    *,
+    *eventos: Annotated[str, Parameter(allow_leading_hyphen=True)],
     grupo: str | None = None,
     suscriptor: str | None = None,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
     json: bool = False,
 ) -> int:
-    """Give an event's failed or waiting deliveries up, for good.
+    """Give events' failed or waiting deliveries up, for good.
 
     Args:
-        evento: The event's id.
+        eventos: The events' ids; "-" reads them from standard input, also as cauce events --dead --json prints them.
         grupo: Only those of this group.
         suscriptor: Only those of this subscriber; manejador is the dedicated handler.
         yes: Do not ask.
         json: Print JSON.
     """
-    if not yes:
-        if not sys.stdin.isatty():
-            print("cauce: discarding is for good, and there is no terminal to ask on: say --yes", file=sys.stderr)
-            return codes.USAGE
-        if not _confirmed(evento, grupo, suscriptor):
+    if not yes and ("-" in eventos or not sys.stdin.isatty()):
+        return complain("discarding is for good, and there is no terminal to ask on: say --yes")
+    ids = many.read_ids(eventos)
+    with connect(load_settings()) as conn:
+        if not yes and not _confirmed(conn, ids, grupo, suscriptor):
             print("cauce: nothing was discarded", file=sys.stderr)
             return codes.NOT_DONE
-    with connect(load_settings()) as conn:
-        count = operations.discard(conn, evento, grupo=grupo, suscriptor=suscriptor)
-        return _told(conn, evento, count, ("discard", "discarded"), json=json)
+        done = many.followed(operations.discard_many(conn, ids, grupo=grupo, suscriptor=suscriptor), len(ids))
+        return _told(conn, done, ("discard", "discarded"), json=json)
 
 
-def _told(conn: Connection[Any], evento: int, count: int, words: tuple[str, str], *, json: bool) -> int:
-    """Say what was done or, on stderr, why nothing was; return the exit code."""
-    verb, done = words
+def _told(conn: Connection[Any], done: Sequence[Mended], words: tuple[str, str], *, json: bool) -> int:
+    """Say what was done and, on stderr, to which events nothing, and why; return the exit code."""
+    verb, what = words
+    unknown = [one.id for one in done if one.entregas is None]
+    known = {one.id: one.entregas for one in done if one.entregas is not None}
+    count, touched = sum(known.values()), [evento for evento, entregas in known.items() if entregas]
     if json:
-        print(as_json({"id": evento, "entregas": count}))
+        counted = [{"id": evento, "entregas": entregas} for evento, entregas in known.items()]
+        print(as_json({"entregas": count, "eventos": counted, "desconocidos": unknown}))
     elif count:
-        print(f"{count} {'delivery' if count == 1 else 'deliveries'} of event {evento} {done}")
-    if count:
-        return codes.DONE
+        of = f"event {touched[0]}" if len(touched) == 1 else f"{len(touched):,} events"
+        print(f"{count:,} {'delivery' if count == 1 else 'deliveries'} of {of} {what}")
+    idle = [evento for evento, entregas in known.items() if not entregas]
+    for evento in idle[: many.NAMED]:
+        print(f"cauce: event {evento} has nothing to {verb}: {_why_nothing(conn, evento)}", file=sys.stderr)
+    if len(idle) > many.NAMED:
+        print(f"cauce: nor have {len(idle) - many.NAMED:,} other events; --json lists them", file=sys.stderr)
+    if unknown:
+        what_there_is = "it may have been pruned: cauce events lists what there is"
+        print(f"cauce: there is no event {many.listed(unknown)}; {what_there_is}", file=sys.stderr)
+    if not done:
+        print(f"cauce: standard input names no event: there is nothing to {verb}", file=sys.stderr)
+    return codes.DONE if count and not unknown else codes.NOT_DONE
+
+
+def _why_nothing(conn: Connection[Any], evento: int) -> str:
     detail = operations.show(conn, evento)
     held = next((entrega for entrega in detail.entregas if entrega.lote is not None), None)
     if held is not None:
-        why = f"worker {held.trabajador} has it in hand"
-    elif detail.entregas:
+        return f"worker {held.trabajador} has it in hand"
+    if detail.entregas:
         there = ", ".join(f"{entrega.grupo}/{entrega.suscriptor}" for entrega in detail.entregas)
-        why = f"what failed or waits is {there}"
-    else:
-        why = "no delivery failed or waits"
-    print(f"cauce: event {evento} has nothing to {verb}: {why}", file=sys.stderr)
-    return codes.NOT_DONE
+        return f"what failed or waits is {there}"
+    return "no delivery failed or waits"
 
 
-def _confirmed(evento: int, grupo: str | None, suscriptor: str | None) -> bool:
-    """Show what would be given up, and ask; if that is nothing, do not."""
-    with connect(load_settings()) as conn:
-        detail = operations.show(conn, evento)
-    shown = [
-        entrega
-        for entrega in detail.entregas
-        if entrega.lote is None and grupo in (None, entrega.grupo) and suscriptor in (None, entrega.suscriptor)
-    ]
-    if not shown:
+def _confirmed(conn: Connection[Any], eventos: Sequence[int], grupo: str | None, suscriptor: str | None) -> bool:
+    """Show what would be given up, of the first few events, and ask; of a single one that is nothing, do not."""
+    shown = 0
+    for evento in eventos[: many.NAMED]:
+        try:
+            detail = operations.show(conn, evento)
+        except NotFound:
+            continue
+        for entrega in detail.entregas:
+            if entrega.lote is None and grupo in (None, entrega.grupo) and suscriptor in (None, entrega.suscriptor):
+                where = f"event {evento}, {detail.evento.origen}/{detail.evento.tipo}"
+                print(f"{where}, {entrega.grupo}/{entrega.suscriptor}: {entrega.error or 'waits'}", file=sys.stderr)
+                shown += 1
+    if len(eventos) > many.NAMED:
+        print(f"and whatever failed or waits of {len(eventos) - many.NAMED:,} other events", file=sys.stderr)
+    elif not shown:
         return True  # there is nothing to lose, and discard says why
-    print(f"event {evento}, {detail.evento.origen}/{detail.evento.tipo}:", file=sys.stderr)
-    for entrega in shown:
-        print(f"  {entrega.grupo}/{entrega.suscriptor}: {entrega.error or 'waits'}", file=sys.stderr)
     print("Give these deliveries up, for good? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -147,6 +147,8 @@ LOOKS: Final = {
     "retry": undone(partial(operations.retry, evento=DEAD)),
     "retry one": undone(partial(operations.retry, evento=FAILED, grupo="principal", suscriptor="avisos")),
     "retry nothing": undone(partial(operations.retry, evento=WAITING)),
+    "retry many": undone(lambda conn: list(operations.retry_many(conn, [DEAD, FAILED, 5_000_000]))),
+    "discard many": undone(lambda conn: list(operations.discard_many(conn, [DEAD, FAILED, 5_000_000]))),
     "discard": undone(partial(operations.discard, evento=DEAD)),
     "discard one": undone(partial(operations.discard, evento=FAILED, grupo="principal", suscriptor="avisos")),
     "publish": undone(lambda conn: operations.publish(conn, "prueba", "prueba.hecha", "{}", id_externo="a")),

@@ -1,3 +1,7 @@
--- Gives the failed or waiting deliveries of an event up; how many. Locks the event's row and theirs.
+-- Gives the failed or waiting deliveries of events up; of each, how many, null if there is no such event.
+-- Locks   each event's row and its deliveries, in the order given
 -- Index   eventos_pkey, entregas_pkey
-select cauce.descartar(%(id)s, %(grupo)s, %(suscriptor)s)
+select u.id, case when (select e.id from cauce.eventos e where e.id = u.id) is not null
+                  then cauce.descartar(u.id, %(grupo)s, %(suscriptor)s) end entregas
+  from unnest(%(ids)s::bigint[]) with ordinality u(id, o)
+ order by u.o

@@ -1,3 +1,7 @@
--- Makes the failed or waiting deliveries of an event due at once; how many. Locks the event's row and theirs.
+-- Makes the failed or waiting deliveries of events due at once; of each, how many, null if there is no such event.
+-- Locks   each event's row and its deliveries, in the order given
 -- Index   eventos_pkey, entregas_pkey
-select cauce.reintentar(%(id)s, %(grupo)s, %(suscriptor)s)
+select u.id, case when (select e.id from cauce.eventos e where e.id = u.id) is not null
+                  then cauce.reintentar(u.id, %(grupo)s, %(suscriptor)s) end entregas
+  from unnest(%(ids)s::bigint[]) with ordinality u(id, o)
+ order by u.o
