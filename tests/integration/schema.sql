@@ -63,7 +63,8 @@ CREATE FUNCTION cauce.correr_a_solas(lote bigint, ficha bigint) RETURNS boolean
     AS (...);
 
 CREATE FUNCTION cauce.crear_grupo(grupo text, desde_el_principio boolean DEFAULT false) RETURNS void
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS (...);
 
 CREATE FUNCTION cauce.descartar(evento bigint, grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS integer
@@ -227,6 +228,15 @@ CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriend
 
 CREATE FUNCTION cauce.tomar_reintentos(grupo text, aplicacion text, trabajador text, lote bigint, maximo integer, sospechosas boolean) RETURNS integer
     LANGUAGE plpgsql
+    AS (...);
+
+CREATE FUNCTION cauce.tomar_turno(grupo text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS (...);
+
+CREATE FUNCTION cauce.turno(grupo text) RETURNS text
+    LANGUAGE sql IMMUTABLE
     AS (...);
 
 CREATE FUNCTION cauce.xid_visto() RETURNS bigint
@@ -410,6 +420,9 @@ CREATE TABLE cauce.trabajadores (
 )
 WITH (fillfactor='70');
 
+CREATE VIEW cauce.turno_principal AS
+ SELECT;
+
 ALTER TABLE ONLY cauce.catalogo
     ADD CONSTRAINT catalogo_pkey PRIMARY KEY (origen, tipo);
 
@@ -472,4 +485,8 @@ CREATE TRIGGER eventos_coherente AFTER UPDATE ON cauce.eventos FOR EACH ROW WHEN
 
 CREATE TRIGGER eventos_completar BEFORE INSERT ON cauce.eventos FOR EACH ROW WHEN (((new.carril IS NULL) OR (new.payload IS NULL))) EXECUTE FUNCTION cauce.completar_evento();
 
+REVOKE ALL ON FUNCTION cauce.crear_grupo(grupo text, desde_el_principio boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION cauce.publicar_eventos(eventos jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION cauce.tomar_turno(grupo text) FROM PUBLIC;

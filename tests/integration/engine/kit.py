@@ -36,13 +36,14 @@ def publish(conn: Conn, count: int = 1, *, tipo: str = "prueba.hecha", prioridad
 
 
 @contextmanager
-def role(dsn: str, permission: LiteralString) -> Iterator[str]:
-    """Make a role that has one permission of the bus and nothing else; yield its address of the database."""
+def role(dsn: str, permission: LiteralString | None) -> Iterator[str]:
+    """Make a role that has one permission of the bus or none, and nothing else; yield its address of the database."""
     with psycopg.connect(dsn, autocommit=True) as owner:
-        name = f"{permission}_{owner.info.dbname}"
+        name = f"{permission or 'nothing'}_{owner.info.dbname}"
         owner.execute(sql.SQL("create role {} login").format(sql.Identifier(name)))
         try:
-            owner.execute(sql.SQL("select cauce.{}(%s)").format(sql.Identifier(permission)), (name,))
+            if permission is not None:
+                owner.execute(sql.SQL("select cauce.{}(%s)").format(sql.Identifier(permission)), (name,))
             yield make_conninfo(dsn, user=name)
         finally:
             owner.execute(sql.SQL("drop owned by {}").format(sql.Identifier(name)))

@@ -50,6 +50,38 @@ def test_a_lane_that_lost_its_position_is_reported(conn: Conn) -> None:
     assert value(conn, "select cauce.primer_carril('principal', '{8,9,3,4}')") == 3
 
 
+def test_a_group_without_its_lock_is_reported_and_made_whole(conn: Conn) -> None:
+    """One that was never made, or of which only the rows were restored."""
+    conn.execute("drop view cauce.turno_principal")
+    for grupo in ("principal", "nadie"):
+        with pytest.raises(
+            psycopg.DatabaseError, match=f"group {grupo} has no claim lock, cauce.turno_{grupo}"
+        ) as error:
+            claim(conn, grupo=grupo)
+        assert error.value.sqlstate == "CA004"
+    conn.execute("select cauce.crear_grupo('principal')")
+    published = publish(conn)
+    assert claim(conn).ids == published
+
+
+def test_one_claim_of_a_group_runs_at_a_time_and_those_of_others_beside_it(
+    conn: Conn, connect: Callable[..., Conn]
+) -> None:
+    """The turn is kept to the end of the transaction; an idle look takes it without writing anything."""
+    conn.execute("select cauce.crear_grupo('otro', true)")
+    published = publish(conn)
+    other = connect()
+    other.execute("set lock_timeout = '100ms'")
+    claim(conn)
+    with conn.transaction():
+        assert not claim(conn)
+        assert value(conn, "select pg_current_xact_id_if_assigned() is null")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            claim(other)
+        assert claim(other, grupo="otro").ids == published
+    assert not claim(other)
+
+
 def test_urgent_events_come_first_and_in_order_within_their_lane(conn: Conn) -> None:
     """Lane by lane, the lowest number first; but one claim in 20 begins at a lane drawn by lot."""
     last, first, middle = publish(conn, 20, prioridad=9), publish(conn, 20, prioridad=0), publish(conn, 20)

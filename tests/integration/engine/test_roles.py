@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 import pytest
@@ -12,7 +12,7 @@ from cauce import Discard, NuevoEvento, Subscriber, log, operations, publicar_ev
 from cauce.cron import procesar_lote
 from cauce.log import Claim
 from cauce.runner import connect as connect_async
-from tests.integration.engine.kit import column, quick, role, value, work
+from tests.integration.engine.kit import claim, column, quick, role, value, work
 from tests.integration.engine.scenery import (
     PruebaEvents,
     bus,
@@ -221,6 +221,44 @@ def test_a_looker_changes_nothing(conn: Conn, looker: str, statement: Any) -> No
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         mine.execute(statement)
+
+
+HOLDS = [
+    "select cauce.tomar_turno('principal')",
+    "lock table cauce.turno_principal in share update exclusive mode",
+    "lock table cauce.turno_principal in row share mode",
+    "lock table cauce.catalogo in row exclusive mode",
+    "lock table cauce.lotes in row exclusive mode",
+    "lock table cauce.eventos in row exclusive mode",
+    "select from cauce.grupos for share",
+]
+
+
+@pytest.mark.parametrize("permission", [None, "permitir_publicar", "permitir_mirar"])
+def test_whoever_does_not_work_holds_up_no_worker(conn: Conn, database: str, permission: LiteralString | None) -> None:
+    """Neither claims nor starts: he gets none of their locks, and of those that anybody may have they need none."""
+    (evento,) = tell(conn)
+    conn.execute("set lock_timeout = '2s'")
+    with role(database, permission) as dsn, psycopg.connect(dsn) as stranger:
+        for hold in HOLDS:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), stranger.transaction():
+                stranger.execute(hold)
+        stranger.execute(
+            "select pg_advisory_lock(1128355140, hashtext('principal')), pg_advisory_lock(1128355141, 0),"
+            " pg_advisory_lock(1128355139, 0)"
+        )
+        assert claim(conn).ids == [evento]
+        schema.save_catalog(conn, bus(), replace=False)
+
+
+def test_a_worker_makes_the_groups_of_its_bus_and_claims_for_them(conn: Conn, worker: str) -> None:
+    """Each with its lock, under any name; it may not make anything else in the schema."""
+    published = tell(conn)
+    names = ["uno", 'x"; drop table cauce.eventos; --', "\u00f1" * 255, "A" * 100, "A" * 101]
+    with psycopg.connect(worker, autocommit=True) as mine:
+        for name in names:
+            mine.execute("select cauce.crear_grupo(%s, true)", (name,))
+            assert claim(mine, grupo=name).ids == published
 
 
 def test_a_looker_may_write_no_table(conn: Conn, looker: str) -> None:

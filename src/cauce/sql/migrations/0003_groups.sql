@@ -15,10 +15,36 @@ begin
               from (select pg_snapshot_xip(s) x union select propia) u)::pg_snapshot;
 end $$;
 
--- Makes a group, or does nothing. `principal` starts at the beginning of the log; another group at now, unless asked.
--- Every lane gets its position here, under one transaction: a lane without one would be a black hole.
+-- What a claim of a group locks, so that one runs at a time: a view of its own, which has no rows, no storage and nothing
+-- to vacuum. Unlike an advisory lock, which whoever connects may hold, it wants a privilege; unlike a row's, it writes
+-- nothing (docs/adr/0004-claim-lock.md). Groups whose long names begin alike share one, and take turns.
+create function cauce.turno(grupo text) returns text language sql immutable as $$
+    select format('cauce.%I', ('turno_' || grupo)::name)
+$$;
+
+-- Waits for the group's turn, and keeps it to the end of the transaction.
+create function cauce.tomar_turno(grupo text) returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    turno constant text := cauce.turno(grupo);
+begin
+    if to_regclass(turno) is null then
+        raise exception 'group % has no claim lock, %: it was never made, or not restored', grupo, turno
+            using errcode = 'CA004', hint = 'Run: cauce migrate module:bus';
+    end if;
+    execute 'lock table ' || turno || ' in share update exclusive mode';
+end $$;
+
+-- Makes a group, or what is missing of it. `principal` starts at the beginning of the log; another group at now, unless
+-- asked. Every lane gets its position here, under one transaction: a lane without one would be a black hole.
 create function cauce.crear_grupo(grupo text, desde_el_principio boolean default false) returns void
-language plpgsql as $$
+language plpgsql
+security definer       -- makes the view
+set search_path = pg_catalog, pg_temp
+as $$
 declare
     nada constant pg_snapshot := '1:1:';      -- nothing is visible in it
     inicio pg_snapshot := case when crear_grupo.desde_el_principio or crear_grupo.grupo = 'principal' then nada
@@ -30,7 +56,12 @@ begin
         select crear_grupo.grupo, carril, 1, inicio, inicio, pg_snapshot_xmax(inicio), 0
           from generate_series(0, 9) carril;
     end if;
+    if to_regclass(cauce.turno(crear_grupo.grupo)) is null then
+        execute 'create view ' || cauce.turno(crear_grupo.grupo) || ' as select';
+    end if;
 end $$;
+
+revoke execute on function cauce.tomar_turno, cauce.crear_grupo from public;
 
 select cauce.crear_grupo('principal');
 
@@ -44,7 +75,7 @@ select cauce.crear_grupo('principal');
 -- Returns the subscriptions that a deploy removes; or those that the starting program has though a deploy removed them.
 -- Events published after this has committed are delivered to the subscriptions it leaves: cauce.tomar tells the version
 -- of the group with every batch, and a worker that has read an older one reads them again.
--- Locks   advisory: one at a time
+-- Locks   the table of the catalog: one at a time
 create function cauce.guardar_catalogo(
     aplicacion text, tipos jsonb, suscripciones jsonb, reemplazar boolean, quitar boolean default false)
 returns table (grupo text, suscriptor text, origen text, tipo text)
@@ -54,7 +85,7 @@ declare
     ajenas text;
     cambiados text[];        -- groups whose subscriptions were written or removed
 begin
-    perform pg_advisory_xact_lock(1128355141, 0);
+    lock table cauce.catalogo in share row exclusive mode;      -- several that start at once take turns
     select string_agg(format('%s of %s/%s in group %s belongs to application %L; this one is %L',
                              s.suscriptor, s.origen, s.tipo, s.grupo, s.aplicacion, $1), E'\n' order by s.grupo, s.origen, s.tipo, s.suscriptor) into ajenas
       from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)

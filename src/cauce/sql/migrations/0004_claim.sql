@@ -27,7 +27,7 @@ $$;
 -- A lane that it passes over has nothing. Beyond its position every row is new that is there and was not at `desde`;
 -- before it, only those of transactions that were in progress at `hasta` and are not any more. It also names a lane that
 -- cauce.avanzar must see for another reason: its position is missing, ahead of the cluster, or old.
--- Locks   the caller holds the group's lock
+-- Locks   the caller has the group's turn
 -- Index   eventos_log, two probes a lane; lane by lane, as unnest gives them, so that those after the first cost nothing
 create function cauce.primer_carril(grupo text, carriles smallint[]) returns smallint
 language plpgsql as $$
@@ -58,7 +58,7 @@ end $$;
 
 -- The next ids of one lane, at most `maximo`, in window order; moves the group's position in that lane.
 -- `maximo` 0: moves it up to the next event, past the rows that nobody may see.
--- Locks   the caller holds the group's lock
+-- Locks   the caller has the group's turn
 -- Index   eventos_log, as an index-only range from the position; pinned by the settings on cauce.tomar
 create function cauce.avanzar(grupo text, carril smallint, maximo integer) returns bigint[]
 language plpgsql as $$
@@ -139,7 +139,7 @@ end $$;
 
 -- The next ids of a group, at most `maximo`, all of one lane: the lowest that has any; but one call in 20 begins at a lane
 -- drawn by lot and goes on in a circle, so that no lane starves below one that is never empty.
--- Locks   the caller holds the group's lock
+-- Locks   the caller has the group's turn
 create function cauce.siguientes(grupo text, maximo integer) returns bigint[]
 language plpgsql as $$
 declare
@@ -215,7 +215,7 @@ end $$;
 -- Order     due retries, at most half of the claim; then events of the first lane that has any, in window order. One
 --           claim in 20, by lot, begins with the lane whose oldest event has waited longest. One in two begins with a
 --           delivery whose worker died, if there is one, alone: what kills a process shall not take others with it.
--- Locks     the group's claim lock (advisory, to the end of the transaction): one claim of a group at a time
+-- Locks     the group's turn, to the end of the transaction: one claim of a group at a time
 -- Whose     new events are any application's; retries come to the workers of the application that they wait for
 -- Isolation a READ COMMITTED transaction of its own
 -- Disk      a claim of new events does not wait for it, unless it is `prudente`: one that a server crash undoes is made
@@ -252,7 +252,7 @@ begin
     if current_setting('cauce.comprobada', true) is distinct from 'si' then
         perform cauce.comprobar_instancia();
     end if;
-    perform pg_advisory_xact_lock(1128355140, hashtext($1));
+    perform cauce.tomar_turno($1);
     if suerte < 0.5 then
         reintentos := cauce.tomar_reintentos($1, $6, $3, turno, 1, true);
     end if;

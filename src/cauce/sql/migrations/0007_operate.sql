@@ -140,6 +140,7 @@ begin
         execute format('grant insert, update, delete on %s to %I', tabla, rol);
     end loop;
     execute format('grant usage on all sequences in schema cauce to %I', rol);
+    execute format('grant execute on function cauce.tomar_turno, cauce.crear_grupo to %I', rol);
     execute format('grant insert (cuerpo, estado, ultimo_error),
                     update (procesado_en, estado, intentos, ignorado, ultimo_error), delete on cauce.eventos to %I', rol);
     execute format('alter default privileges in schema cauce grant insert, update, delete on tables to %I', rol);
