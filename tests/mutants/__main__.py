@@ -74,7 +74,7 @@ def attempt(guard: Guard, trees: SimpleQueue[Path]) -> str | None:
     text = file.read_text()
     try:
         file.write_text(guard.removed_from(text))
-        code, said = run_tests(tree, guard.tests)
+        code, said = run_tests(tree, guard.tests, SECONDS)
     finally:
         file.write_text(text)
         trees.put(tree)
@@ -84,13 +84,13 @@ def attempt(guard: Guard, trees: SimpleQueue[Path]) -> str | None:
     return None if code is None or re.search(r"^FAILED ", said, re.MULTILINE) else "BROKEN"
 
 
-def run_tests(tree: Path, tests: Iterable[str]) -> tuple[int | None, str]:
+def run_tests(tree: Path, tests: Iterable[str], seconds: float | None = None) -> tuple[int | None, str]:
     """Run tests in a tree, to the first that fails; return the exit code, None if they did not end, and the output."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider", "-n", "0", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
         return None, ""
