@@ -284,7 +284,7 @@ def _check(stage: Stage, details: list[Detail]) -> None:
     if not stage.faults:
         stage.out.print("   the duplicate was stored once, the forgery and the rolled-back event never;")
         stage.out.print("   the mail server's failure kept nobody else: bitacora has its row, exactly once")
-        stage.out.print("   next: put tienda.py from README.md into a file and run  cauce dev tienda:bus")
+        stage.out.print("   next: cauce docs first-steps  has a bus of your own, step by step")
 
 
 def _event(number: str, tipo: str, thing: dict[str, str]) -> bytes:

@@ -305,6 +305,13 @@ def test_what_is_no_list_of_events_is_refused(text: str) -> None:
     assert "Standard input is JSON, but not" in done.stderr or "is no id of an event" in done.stderr
 
 
+def test_documents_are_at_hand() -> None:
+    """They are listed, found by their short name, and a misspelt one is told the nearest."""
+    assert "guides/publishing        Publishing\n" in cauce("docs").stdout
+    assert cauce("docs", "publishing").stdout == (TOP / "docs/guides/publishing.md").read_text()
+    assert "there is no document publishin, but publishing;" in cauce("docs", "publishin", ok=False).stderr
+
+
 def test_publish_reads_standard_input(shop: Path, dsn: str) -> None:
     """`-` stands for what a pipe brings."""
     cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from cauce import arguments
 from cauce.cli.app import COMMANDS
 from cauce.config import Settings
 from cauce.look import LOOK_SECONDS
@@ -122,3 +124,22 @@ def test_every_guide_is_translated() -> None:
     """No guide is in one language only."""
     assert {guide.stem for guide in (TOP / "docs/guides").glob("*.md")} == set(TRANSLATED)
     assert {guide.stem for guide in (TOP / "docs/es/guias").glob("*.md")} == set(TRANSLATED.values())
+
+
+def test_every_document_that_the_code_points_to_is_there() -> None:
+    """`cauce docs NAME` in an error or a help text names a page, and no text names a path that a wheel lacks."""
+    names = {page.stem for page in (TOP / "docs").glob("**/*.md")}
+    guides = {arguments.PUBLISHING, arguments.HANDLERS, arguments.FIRST_STEPS}
+    for source in (TOP / "src").glob("**/*.py"):
+        guides |= set(re.findall(r"cauce docs ([a-z-]+)[^a-z-]", source.read_text()))
+    assert guides - names == {"lists"}, "what `cauce docs` itself says"
+    told = [line for source in (TOP / "src/cauce/cli").glob("*.py") for line in source.read_text().splitlines()
+            if re.search(r"[\"'].*docs/\w+\.md", line) and not line.startswith('"""')]  # fmt: skip
+    assert told == []
+
+
+def test_the_wheel_brings_the_documents() -> None:
+    """Both archives are told to hold them."""
+    build = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    assert build["wheel"]["force-include"] == {"docs": "cauce/docs"}
+    assert "/docs" in build["sdist"]["include"]

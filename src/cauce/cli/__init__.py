@@ -4,6 +4,7 @@
 - ``loading``: from ``module:bus`` to a bus, from the environment to settings and a connection
 - ``running``: ``worker``, ``serve``, ``dev``, ``demo``; ``process``: logging, and how a process ends
 - ``looking``: ``status``, ``events``, ``show``; ``tables``: how they look
+- ``docs``: the documents in the wheel
 - ``mending``: ``migrate``, ``publish``, ``retry``, ``discard``
 """
 

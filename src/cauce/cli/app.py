@@ -29,6 +29,7 @@ COMMANDS: Final = {
         "status": ("cauce.cli.looking:status", "What waits, what is in hand, what is dead, who works."),
         "events": ("cauce.cli.looking:events", "List events, newest first."),
         "show": ("cauce.cli.looking:show", "All of one event, and why attempts failed."),
+        "docs": ("cauce.cli.docs:docs", "The documents: guides, settings, every command."),
     },
     "Do": {
         "migrate": ("cauce.cli.mending:migrate", "Bring the tables up to date and write a bus's catalog."),
@@ -43,7 +44,7 @@ app = App(
     name="cauce",
     help="A durable event bus on PostgreSQL. The database is that of DATABASE_URL.",
     help_format="plaintext",
-    help_epilogue="Exit codes: 0 done, 1 could not be done, 2 wrong command line. docs/cli.md has every command.",
+    help_epilogue="Exit codes: 0 done, 1 could not be done, 2 wrong command line. Every command: cauce docs cli.",
     default_parameter=Parameter(negative=()),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
