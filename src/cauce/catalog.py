@@ -8,8 +8,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from types import NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from secrets import token_hex
+from types import GenericAlias, NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
@@ -34,6 +35,12 @@ MANEJADOR = "manejador"
 """The name under which the dedicated handler's deliveries are stored."""
 TODOS = "*"
 """Stands for every subscriber of a group in a stored delivery."""
+
+MARK: Final = token_hex(16)
+END: Final = f',"{MARK}"]]'
+"""How the mark stands in JSON after the last of many payloads."""
+BETWEEN: Final = f',"{MARK}"],['
+"""How it stands between two of them."""
 
 T = TypeVar("T")
 
@@ -111,6 +118,29 @@ class EventType(Generic[T]):
             return self._serializer.to_json(valid, by_alias=True, warnings="error").decode()
         except (ValidationError, ValueError) as error:
             raise InvalidPayload(f"the payload of {self} is not a valid {self._payload_name}: {error}") from error
+
+    def dump_all(self, payloads: Sequence[T]) -> list[str]:
+        """Return each payload as JSON text; many at a third of what they cost one by one.
+
+        Pydantic takes longer to read ``warnings="error"`` than to write a small payload. So all of them are written in
+        one call, with a mark between them that nobody can guess, and cut apart there.
+
+        Raises:
+            InvalidPayload: one of them is not of this event's type.
+        """
+        if not payloads:
+            return []
+        try:
+            valid = self._marked.validator.validate_python([(payload, MARK) for payload in payloads])
+            text = self._marked.serializer.to_json(valid, by_alias=True, warnings="error").decode()
+        except (ValidationError, ValueError):
+            return [*map(self.dump, payloads)]  # one by one, so that the error is the guilty one's
+        return text[2 : -len(END)].split(BETWEEN)
+
+    @cached_property
+    def _marked(self) -> TypeAdapter[Any]:
+        pair = GenericAlias(tuple, (self.payload, str))
+        return TypeAdapter(cast("Any", GenericAlias(list, (pair,))))
 
     @cached_property
     def adapter(self) -> TypeAdapter[T]:

@@ -225,10 +225,10 @@ def _pieces(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[tuple[str, int]]:
         yield "".join(_written(_line, chunk)), len(chunk)
 
 
-def _written(write: Callable[[NuevoEvento[Any]], str], eventos: Sequence[NuevoEvento[Any]]) -> list[str]:
-    """Write each event; what cannot be written for its columns' types is looked for only then."""
+def _written(write: Callable[[NuevoEvento[Any], str], str], eventos: Sequence[NuevoEvento[Any]]) -> list[str]:
+    """Write each event, given its payload; what cannot be written for its columns' types is looked for only then."""
     try:
-        return [*map(write, eventos)]
+        return [*map(write, eventos, _payloads(eventos))]
     except (AttributeError, TypeError, ValueError):
         for evento in eventos:
             expect_event(evento.tipo, "publicar_eventos")
@@ -238,16 +238,25 @@ def _written(write: Callable[[NuevoEvento[Any]], str], eventos: Sequence[NuevoEv
         raise
 
 
+def _payloads(eventos: Sequence[NuevoEvento[Any]]) -> list[str]:
+    """Write the payloads of events, in one go those of one type that stand together."""
+    payloads: list[str] = []
+    for _, group in groupby(eventos, lambda evento: id(evento.tipo)):
+        run = list(group)
+        _check_catalog(run[0].tipo)
+        payloads += run[0].tipo.dump_all([evento.payload for evento in run])
+    return payloads
+
+
 def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> tuple[int | None, int | None]:
     """Return priority and lane; no lane if the event's key stands in its payload, where SQL finds it."""
     nivel = tipo.prioridad if prioridad is None else prioridad
     return nivel, nivel if tipo.clave is None or clave is not None else None
 
 
-def _document(evento: NuevoEvento[Any]) -> str:
+def _document(evento: NuevoEvento[Any], payload: str) -> str:
     """Return the event as a JSON object, the payload as pydantic wrote it."""
     tipo = evento.tipo
-    _check_catalog(tipo)
     fields: dict[str, object] = {"origen": tipo.origen, "tipo": tipo.tipo}
     optional = {
         "clave": evento.clave,
@@ -256,19 +265,18 @@ def _document(evento: NuevoEvento[Any]) -> str:
         "cabeceras": None if evento.cabeceras is None else dict(evento.cabeceras),
     }
     fields |= {name: value for name, value in optional.items() if value is not None}
-    return f'{json.dumps(fields)[:-1]}, "payload": {tipo.dump(evento.payload)}}}'
+    return f'{json.dumps(fields)[:-1]}, "payload": {payload}}}'
 
 
-def _line(evento: NuevoEvento[Any]) -> str:
+def _line(evento: NuevoEvento[Any], payload: str) -> str:
     """Return the event as a line of COPY's text format (PostgreSQL, COPY, "Text Format")."""
     tipo = evento.tipo
-    _check_catalog(tipo)
     nivel, carril = _levels(tipo, evento.prioridad, evento.clave)
-    payload = tipo.dump(evento.payload).replace("\\", r"\\")  # JSON has no raw tab or line end
+    text = payload.replace("\\", r"\\")  # JSON has no raw tab or line end
     clave = NULL if evento.clave is None else _escaped(evento.clave)
     headers = NULL if evento.cabeceras is None else _escaped(_headers(evento.cabeceras))
     lane = NULL if carril is None else carril
-    return f"{_head(tipo.origen, tipo.tipo)}{payload}\t{clave}\t{nivel}\t{lane}\t{headers}\n"
+    return f"{_head(tipo.origen, tipo.tipo)}{text}\t{clave}\t{nivel}\t{lane}\t{headers}\n"
 
 
 @cache

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from cauce import Catalog, EventHandlers, EventType, InvalidPayload, RetryPolicy
+from cauce.catalog import BETWEEN, END, MARK
 
 
 class Reserva(BaseModel):
@@ -144,3 +145,35 @@ def test_a_handler_may_bring_its_own_retry_policy() -> None:
     assert ReservaEvents.creada.handled_by(own, retry=RetryPolicy(5)).retry == RetryPolicy(5)
     own.retry = "often"  # type: ignore[attr-defined]  # wrong on purpose
     assert ReservaEvents.creada.handled_by(own).retry is None
+
+
+MANY: list[tuple[Any, list[Any]]] = [
+    (Reserva, []),
+    (Reserva, [Reserva(reserva_id=1)]),
+    (Reserva, [Reserva(reserva_id=n) for n in range(100)]),
+    (Dato, [Dato(1), Dato(2)]),
+    (Tabla, [{"n": 1}, {"n": 2}]),
+    (str, ["", '"],["', "\\", "a\nb\tc", "\u00f1 \U0001f600", MARK, END, BETWEEN]),
+    (int | None, [1, None, 2]),
+    (list[list[int]], [[], [[1], [2]]]),
+]
+
+
+@pytest.mark.parametrize(("payload", "payloads"), MANY)
+def test_many_payloads_are_written_as_each_alone(payload: Any, payloads: list[Any]) -> None:  # noqa: ANN401 - of any type
+    """Whatever they hold, and however many there are."""
+    tipo: EventType[Any] = EventType("x", payload)
+    assert tipo.dump_all(payloads) == [tipo.dump(each) for each in payloads]
+
+
+def test_one_of_many_payloads_that_is_wrong_is_refused() -> None:
+    """In the words that it has alone: one of another type, and a model whose field was changed into nonsense."""
+    tipo: EventType[Any] = EventType("x", Reserva)
+    changed = Reserva(reserva_id=1)
+    changed.reserva_id = "x"  # type: ignore[assignment] # wrong on purpose
+    for wrong in (changed, {"reserva_id": "y"}, None):
+        with pytest.raises(InvalidPayload) as alone:
+            tipo.dump(wrong)
+        with pytest.raises(InvalidPayload) as among:
+            tipo.dump_all([Reserva(reserva_id=1), wrong, Reserva(reserva_id=2)])
+        assert str(among.value) == str(alone.value)
