@@ -33,11 +33,14 @@ if TYPE_CHECKING:
 ROWS: Final = 1_000
 """Deliveries kept of one origin and reason; the oldest go."""
 BYTES: Final = 8 * 1_048_576
-"""Bytes kept of one origin and reason, headers and URLs counted; the oldest go."""
+"""Bytes kept of one origin and reason, headers and URLs counted; the large ones go, the oldest of them first. Large is
+what weighs more than ``BYTES / 2 / ROWS``, 4 KiB: half of the bytes is for others, so no large one pushes them out."""
 BODY_BYTES: Final = 262_144
 """Bytes of the largest body that is kept. Half of a body proves nothing, so a larger one is left out whole."""
 URL_CHARACTERS: Final = 4_096
 """Characters kept of a URL; with a longer one the body is left out too."""
+TEXT_CHARACTERS: Final = 1_000
+"""Characters kept of ``detalle`` and of ``causa``."""
 COPIES: Final = 3
 """Values kept of a header that came more often."""
 HEADER_CHARACTERS: Final = MAX_SIGNATURE_HEADER + 1
@@ -157,6 +160,22 @@ def obstacle(provider: Provider, row: RejectedRow) -> str | None:
     return None
 
 
+def weight(provider: Provider, request: WebhookRequest, rejected: Rejected) -> int:
+    """Return how many bytes a refused delivery takes, the longest ``causa`` there can be included."""
+    url = address(provider, request)
+    texts = (
+        _clean(rejected.detail),
+        _clean(url, URL_CHARACTERS),
+        json.dumps(evidence(provider, request), ensure_ascii=False),
+    )
+    body = len(request.body) if _is_whole(request, url) else 0
+    return body + sum(len(text.encode()) for text in texts) + TEXT_CHARACTERS
+
+
+def _is_whole(request: WebhookRequest, url: str) -> bool:
+    return len(request.body) <= BODY_BYTES and len(url) <= URL_CHARACTERS
+
+
 async def keep(
     conn: AsyncConnection[Any],
     provider: Provider,
@@ -164,7 +183,7 @@ async def keep(
     rejected: Rejected,
     causa: str | None = None,
 ) -> int:
-    """Keep a refused delivery, and forget the oldest of its origin and reason beyond the bounds; return its id.
+    """Keep a refused delivery, and forget what of its origin and reason is beyond the bounds; return its id.
 
     Args:
         conn: a connection in autocommit.
@@ -177,7 +196,6 @@ async def keep(
         psycopg.Error: it was not kept.
     """
     url = address(provider, request)
-    whole = len(request.body) <= BODY_BYTES and len(url) <= URL_CHARACTERS
     values = (
         provider.origen,
         rejected.reason,
@@ -186,7 +204,7 @@ async def keep(
         _clean(url, URL_CHARACTERS),
         json.dumps(evidence(provider, request)),
         len(request.body),
-        request.body if whole else None,
+        request.body if _is_whole(request, url) else None,
         ROWS,
         BYTES,
     )
@@ -195,7 +213,7 @@ async def keep(
     return int(await cursor.fetchone() or 0)
 
 
-def _clean(text: str, longest: int = 1_000) -> str:
+def _clean(text: str, longest: int = TEXT_CHARACTERS) -> str:
     """Return what of a stranger's text a column can hold."""
     return text[:longest].replace("\0", "").encode("utf-8", "replace").decode()
 

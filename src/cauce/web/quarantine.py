@@ -29,7 +29,12 @@ logger = logging.getLogger("cauce.web")
 BURST: Final = 50
 """Refused deliveries of one origin and reason that are kept however fast they come."""
 SECONDS_EACH: Final = 5.0
-"""Seconds after which one more of them is. At this rate a flood needs over an hour to replace what is kept."""
+"""Seconds after which one more of them is: a flood needs over an hour to bring as many as are kept (``ROWS``)."""
+BURST_BYTES: Final = 524_288
+"""Bytes of them that are kept however fast they come."""
+BYTES_PER_SECOND: Final = 800
+"""Bytes of them that are kept afterwards: a flood needs over an hour to bring as many as large ones always have, which
+is half of ``BYTES``, less the largest that there can be."""
 WAITING: Final = 32
 """Refused deliveries that may wait to be written down; when more come, they are dropped."""
 FINISH_SECONDS: Final = 3.0
@@ -71,7 +76,7 @@ class Quarantine:
         allowance = self._allowances.get(which)
         if allowance is None:
             allowance = self._allowances[which] = Allowance(self._clock())
-        if not allowance.spend(self._clock()):
+        if not allowance.spend(self._clock(), partial(quarantine.weight, provider, request, rejected)):
             return
         self._waiting.append((Inquiry(provider, request, secrets, now, {}), rejected))
         if self._writer is None or self._writer.done():
@@ -107,18 +112,19 @@ class Quarantine:
 
 
 class Allowance:
-    """How many more of one origin and reason may be kept now: a token bucket."""
+    """How many more of one origin and reason, and bytes of them, may be kept now: two token buckets."""
 
     def __init__(self, now: float) -> None:
-        self._left, self._then = float(BURST), now
+        self._left, self._bytes, self._then = float(BURST), float(BURST_BYTES), now
 
-    def spend(self, now: float) -> bool:
-        """Take one, if one is left."""
-        self._left = min(BURST, self._left + (now - self._then) / SECONDS_EACH)
-        self._then = now
-        if self._left < 1:
+    def spend(self, now: float, weight: Callable[[], int]) -> bool:
+        """Take one of that weight, if both are left; the weight is asked for only where it counts."""
+        passed, self._then = now - self._then, now
+        self._left = min(BURST, self._left + passed / SECONDS_EACH)
+        self._bytes = min(BURST_BYTES, self._bytes + passed * BYTES_PER_SECOND)
+        if self._left < 1 or self._bytes < (bytes_ := weight()):
             return False
-        self._left -= 1
+        self._left, self._bytes = self._left - 1, self._bytes - bytes_
         return True
 
 

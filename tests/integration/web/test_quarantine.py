@@ -16,8 +16,10 @@ from cauce import NotFound, quarantine
 from cauce.quarantine import Reverified
 from cauce.upkeep import Upkeep
 from cauce.web import quarantine as gate
-from cauce.webhooks import PROVIDERS, Reason, Rejected, Secret
+from cauce.web.connections import Connections
+from cauce.webhooks import PROVIDERS, Headers, Reason, Rejected, Secret, WebhookRequest
 from cauce.webhooks.diagnose import Inquiry
+from cauce.webhooks.limits import MAX_HEADER_BYTES
 from cauce.webhooks.provider import Draft
 from cauce.webhooks.square import Square
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from cauce.webhooks import Provider, WebhookRequest
+    from cauce.webhooks import Provider
     from tests.integration.web.conftest import Delivery, Inbox, Sign
 
 SECRET: Final = "whsec_one"  # noqa: S105 - of tests
@@ -435,12 +437,107 @@ def test_a_flood_is_answered_and_not_written_down(inbox: Inbox, signed: Sign, mo
 def test_an_allowance_comes_back_slowly() -> None:
     """One more after each ``SECONDS_EACH``, and never more than ``BURST`` at once."""
     allowance = gate.Allowance(1000.0)
-    assert [allowance.spend(1000.0) for _ in range(gate.BURST + 1)] == [True] * gate.BURST + [False]
-    assert not allowance.spend(1000.0 + 0.9 * gate.SECONDS_EACH)
-    assert allowance.spend(1000.0 + 1.1 * gate.SECONDS_EACH)
-    assert not allowance.spend(1000.0 + 1.1 * gate.SECONDS_EACH)
-    later = [allowance.spend(1e6) for _ in range(gate.BURST + 1)]
+    assert [allowance.spend(1000.0, one_byte) for _ in range(gate.BURST + 1)] == [True] * gate.BURST + [False]
+    assert not allowance.spend(1000.0 + 0.9 * gate.SECONDS_EACH, one_byte)
+    assert allowance.spend(1000.0 + 1.1 * gate.SECONDS_EACH, one_byte)
+    assert not allowance.spend(1000.0 + 1.1 * gate.SECONDS_EACH, one_byte)
+    later = [allowance.spend(1e6, one_byte) for _ in range(gate.BURST + 1)]
     assert later == [True] * gate.BURST + [False]
+
+
+def one_byte() -> int:
+    """The least there can be."""
+    return 1
+
+
+def test_bytes_come_back_slowly() -> None:
+    """So many a second, and never more than ``BURST_BYTES`` at once; what is too heavy now takes nothing away."""
+    allowance = gate.Allowance(1000.0)
+    assert not allowance.spend(1000.0, lambda: gate.BURST_BYTES + 1)
+    assert allowance.spend(1000.0, lambda: gate.BURST_BYTES)
+    assert not allowance.spend(1000.0, one_byte)
+    assert not allowance.spend(1010.0, lambda: 10 * gate.BYTES_PER_SECOND + 1)
+    assert allowance.spend(1010.0, lambda: 10 * gate.BYTES_PER_SECOND)
+    assert not allowance.spend(1e6, lambda: gate.BURST_BYTES + 1)
+    assert allowance.spend(1e6, lambda: gate.BURST_BYTES)
+
+
+HEAVIEST: Final = quarantine.BODY_BYTES + 2 * (quarantine.URL_CHARACTERS + MAX_HEADER_BYTES) + 4_000
+"""Bytes of the largest delivery there can be: the body, and texts of which a character may take two."""
+
+
+def test_an_hour_of_a_flood_is_less_than_there_is_room_for() -> None:
+    """Of rows and of bytes, the largest delivery and the burst included; and the largest is allowed at all."""
+    assert gate.BURST + 3_600 / gate.SECONDS_EACH < quarantine.ROWS
+    assert gate.BURST_BYTES + 3_600 * gate.BYTES_PER_SECOND < quarantine.BYTES / 2 - HEAVIEST
+    assert gate.BURST_BYTES > HEAVIEST
+
+
+@pytest.mark.parametrize("size", [0, 4_500, 30_000, quarantine.BODY_BYTES])
+def test_a_flood_of_an_hour_pushes_nothing_out(inbox: Inbox, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """What was refused before stays, small and large, whatever a stranger sends through this process for an hour."""
+    monkeypatch.setattr(gate, "DIAGNOSED_BYTES", -1)
+    refused = Rejected(Reason.BAD_SIGNATURE, "as asked")
+    genuine = [WebhookRequest(b"x" * each, url="http://test/mine") for each in (100, 4_000, 50_000, 200_000)]
+    attack = WebhookRequest(b"a" * size, url="http://test/theirs")
+    now = 0.0
+
+    async def work() -> None:
+        nonlocal now
+        connections = Connections(inbox.settings)
+        kept = gate.Quarantine(connections, lambda: now)
+        for request in genuine:
+            kept.take(STRIPE, request, (), now, refused)
+        await kept.finish()
+        for _ in range(10):  # 32 may wait at a time
+            for _ in range(gate.WAITING):
+                kept.take(STRIPE, attack, (), now, refused)
+            await kept.finish()
+        while now < 3_600:
+            now += gate.SECONDS_EACH
+            kept.take(STRIPE, attack, (), now, refused)
+            await kept.finish()
+        await connections.close()
+
+    asyncio.run(work())
+    rows = rejected(inbox)
+    mine = [row["tamano"] for row in rows if row["url"] == "http://test/mine"]
+    assert mine == [100, 4_000, 50_000, 200_000]
+    assert len(rows) > len(mine), "and some of the others are kept"
+
+
+def test_large_ones_go_first(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come, from however many processes: light ones stay, and of the large ones the newest."""
+    monkeypatch.setattr(quarantine, "ROWS", 100)
+    monkeypatch.setattr(quarantine, "BYTES", 200_000)
+    refused = Rejected(Reason.BAD_SIGNATURE, "as asked")
+
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(inbox.settings.database_url, autocommit=True) as conn:
+            for size in (10, 30_000, 500, *[30_000] * 20, 20):
+                await quarantine.keep(conn, STRIPE, WebhookRequest(b"x" * size), refused)
+
+    asyncio.run(work())
+    rows = rejected(inbox)
+    assert [row["tamano"] for row in rows if row["tamano"] < 1_000] == [10, 500, 20]
+    assert [row["id"] for row in rows if row["tamano"] == 30_000] == [*range(18, 24)]
+    assert sum(row["peso"] for row in rows) <= quarantine.BYTES
+
+
+def test_what_a_delivery_weighs_is_never_more_than_was_counted(inbox: Inbox) -> None:
+    """With headers that take more room in JSON, and an address in other letters."""
+    headers = Headers([(b"stripe-signature", b'"\xe9\\"' * 100), (b"user-agent", b"\xff" * 500)])
+    request = WebhookRequest(b"x" * 1_000, headers, "http://test/\xe9")
+    refused = Rejected(Reason.BAD_SIGNATURE, "\xe9" * 2_000)
+
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(inbox.settings.database_url, autocommit=True) as conn:
+            await quarantine.keep(conn, STRIPE, request, refused, "c" * 2_000)
+
+    asyncio.run(work())
+    (row,) = rejected(inbox)
+    counted = quarantine.weight(STRIPE, request, refused)
+    assert 1_000 < row["peso"] <= counted < row["peso"] + 2_000
 
 
 def test_a_quarantine_that_hangs_delays_nobody(inbox: Inbox, signed: Sign, monkeypatch: pytest.MonkeyPatch) -> None:
