@@ -22,6 +22,14 @@ def test_a_retry_comes_only_to_its_application(conn: Conn, size: int) -> None:
     assert [(row.id, row.suscriptor) for row in again.rows] == [(event, "s")]
 
 
+def test_a_retry_of_another_application_does_not_come_along(conn: Conn) -> None:
+    """Each finds its own, where both have one that is due."""
+    first, second = publish(conn, 2)
+    for event, aplicacion in ((first, "tienda"), (second, "otra")):
+        settle(conn, claim(conn, 1, aplicacion=aplicacion), [outcome(event, "s", "reintentar", espera=0)])
+    assert [claim(conn, 10, aplicacion=aplicacion).ids for aplicacion in ("otra", "tienda")] == [[second], [first]]
+
+
 def test_a_report_can_leave_a_delivery_to_another_application(conn: Conn) -> None:
     """What a worker does not know it gives back to those who do; their application keeps it from then on."""
     (event,) = publish(conn)

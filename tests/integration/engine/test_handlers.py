@@ -355,7 +355,10 @@ def test_a_handler_whose_connection_always_dies_fails_alone(conn: Conn, database
     assert value(conn, "select intentos from cauce.eventos where id = %s", bad) == 2
 
 
-def test_a_lost_connection_may_be_wrapped_in_an_error_of_the_handlers_own(conn: Conn, database: str) -> None:
+@pytest.mark.parametrize("count", [1, 3], ids=["alone", "beside others"])
+def test_a_lost_connection_may_be_wrapped_in_an_error_of_the_handlers_own(
+    conn: Conn, database: str, count: int
+) -> None:
     """The handler turns psycopg's error into another: the connection is lost all the same, and the worker goes on."""
     make_effects(conn)
     first = iter([True])
@@ -367,10 +370,10 @@ def test_a_lost_connection_may_be_wrapped_in_an_error_of_the_handlers_own(conn: 
         except psycopg.Error as error:
             raise ValueError("in my own words") from error
 
-    events = tell(conn, 3)
+    events = tell(conn, count)
     work(bus(kills_once), quick(database), lambda: settled(conn))
     assert effects(conn) == events
-    assert states(conn) == {"procesado": 3}
+    assert states(conn) == {"procesado": count}
     assert errors(conn) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -115,6 +116,9 @@ def test_an_unsigned_id_is_taken_only_when_opted_in_and_then_marked() -> None:
     assert (signed.id_externo, signed.sin_firmar) == ("1", ())
     unsigned = described(b"{}", (b"x-id", b"2"), provider=opted)
     assert (unsigned.id_externo, unsigned.sin_firmar) == ("2", ("id_externo",))
+    strict = described(b"{}", (b"x-id", b"2"), provider=replace(opted, accept_unsigned=frozenset()))
+    assert strict.id_externo.startswith("sha256:")
+    assert strict.sin_firmar == ()
 
 
 def test_ports_and_rewritings_of_a_url() -> None:
