@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
-from psycopg.rows import class_row, scalar_row
+from psycopg.rows import class_row, scalar_row, tuple_row
 
 from cauce import schema, sql
 from cauce.errors import InvalidPayload, NotFound, UnknownEvent
@@ -31,6 +31,8 @@ COUNT_CAP: Final = 10_000
 """How far anything is counted."""
 REACH: Final = 100_000
 """How many events one look for those that match goes through, at most."""
+DISCARD_BATCH: Final = 1_000
+"""Deliveries that are looked at in one transaction, where all of a subscriber are given up."""
 FAILURES_SHOWN: Final = 50
 """Failed attempts of an event that are read, the last ones."""
 CHUNK: Final = 500
@@ -76,6 +78,17 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """What a subscriber that a deploy has removed has left behind, among the first ``COUNT_CAP`` of its group."""
+
+    grupo: str
+    suscriptor: str
+    reintentos: int
+    """Deliveries that wait for another attempt; they end in ``error`` when their time comes."""
+    muertas: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSeen:
     """A worker that has said that it is alive within the last hour."""
 
@@ -105,6 +118,8 @@ class Status:
     estados: States
     retraso: list[Lag]
     grupos: list[Group]
+    retiradas: list[Removed]
+    """Subscribers that no application has any more, with deliveries left: ``discard_subscriber`` ends them."""
     trabajadores: list[WorkerSeen]
     cuarentena: Quarantined
     tope: int
@@ -232,6 +247,7 @@ def status(conn: Connection[Any]) -> Status:
             estados=_all(conn, States, "status_states", cap)[0],
             retraso=_all(conn, Lag, "status_lag", cap),
             grupos=_all(conn, Group, "status_groups", cap),
+            retiradas=_all(conn, Removed, "status_removed", cap),
             trabajadores=_all(conn, WorkerSeen, "status_workers", {"segundos": ALIVE_SECONDS}),
             cuarentena=_all(conn, Quarantined, "status_rejected", cap)[0],
             tope=COUNT_CAP,
@@ -360,6 +376,32 @@ def discard_many(
 ) -> Iterator[list[Mended]]:
     """Do the same to many events; arguments, result and errors as of ``retry_many``."""
     return _mend(conn, "discard", eventos, grupo, suscriptor)
+
+
+def discard_subscriber(conn: Connection[Any], suscriptor: str, *, grupo: str | None = None) -> int:
+    """Give up all that a subscriber has failed at or waits for, whatever the event.
+
+    Args:
+        conn: a connection in autocommit: ``DISCARD_BATCH`` deliveries are looked at in a transaction.
+        suscriptor: the subscriber's name, whether or not an application has it.
+        grupo: only in this group.
+
+    Returns:
+        How many deliveries. One that a worker holds right now is left to it.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    schema.check_version(conn)
+    count, event = 0, -1  # below every id
+    while True:
+        values = {"suscriptor": suscriptor, "grupo": grupo, "desde": event, "maximo": DISCARD_BATCH}
+        found = conn.cursor(row_factory=tuple_row).execute(sql.query("discard_subscriber"), values).fetchone()
+        discarded, last = found or (0, None)
+        count += int(discarded)
+        if last is None:
+            return count
+        event = last
 
 
 def publish(  # noqa: PLR0913 - the event's columns, by name

@@ -105,6 +105,37 @@ def test_looking_and_mending(shop: Path, dsn: str) -> None:
         assert conn.execute("select count(*) from cauce.entregas").fetchone() == (0,)
 
 
+def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) -> None:
+    """`migrate` says what it removes, `status` what that has left, `discard` ends it; `--take-over` and `--forget`."""
+    cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop)
+    cauce("publish", "pedido", "pedido.creado", '{"pedido_id": 1, "total": 2}', dsn=dsn)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(
+            "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)"
+            " values (1, 'principal', 'avisos', 5, 'error', 3, now())"
+        )
+    code = (shop / "tienda.py").read_text()
+    (shop / "tienda.py").write_text(
+        f'{code}\nbus = Bus(catalogs=bus.catalogs, event_handlers=bus.event_handlers, application="t")\n'
+    )
+    refused = cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop, ok=False)
+    assert (
+        "manejador of pedido/pedido.creado in group principal belongs to application ''; this one is 't'"
+        in refused.stderr
+    )
+    assert "cauce migrate module:bus --take-over" in refused.stderr
+    cauce("migrate", "tienda:bus", "--take-over", dsn=dsn, cwd=shop)
+    forgotten = cauce("migrate", "--forget", "", dsn=dsn).stdout
+    assert "removed avisos of pedido/pedido.creado in group principal\n" in forgotten
+    assert json.loads(cauce("migrate", "tienda:bus", "--json", dsn=dsn, cwd=shop).stdout)["retiradas"] == []
+    said = cauce("status", dsn=dsn).stdout
+    assert "Removed  principal/avisos left 0 to retry, 1 dead: cauce discard --suscriptor NAME" in said
+    done = cauce("discard", "--suscriptor", "avisos", "--yes", dsn=dsn)
+    assert done.stdout == "1 delivery of subscriber avisos discarded\n"
+    again = cauce("discard", "--suscriptor", "avisos", "--yes", "--json", dsn=dsn, ok=False)
+    assert (json.loads(again.stdout), again.returncode) == ({"suscriptor": "avisos", "entregas": 0}, 1)
+
+
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
@@ -125,6 +156,9 @@ def test_looking_and_mending(shop: Path, dsn: str) -> None:
         ("retry 1 x", 2, "'x' is no id of an event"),
         ("retry 0", 2, "'0' is no id of an event"),
         ("retry 9223372036854775808", 2, "is no id of an event"),
+        ("discard --yes", 2, "Say which events"),
+        ("discard --suscriptor a", 2, "say --yes"),
+        ("migrate --take-over", 2, "--take-over goes with a bus"),
     ],
 )
 def test_mistakes_are_told_in_one_line(command: str, code: int, said: str) -> None:

@@ -71,6 +71,13 @@ CREATE FUNCTION cauce.descartar(evento bigint, grupo text DEFAULT NULL::text, su
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.descartar_suscriptor(suscriptor text, grupo text, desde bigint, maximo integer, OUT descartadas bigint, OUT hasta bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS (...);
+
 CREATE FUNCTION cauce.deshabilitar_destino(destino text, motivo text) RETURNS void
     LANGUAGE sql
     AS (...);

@@ -115,6 +115,7 @@ def test_status_of_a_new_bus(conn: psycopg.Connection[Any]) -> None:
     assert (status.retraso, status.trabajadores, status.tope) == ([], [], 10_000)
     assert status.cuarentena == operations.Quarantined(0, None)
     assert status.grupos == [operations.Group("principal", 0, 0, 0, None, 0)]
+    assert status.retiradas == []
 
 
 def test_status_counts_lanes_leases_retries_and_the_dead(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
@@ -324,6 +325,30 @@ def test_discard_gives_up_and_says_so(conn: psycopg.Connection[Any], cauce_db: D
     assert journey(conn, evento)["principal", "correo"] == "descartado"
     assert [failed.error for failed in detail.fallos] == ["Discard: no address", "discarded by hand"]
     assert operations.discard(conn, evento) == 0
+
+
+def test_all_that_a_removed_subscriber_left_is_shown_and_given_up_at_once(
+    conn: psycopg.Connection[Any], cauce_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some a transaction; what waits and what is dead, in any group or in one; what others have is left alone."""
+    monkeypatch.setattr(operations, "DISCARD_BATCH", 2)
+    schema.migrate(conn, WIDER)
+    dead = [publish(conn, mal="correo") for _ in range(5)]
+    other = publish(conn, mal="panel")
+    drain(WIDER, cauce_db.settings, check=False)
+    assert operations.status(conn).retiradas == []
+    schema.migrate(conn, Bus(catalogs=[Cosas], event_handlers=HANDLERS))
+    assert operations.retry(conn, dead[0]) == 1
+    assert operations.status(conn).retiradas == [
+        operations.Removed("principal", "correo", 1, 4),
+        operations.Removed("paneles", "panel", 0, 1),
+    ]
+    assert operations.discard_subscriber(conn, "correo", grupo="paneles") == 0
+    assert operations.discard_subscriber(conn, "correo") == 5
+    assert operations.discard_subscriber(conn, "correo") == 0
+    assert {operations.show(conn, evento).evento.estado for evento in dead} == {"procesado"}
+    assert journey(conn, other)["paneles", "panel"] == "error"
+    assert operations.status(conn).retiradas == [operations.Removed("paneles", "panel", 0, 1)]
 
 
 def test_publish_by_name(conn: psycopg.Connection[Any]) -> None:

@@ -122,7 +122,7 @@ def discard(
     yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
     json: bool = False,
 ) -> int:
-    """Give events' failed or waiting deliveries up, for good.
+    """Give failed or waiting deliveries up, for good: those of events or, with --suscriptor alone, all of a subscriber.
 
     Args:
         eventos: The events' ids; "-" reads them from standard input, also as cauce events --dead --json prints them.
@@ -133,6 +133,8 @@ def discard(
     """
     if not yes and ("-" in eventos or not sys.stdin.isatty()):
         return complain("discarding is for good, and there is no terminal to ask on: say --yes")
+    if suscriptor is not None and not eventos:
+        return _discard_all(suscriptor, grupo, yes=yes, json=json)
     ids = many.read_ids(eventos)
     with connect(load_settings()) as conn:
         if not yes and not _confirmed(conn, ids, grupo, suscriptor):
@@ -140,6 +142,25 @@ def discard(
             return codes.NOT_DONE
         done = many.followed(operations.discard_many(conn, ids, grupo=grupo, suscriptor=suscriptor), len(ids))
         return _told(conn, done, ("discard", "discarded"), json=json)
+
+
+def _discard_all(suscriptor: str, grupo: str | None, *, yes: bool, json: bool) -> int:
+    """Give up all that a subscriber has failed at or waits for."""
+    if not yes:
+        where = f"group {grupo}" if grupo else "any group"
+        print(f"every failed or waiting delivery of subscriber {suscriptor}, in {where}", file=sys.stderr)
+        if not _agreed():
+            print("cauce: nothing was discarded", file=sys.stderr)
+            return codes.NOT_DONE
+    with connect(load_settings()) as conn:
+        count = operations.discard_subscriber(conn, suscriptor, grupo=grupo)
+    if json:
+        print(as_json({"suscriptor": suscriptor, "entregas": count}))
+    elif count:
+        print(f"{count:,} {'delivery' if count == 1 else 'deliveries'} of subscriber {suscriptor} discarded")
+    if not count:
+        print(f"cauce: subscriber {suscriptor} has nothing to discard: no delivery failed or waits", file=sys.stderr)
+    return codes.DONE if count else codes.NOT_DONE
 
 
 def _told(conn: Connection[Any], done: Sequence[Mended], words: tuple[str, str], *, json: bool) -> int:
@@ -195,5 +216,9 @@ def _confirmed(conn: Connection[Any], eventos: Sequence[int], grupo: str | None,
         print(f"and whatever failed or waits of {len(eventos) - many.NAMED:,} other events", file=sys.stderr)
     elif not shown:
         return True  # there is nothing to lose, and discard says why
+    return _agreed()
+
+
+def _agreed() -> bool:
     print("Give these deliveries up, for good? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

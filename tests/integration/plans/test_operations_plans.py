@@ -125,8 +125,8 @@ def undone(ask: Callable[[Conn], object]) -> Look:
 
 LOOKS: Final = {
     # what waits, by group and once more; four kinds of deliveries, and their events; others beside all these; two kinds
-    # by group; what was refused
-    "status": Look(operations.status, (GROUPS + 1 + 4 + 4 + 6 + 2 * GROUPS + 1) * COUNT_CAP),
+    # by group, twice; what was refused
+    "status": Look(operations.status, (GROUPS + 1 + 4 + 4 + 6 + 4 * GROUPS + 1) * COUNT_CAP),
     "events": Look(operations.events, 21),
     "events from an id on": Look(partial(operations.events, antes=DEAD), 21),
     "events of a state": events(estado="error"),
@@ -151,6 +151,11 @@ LOOKS: Final = {
     "discard many": undone(lambda conn: list(operations.discard_many(conn, [DEAD, FAILED, 5_000_000]))),
     "discard": undone(partial(operations.discard, evento=DEAD)),
     "discard one": undone(partial(operations.discard, evento=FAILED, grupo="principal", suscriptor="avisos")),
+    "discard all of a subscriber": undone(
+        lambda conn: conn.execute(
+            sql.query("discard_subscriber"), {"suscriptor": "nadie", "grupo": None, "desde": LEASED, "maximo": 10}
+        )
+    ),
     "publish": undone(lambda conn: operations.publish(conn, "prueba", "prueba.hecha", "{}", id_externo="a")),
     "the quarantine": Look(quarantine.page, 21),
     "the quarantine of an origin": Look(partial(quarantine.page, origen="o1"), KEPT),

@@ -44,6 +44,29 @@ begin
     return cuantas;
 end $$;
 
+-- Gives up the failed or waiting deliveries of a subscriber, of one group or of all, each as `descartar` does: those among
+-- the next `maximo` deliveries after the event `desde`. Those a worker holds right now are left to it. `hasta`: the event to
+-- go on from; null: that was all.
+-- Locks   the events in id order, each before its deliveries
+-- Index   entregas_pkey, from `desde`; pinned, for the table may never have been analyzed
+create function cauce.descartar_suscriptor(
+    suscriptor text, grupo text, desde bigint, maximo integer, out descartadas bigint, out hasta bigint)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_variable
+begin
+    select max(t.evento) into hasta from (
+        select d.evento from cauce.entregas d where d.evento > desde order by d.evento limit maximo) t;
+    select coalesce(sum(cauce.descartar(t.evento, t.grupo, t.suscriptor)), 0) into descartadas from (
+        select d.evento, d.grupo, d.suscriptor from cauce.entregas d
+         where d.evento > desde and d.evento <= hasta and d.lote is null
+           and d.suscriptor = descartar_suscriptor.suscriptor and d.grupo = coalesce(descartar_suscriptor.grupo, d.grupo)
+         order by d.evento, d.grupo offset 0) t;
+end $$;
+
 -- What a group has not yet been handed, lane by lane: how many events (counted to `maximo`), and since when.
 create function cauce.retraso(grupo text, maximo integer) returns table (carril smallint, pendientes bigint, desde timestamptz)
 language sql

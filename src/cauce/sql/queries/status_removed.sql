@@ -1,0 +1,21 @@
+-- What subscribers have left that no application has in their group any more: deliveries that wait for another attempt,
+-- which end in `error` when their time comes, and dead ones. Among the first `tope` of each kind in a group.
+-- Order   principal, then by name
+-- Index   entregas_debidas, entregas_muertas; suscripciones_pkey, once for each subscriber
+select d.grupo, d.suscriptor, d.reintentos, d.muertas
+  from (
+    select q.grupo, q.suscriptor,
+           count(*) filter (where q.estado = 'pendiente') reintentos, count(*) filter (where q.estado = 'error') muertas
+      from cauce.grupos g
+     cross join lateral (
+        (select e.grupo, e.suscriptor, e.estado from cauce.entregas e
+          where e.grupo = g.grupo and e.lote is null and e.estado = 'pendiente' limit %(tope)s)
+        union all
+        (select e.grupo, e.suscriptor, e.estado from cauce.entregas e
+          where e.grupo = g.grupo and e.estado = 'error' limit %(tope)s)) q
+     group by q.grupo, q.suscriptor) d
+ where d.suscriptor <> '*'
+   and not exists (
+        select from cauce.suscripciones s
+         where s.grupo = d.grupo and s.suscriptor = d.suscriptor and s.retirada_en is null)
+ order by d.grupo <> 'principal', d.grupo, d.suscriptor
