@@ -305,6 +305,14 @@ def test_whatever_a_handler_raises_is_its_own_failure(conn: Conn, database: str,
     assert effects(conn) == good
 
 
+def test_a_swallowed_sql_error_is_named(conn: Conn, database: str) -> None:
+    """The handler that left its transaction aborted is told so; PostgreSQL would only refuse what comes after."""
+    make_effects(conn)
+    tell(conn)
+    work(bus(aborts), quick(database, max_attempts=1), lambda: settled(conn))
+    assert "an SQL error must not be swallowed" in errors(conn)[0]
+
+
 async def slow(_: Evento[Cosa]) -> None:
     """Never end."""
     await asyncio.Event().wait()
