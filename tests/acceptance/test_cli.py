@@ -142,7 +142,9 @@ def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) 
         ("status", 1, "DATABASE_URL is not set"),
         ("worker nowhere:bus", 1, "there is no module nowhere"),
         ("worker json:bus", 1, "has no 'bus'"),
-        ("worker json", 1, "write module:bus"),
+        ("worker json", 1, "write module:bus, for example json:bus"),
+        ("worker tienda.py:bus", 1, "tienda.py is a path, and a module is wanted: write tienda:bus"),
+        ("worker src/shop/tienda.py", 1, "write tienda:bus --app-dir src/shop"),
         ("worker cauce.demo:correo", 1, "is a function, not a cauce.Bus; it has cauce.demo:bus"),
         ("worker cauce.demo:bus --app-dir nowhere", 1, "there is no folder"),
         ("status --nonsense", 2, "--nonsense"),
@@ -200,6 +202,29 @@ BROKEN = {
         ["app.py, line 1", "No module named 'nowhere_to_be_found'"],
     ),
     "it raises": ("x = 1\nx / 0", ["ZeroDivisionError: division by zero", "app.py, line 2"]),
+    "a library raises": (
+        "import json\n\njson.loads('{')",
+        ["JSONDecodeError", "app.py, line 3)"],
+    ),
+    "it is no Python": ("x = = 1", ["SyntaxError: invalid syntax (app.py, line 1)\n"]),
+    "it gives a dict": (
+        "from cauce import EventHandlers\n\nEventHandlers({})",
+        ["is a dict, and should be bindings", "while app was imported (", "app.py, line 3)."],
+    ),
+    "its handler has no shape": (
+        """
+from cauce import Bus, Catalog, EventHandlers, EventType
+
+class Cosas(Catalog, origen="prueba"):
+    una = EventType("una", dict)
+
+def handler():
+    pass
+
+bus = Bus(catalogs=[Cosas], event_handlers=EventHandlers(Cosas.una.handled_by(handler)))
+""",
+        ["handler takes 0 parameters", "app.py, line 7)", "app.py, line 10)."],
+    ),
     "its bus has faults": (
         """
 from cauce import Bus, Catalog, EventHandlers, EventType, Subscriber

@@ -99,9 +99,9 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def explain(error: Exception) -> str:
-    """Say an error in one line; a ``CatalogError`` takes one more a fault."""
+    """Say an error in one line; a ``CatalogError`` takes one more a fault, and one raised while importing one more."""
     if isinstance(error, CauceError | EmbeddedError):
-        return str(error).strip()
+        return "\n".join([str(error).strip(), *getattr(error, "__notes__", ())])
     text = " ".join(str(error).split())
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return f"cannot reach the database of DATABASE_URL: {text}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PUBLIC: Final = {"bus": "cauce.Bus", "provider": "cauce.webhooks.Provider"}
+_OURS: Final = f"{Path(__file__).parents[1]}{os.sep}"
+_INSTALLED: Final = tuple(
+    f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 _OPTIONS: Final[dict[str, Any]] = {"autocommit": True, "connect_timeout": 10, "fallback_application_name": "cauce"}
 
 
@@ -122,8 +128,14 @@ def _address(settings: Settings) -> str:
 def _load(place: str, app_dir: str, kind: type[T], what: str) -> T:
     """Import a module and return what it has of a kind."""
     module_name, colon, name = place.partition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        path = Path(module_name)
+        aside = "" if path.parent == Path() else f" --app-dir {Path(app_dir) / path.parent}"
+        raise ConfigError(f"{module_name} is a path, and a module is wanted: write {path.stem}:{name or what}{aside}")
     if not (module_name and colon and name):
-        raise ConfigError(f"{place!r} names no {what}: write module:{what}, for example events:{what}")
+        raise ConfigError(
+            f"{place!r} names no {what}: write module:{what}, for example {module_name or 'events'}:{what}"
+        )
     folder = str(Path(app_dir).resolve())
     if not Path(folder).is_dir():
         raise ConfigError(f"--app-dir: there is no folder {folder}")
@@ -145,7 +157,8 @@ def _load(place: str, app_dir: str, kind: type[T], what: str) -> T:
 def _import(name: str, folder: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except CauceError:
+    except CauceError as error:
+        error.add_note(f"This was raised while {name} was imported{_line_of(error)}.")
         raise
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
@@ -158,11 +171,23 @@ def _import(name: str, folder: str) -> ModuleType:
 
 
 def _broken(name: str, error: Exception) -> ConfigError:
-    where = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if "importlib" not in frame.filename:
-            where = f" ({frame.filename}, line {frame.lineno})"
+    # a syntax error says its line by itself
+    where = "" if isinstance(error, SyntaxError) else _line_of(error)
     return ConfigError(f"the module {name} cannot be imported: {type(error).__name__}: {error}{where}")
+
+
+def _line_of(error: BaseException) -> str:
+    """Return, in parentheses, the innermost line of the application that an error came through.
+
+    That is one that is not installed, as Python's own and this package's are; of an application that is installed, the
+    innermost that is neither this package's nor the import's.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    others = [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    own = [frame for frame in others if not frame.filename.startswith(_INSTALLED)]
+    for frame in (*own[-1:], *others[-1:]):
+        return f" ({frame.filename}, line {frame.lineno})"
+    return ""
 
 
 def _setting(name: str) -> str:
