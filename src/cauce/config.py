@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,8 +16,30 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cauce.errors import ConfigError
 from cauce.retry import RetryPolicy
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 Seconds = Annotated[float, Field(gt=0)]
 _PUBLIC_URL: Final = re.compile(r'https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!"$->@-~]*)?')
+
+
+FOREIGN: Final = ("CAUCE_TEST_", "CAUCE_SERVICE_", "CAUCE_PORT_")
+"""Variables that begin so are others': the tests', and those that Kubernetes makes of a service called cauce."""
+OTHERS: Final = ("CAUCE_DEBUG", "CAUCE_PORT")
+"""The command line's own, and one more of Kubernetes'."""
+
+
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Return the variables that begin with ``CAUCE_`` and are no setting, each with the nearest name of one, or ""."""
+    known = [f"CAUCE_{name.upper()}" for name, field in Settings.model_fields.items() if field.validation_alias is None]
+    strange = sorted(
+        name
+        for name in names
+        if name.upper().startswith("CAUCE_")
+        and not name.upper().startswith(FOREIGN)
+        and name.upper() not in (*known, *OTHERS)
+    )
+    return {name: next(iter(get_close_matches(name.upper(), [*known, *OTHERS[:1]], 1, 0.7)), "") for name in strange}
 
 
 class Settings(BaseSettings):

@@ -196,6 +196,24 @@ def test_settings_that_make_no_sense_are_all_named() -> None:
     assert "CAUCE_POOLER: " in done.stderr
 
 
+def test_a_misspelt_setting_is_said_at_the_start() -> None:
+    """With the nearest name; the command goes on, for another program may read the variable."""
+    environment = {**os.environ, "CAUCE_BATCHSIZE": "7", "DATABASE_URL": ""}
+    done = subprocess.run([*CAUCE, "status"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    said = "cauce: CAUCE_BATCHSIZE is no setting, but CAUCE_BATCH_SIZE is: cauce docs settings"
+    assert done.stderr.splitlines()[0] == said
+
+
+def test_status_says_that_no_worker_runs(db: Database) -> None:
+    """After a clean stop nothing is left of a worker; one that is silent is shown, and does not run either."""
+    assert "No worker runs. Start one: cauce worker module:bus" in cauce("status", dsn=db.dsn).stdout
+    with db.connect(autocommit=True) as conn:
+        conn.execute("select cauce.presentar_trabajador('w', '{principal}', 'host', 1)")
+        assert "No worker runs" not in cauce("status", dsn=db.dsn).stdout
+        conn.execute("update cauce.trabajadores set visto_en = visto_en - interval '1 min'")
+    assert re.search(r"silent.*\nNo worker runs", cauce("status", dsn=db.dsn).stdout, re.DOTALL)
+
+
 BROKEN = {
     "it cannot be imported": (
         "import nowhere_to_be_found",

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from cauce import ConfigError, RetryPolicy, Settings
+from cauce.config import misspelt
 
 OWN_NAMES = {
     "database_url": "DATABASE_URL",
@@ -120,3 +121,27 @@ def test_settings_do_not_change() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
         settings.batch_size = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("CAUCE_BATCHSIZE", "CAUCE_BATCH_SIZE"),
+        ("CAUCE_POLER", "CAUCE_POOLER"),
+        ("cauce_slot", "CAUCE_SLOTS"),
+        ("CAUCE_DATABASE_URL", ""),
+        ("CAUCE_XYZZY", ""),
+    ],
+)
+def test_a_misspelt_variable_is_found_with_the_nearest_name(name: str, near: str) -> None:
+    """Whatever begins with CAUCE_ and is no setting."""
+    assert misspelt([name, "PATH"]) == {name: near}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CAUCE_SLOTS", "cauce_slots", "CAUCE_DEBUG", "CAUCE_TEST_DATABASE_URL", "CAUCE_PORT", "CAUCE_SERVICE_HOST"],
+)
+def test_settings_and_the_variables_of_others_are_left_alone(name: str) -> None:
+    """Those of the tests, of the command line, and those that Kubernetes makes of a service."""
+    assert misspelt([name]) == {}

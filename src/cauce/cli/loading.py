@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
 
 from cauce.bus import Bus
-from cauce.config import Settings
+from cauce.config import Settings, misspelt
 from cauce.errors import CauceError, ConfigError
 from cauce.webhooks import PROVIDERS, Provider
 
@@ -86,6 +86,8 @@ def load_settings(**given: object) -> Settings:
     Raises:
         ConfigError: a setting makes no sense; all of those are named.
     """
+    for name, near in misspelt(os.environ).items():
+        print(f"cauce: {name} is no setting{f', but {near} is' if near else ''}: cauce docs settings", file=sys.stderr)
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:

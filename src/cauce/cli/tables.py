@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cauce import quarantine
-    from cauce.operations import Detail, EventRow, Page, Status, Step
+    from cauce.operations import Detail, EventRow, Page, Status, Step, WorkerSeen
 
     D = TypeVar("D", bound=DataclassInstance)
 
@@ -33,6 +33,8 @@ PIPE_WIDTH: Final = 200
 """Columns where there is no terminal to ask."""
 SHOWN_BYTES: Final = 500
 """Bytes of a body that is not JSON that are shown to people."""
+NOBODY: Final = "No worker runs. Start one: cauce worker module:bus"
+"""A worker that stopped cleanly has taken its name away; one that is silent died, or lost its database."""
 STYLES: Final = {
     "error": "red",
     "procesado": "green",
@@ -96,17 +98,23 @@ def of_status(status: Status) -> RenderableType:
         )  # fmt: skip
         for lag in lanes[1:]:
             groups.add_row("", str(lag.carril), number(lag.pendientes), ago(lag.desde))
-    if not status.trabajadores:
-        return Group(states, refused, "", groups, "", Text("No worker has been seen in the last hour.", style="yellow"))
+    return Group(states, refused, "", groups, "", *_of_workers(status.trabajadores))
+
+
+def _of_workers(seen: Sequence[WorkerSeen]) -> list[RenderableType]:
+    """Lay out the workers, and say if none of them runs."""
+    nobody = [] if any(worker.vivo for worker in seen) else [Text(NOBODY, style="yellow")]
+    if not seen:
+        return [*nobody]
     workers = _table("worker", "groups", "host", "pid", "started", "seen")
-    for worker in status.trabajadores:
-        seen = Text(ago(worker.visto_en) if worker.vivo else f"silent, {ago(worker.visto_en)}")
-        seen.stylize("" if worker.vivo else "yellow")
+    for worker in seen:
+        told = Text(ago(worker.visto_en) if worker.vivo else f"silent, {ago(worker.visto_en)}")
+        told.stylize("" if worker.vivo else "yellow")
         workers.add_row(
             clean(worker.trabajador), clean(", ".join(worker.grupos)), clean(worker.maquina), str(worker.pid),
-            ago(worker.iniciado_en), seen,
+            ago(worker.iniciado_en), told,
         )  # fmt: skip
-    return Group(states, refused, "", groups, "", workers)
+    return [workers, *nobody]
 
 
 def of_page(page: Page) -> RenderableType:
