@@ -25,7 +25,7 @@ _PUBLIC_URL: Final = re.compile(r'https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(
 
 FOREIGN: Final = ("CAUCE_TEST_", "CAUCE_SERVICE_", "CAUCE_PORT_")
 """Variables that begin so are others': the tests', and those that Kubernetes makes of a service called cauce."""
-OTHERS: Final = ("CAUCE_DEBUG", "CAUCE_PORT")
+OTHERS: Final = ("CAUCE_DEBUG", "CAUCE_BUS", "CAUCE_PORT")
 """The command line's own, and one more of Kubernetes'."""
 
 
@@ -39,7 +39,7 @@ def misspelt(names: Iterable[str]) -> dict[str, str]:
         and not name.upper().startswith(FOREIGN)
         and name.upper() not in (*known, *OTHERS)
     )
-    return {name: next(iter(get_close_matches(name.upper(), [*known, *OTHERS[:1]], 1, 0.7)), "") for name in strange}
+    return {name: next(iter(get_close_matches(name.upper(), [*known, *OTHERS[:2]], 1, 0.7)), "") for name in strange}
 
 
 class Settings(BaseSettings):

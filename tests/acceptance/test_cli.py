@@ -389,6 +389,19 @@ def test_documents_are_at_hand() -> None:
     assert "there is no document publishin, but publishing;" in cauce("docs", "publishin", ok=False).stderr
 
 
+def test_publish_checks_the_payload_where_the_bus_is_known(shop: Path, dsn: str) -> None:
+    """A wrong one is refused before it is stored; without a bus it is said that nothing was checked."""
+    cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop)
+    command = ["publish", "pedido", "pedido.creado"]
+    known = ["--bus", "tienda:bus"]
+    done = cauce(*command, '{"pedido_id": "x"}', *known, dsn=dsn, cwd=shop, ok=False)
+    assert "pedido/pedido.creado was not published: 2 validation errors" in done.stderr
+    assert "it has pedido/pedido.creado" in cauce("publish", "a", "b", "{}", *known, dsn=dsn, cwd=shop, ok=False).stderr
+    done = cauce(*command, '{"pedido_id": 1, "total": 2}', *known, dsn=dsn, cwd=shop)
+    assert (done.stdout, done.stderr) == ("published event 1\n", "")
+    assert "is not checked: say whose types with --bus" in cauce(*command, "{}", dsn=dsn, cwd=shop).stderr
+
+
 def test_publish_reads_standard_input(shop: Path, dsn: str) -> None:
     """`-` stands for what a pipe brings."""
     cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop)

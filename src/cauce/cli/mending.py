@@ -6,18 +6,20 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import ValidationError
 
 from cauce import operations, schema
 from cauce.cli import codes, many
 from cauce.cli.loading import connect, load_bus, load_settings
 from cauce.cli.tables import as_json, complain
-from cauce.errors import NotFound
+from cauce.errors import InvalidPayload, NotFound, UnknownEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psycopg import Connection
 
+    from cauce.bus import Bus
     from cauce.operations import Mended
 
 
@@ -76,6 +78,8 @@ def publish(  # noqa: PLR0913 - the event's columns
     clave: str | None = None,
     prioridad: int | None = None,
     id_externo: str | None = None,
+    bus: Annotated[str | None, Parameter(env_var="CAUCE_BUS")] = None,
+    app_dir: str = ".",
     json: bool = False,
 ) -> None:
     """Publish one event by its name, and say its id.
@@ -87,12 +91,35 @@ def publish(  # noqa: PLR0913 - the event's columns
         clave: The event's key; by default the payload's field that the catalog names.
         prioridad: 0 (first) to 9; by default the catalog's.
         id_externo: An id that makes the event unique in its origin.
+        bus: The application's bus, as module:name, whose types the payload is checked against (CAUCE_BUS).
+        app_dir: Where modules are looked for first.
         json: Print JSON.
     """
     text = sys.stdin.read() if payload == "-" else payload
+    if bus is None:
+        print("cauce: the payload is not checked: say whose types with --bus module:bus", file=sys.stderr)
+    else:
+        _check_payload(load_bus(bus, app_dir), origen, tipo, text)
     with connect(load_settings()) as conn:
         evento = operations.publish(conn, origen, tipo, text, clave=clave, prioridad=prioridad, id_externo=id_externo)
     print(as_json({"id": evento}) if json else f"published event {evento}")
+
+
+def _check_payload(bus: Bus, origen: str, tipo: str, text: str) -> None:
+    """Make sure that a bus has the event, and that its payload is of that type, as a worker will read it.
+
+    Raises:
+        UnknownEvent: the bus does not have it.
+        InvalidPayload: the payload is of another type.
+    """
+    event_type = bus.types.get((origen, tipo))
+    if event_type is None:
+        there = ", ".join(map(str, bus.types.values()))
+        raise UnknownEvent(f"{origen}/{tipo} was not published: the bus has no such event; it has {there}")
+    try:
+        event_type.adapter.validate_json(text)
+    except ValidationError as error:
+        raise InvalidPayload(f"{origen}/{tipo} was not published: {' '.join(str(error).split())}") from error
 
 
 def retry(
