@@ -13,7 +13,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import application, crowd, draining, held, inbox, kept, latency, profiling, publishing, straggler
+from benchmarks import (
+    application,
+    crowd,
+    draining,
+    failing,
+    held,
+    inbox,
+    kept,
+    latency,
+    profiling,
+    publishing,
+    straggler,
+)
 from benchmarks.plan import QUICK, Plan
 from benchmarks.processes import LOG, TOP
 from benchmarks.results import HEAD, BenchError, Comparison, save, say
@@ -30,6 +42,7 @@ PHASES: Final[dict[str, Callable[[Server, Plan], Iterator[Comparison]]]] = {
     "latency": latency.run,
     "wal": draining.run_wal,
     "crowd": crowd.run,
+    "failing": failing.run,
     "held": held.run,
     "straggler": straggler.run,
     "kept": kept.run,

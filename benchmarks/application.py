@@ -1,12 +1,13 @@
 """The bus under test: a Stripe-like payload, validated, and handlers that do nothing but count.
 
 ``listo`` has its dedicated handler and nobody else. ``abanico`` has three recipients: its handler and two subscribers.
+``fallido`` has a handler that never succeeds, a few calls deep in the application, for a reason that names the payment.
 """
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import psycopg
 from pydantic import BaseModel
@@ -88,6 +89,11 @@ class BenchEvents(Catalog, origen="banco"):
 
     listo = EventType("listo", Payment)
     abanico = EventType("abanico", Payment)
+    fallido = EventType("fallido", Payment)
+
+
+Kind: TypeAlias = EventType[Payment]
+"""Any of them."""
 
 
 class Seen:
@@ -115,11 +121,38 @@ async def second(evento: Evento[Payment]) -> None:
     seen.tell(evento.payload.seq)
 
 
+class GatewayError(Exception):
+    """The payment gateway does not answer."""
+
+
+async def fail(evento: Evento[Payment]) -> None:
+    """Say so, and fail."""
+    seen.tell(evento.payload.seq)
+    await charge(evento.payload)
+
+
+async def charge(payment: Payment) -> None:
+    """Ask the gateway for money."""
+    try:
+        connect(payment.seq)
+    except OSError as error:
+        raise GatewayError(f"payment {payment.seq} of 'cus_{payment.seq % 97}' is not charged") from error
+
+
+def connect(number: int) -> None:
+    """Find the gateway closed."""
+    raise ConnectionRefusedError(111, f"connection {number} refused")
+
+
 def make_bus() -> Bus:
     """Return the application's bus."""
     return Bus(
         catalogs=[BenchEvents],
-        event_handlers=EventHandlers(BenchEvents.listo.handled_by(handle), BenchEvents.abanico.handled_by(handle)),
+        event_handlers=EventHandlers(
+            BenchEvents.listo.handled_by(handle),
+            BenchEvents.abanico.handled_by(handle),
+            BenchEvents.fallido.handled_by(fail),
+        ),
         subscribers=[
             Subscriber("primero", BenchEvents.abanico.handled_by(first)),
             Subscriber("segundo", BenchEvents.abanico.handled_by(second)),
@@ -157,6 +190,10 @@ class Publisher:
     async def bulk(self, numbers: Iterable[int], *, fan: bool = False, padding: str = "") -> None:
         """Publish many events, a thousand a call."""
         tipo = BenchEvents.abanico if fan else BenchEvents.listo
+        await self.many(tipo, numbers, padding=padding)
+
+    async def many(self, tipo: Kind, numbers: Iterable[int], *, padding: str = "") -> None:
+        """Publish many events of a type, a thousand a call."""
         rest = iter(numbers)
         while chunk := list(islice(rest, CHUNK)):
             payments = (Payment(data=DATA, seq=number, padding=padding) for number in chunk)

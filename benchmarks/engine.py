@@ -70,8 +70,8 @@ class Engine:
         batch = await log.claim(conn, wanted)
         while batch is not None:
             claims, events = claims + 1, events + len(batch.rows)
-            settled, batch = await log.settle_and_claim(conn, batch, [], wanted)
-            if not settled:
+            unknown, batch = await log.settle_and_claim(conn, batch, [], wanted)
+            if unknown is None:
                 raise BenchError("a lease of 300 s was lost: nothing else may work on this database")
         self.claimed += events
         return claims, events, perf_counter() - began

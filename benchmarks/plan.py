@@ -34,6 +34,8 @@ class Plan:
     """The open publisher's uncommitted rows; the events kept; the events waiting."""
     samples: int = 300
     """Claims timed one by one, before and while the publisher is open."""
+    failures: int = 40_000
+    """Events whose every delivery fails; measured for as many deliveries, retries among them."""
     deliveries: int = 10_000
     """Inbox: webhooks sent to each side."""
     floods: int = 10_000
@@ -53,6 +55,7 @@ QUICK: Final = Plan(
     claims=100,
     rows=2_000,
     samples=20,
+    failures=500,
     deliveries=300,
     floods=100,
 )

@@ -51,7 +51,7 @@ async def procesar_lote(bus: Bus, settings: Settings, *, limite: int = 500, segu
 async def _process(bus: Bus, settings: Settings, limite: int, ends: float) -> Conteo:
     tally, claimed = Tally(), 0
     async with process(bus, settings) as shared:
-        await Upkeep(settings, shared.worker, bus.groups).once()
+        await Upkeep(settings, shared.worker, bus.groups, bus.application).once()
         for grupo in bus.groups:
             runner = Runner(shared, grupo)
             try:

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import socket
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -24,6 +23,7 @@ from psycopg.pq import TransactionStatus
 
 from cauce import log
 from cauce.catalog import MANEJADOR, TODOS
+from cauce.causes import MAX_ERROR, Causes, message_of, storable
 from cauce.errors import ENDED, TransactionEnded
 from cauce.evento import Evento
 from cauce.handlers import Takes
@@ -51,14 +51,13 @@ NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
 UNREADABLE: Final = (ValueError, RecursionError)
 """What Python's JSON reader raises over what PostgreSQL holds: a number of 5,000 digits, 3,000 nested lists."""
 
+MIN_WAIT: Final = 0.05
+"""Seconds until the next attempt, at least: what is due before its settlement has committed may be passed by, and come
+seconds later (``cauce.repasar_reintentos``)."""
 MAX_WAIT: Final = 366 * 86_400.0
 """Seconds until the next attempt, at most, whatever policy or handler say: more than a year is not meant."""
 THREAD_SECONDS: Final = 5.0
 """Seconds that the thread of a sync handler is waited for after its connection was cut."""
-MAX_ERROR: Final = 2_000
-"""Characters kept of an error's message."""
-MAX_TRACEBACK: Final = 20_000
-"""Characters kept of a traceback: its end, where the failure is."""
 
 
 @dataclass(slots=True)
@@ -72,6 +71,35 @@ class Delivery:
 
 
 @dataclass(slots=True)
+class Alike:
+    """Failures of one subscriber for one cause, as one line of the log tells them."""
+
+    error: str
+    """Of the first."""
+    wait: float | None
+    """Seconds until its next attempt; None: there is none, for any of them."""
+    deliveries: list[Delivery] = field(default_factory=list[Delivery])
+
+    def __str__(self) -> str:
+        """Say which they are."""
+        (first, *others), nombre = self.deliveries, self.deliveries[0].consumer.nombre
+        evento = first.evento
+        if not others:
+            what = (
+                f"event {evento.id} ({evento.origen}/{evento.tipo}), subscriber {nombre},"
+                f" attempt {evento.intentos} failed"
+            )
+        else:
+            ids = ", ".join(str(delivery.evento.id) for delivery in self.deliveries)
+            what = f"{len(self.deliveries)} deliveries to subscriber {nombre} failed alike: events {ids}"
+        if self.wait is None:
+            then = "no more attempts"
+        else:
+            then = "each again in a while" if others else f"again in {self.wait:.1f} s"
+        return f"{what}; {then}: {self.error}"
+
+
+@dataclass(slots=True)
 class Report:
     """What a batch has come to."""
 
@@ -80,6 +108,8 @@ class Report:
     """Still to be run, inside the settling transaction."""
     entregas: list[Entrega] = field(default_factory=list["Entrega"])
     """What there is to say of deliveries that did not simply succeed."""
+    alike: dict[tuple[int, str, bool], Alike] = field(default_factory=dict[tuple[int, str, bool], Alike])
+    """Failures that the log does not have yet: by cause, subscriber, and whether another attempt follows."""
     done: int = 0
 
     def say(self, evento: int, suscriptor: str, resultado: str, intento: int, more: Failure | None = None) -> None:
@@ -104,6 +134,12 @@ class Report:
             "espera": other.seconds, "aplicacion": other.application,
         })  # fmt: skip
 
+    def log_failures(self) -> None:
+        """Write what failed to the log, a line for all that is alike: at thousands a second, lines are what is dear."""
+        for alike in self.alike.values():
+            logger.warning("%s", alike)
+        self.alike.clear()
+
     def count(self, resultado: str) -> int:
         """Count the deliveries that ended so."""
         return sum(entrega["resultado"] == resultado for entrega in self.entregas)
@@ -119,6 +155,7 @@ class Dispatcher:
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=f"cauce-{self._grupo}")
         self._in_catalog: dict[tuple[str, str], bool] = {}
         """What the database has said about events of the batch in hand."""
+        self.causes = Causes()
         self.stopping = False
         """Set by the worker: what has not begun is given back."""
 
@@ -194,23 +231,14 @@ class Dispatcher:
         policy = consumer.retry or self._policy
         spent = isinstance(error, Discard) or evento.intentos >= policy.max_attempts
         wait = error.seconds if isinstance(error, RetryAfter) else policy.delay(evento.intentos)
-        said = _say(error)
-        report.say(
-            evento.id,
-            consumer.nombre,
-            "muerta" if spent else "reintentar",
-            evento.intentos,
-            {
-                "error": said[:MAX_ERROR],
-                "traza": _text("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:],
-                "espera": min(wait, MAX_WAIT),
-            },
+        wait = min(max(wait, MIN_WAIT), MAX_WAIT)
+        huella, failure = self.causes.explain(error)
+        failure["espera"] = wait
+        report.say(evento.id, consumer.nombre, "muerta" if spent else "reintentar", evento.intentos, failure)
+        alike = report.alike.setdefault(
+            (huella, consumer.nombre, spent), Alike(failure.get("error", ""), None if spent else wait)
         )
-        logger.warning(
-            "event %s (%s/%s), subscriber %s, attempt %s failed%s: %s",
-            evento.id, evento.origen, evento.tipo, consumer.nombre, evento.intentos,
-            "; no more attempts" if spent else f"; again in {wait:.1f} s", said,
-        )  # fmt: skip
+        alike.deliveries.append(delivery)
         self._tell(error, delivery)
 
     def close(self) -> None:
@@ -280,7 +308,7 @@ class Dispatcher:
         except (MemoryError, *STOPS):
             raise
         except BaseException as error:  # noqa: BLE001 - a validator of the application may raise anything
-            self._misfit(row, to, report, f"the payload is not a {route.tipo.payload!r} any more: {_message(error)}")
+            self._misfit(row, to, report, f"the payload is not a {route.tipo.payload!r} any more: {message_of(error)}")
             return
         try:
             headers = _headers(row.cabeceras) if row.cabeceras else NO_HEADERS
@@ -352,7 +380,7 @@ class Dispatcher:
         logger.error(
             "event %s (%s/%s), subscriber %s, ends in error: %s", row.id, row.origen, row.tipo, suscriptor, error
         )
-        report.say(row.id, suscriptor, "muerta", row.intento, {"error": _text(error)[:MAX_ERROR]})
+        report.say(row.id, suscriptor, "muerta", row.intento, {"error": storable(error)[:MAX_ERROR]})
 
 
 class _TxView(Connection[Any]):
@@ -433,23 +461,3 @@ def _run_sync(handler: AnyHandler, *arguments: object) -> None:
     if inspect.iscoroutine(returned):  # a decorator, a lambda: by its signature it is sync, and it has done nothing yet
         returned.close()
         raise TypeError("the handler returned a coroutine, which nobody awaits: what wraps it must be `async def` too")
-
-
-def _say(error: BaseException) -> str:
-    """Return an error's type and message."""
-    return f"{type(error).__name__}: {_message(error)}"
-
-
-def _message(error: BaseException) -> str:
-    """Return an error's message, even where the error cannot say it."""
-    try:
-        return _text(str(error))
-    except STOPS:
-        raise
-    except BaseException as worse:  # noqa: BLE001 - whatever an application's __str__ raises
-        return f"(its message cannot be read: {type(worse).__name__})"
-
-
-def _text(text: str) -> str:
-    """Return text that PostgreSQL can store."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -74,9 +74,15 @@ class Failure(TypedDict, total=False):
     """What went wrong, and when the delivery is due again."""
 
     error: str
-    traza: str
     espera: float
     """Seconds from now."""
+    huella: int
+    """Names the cause (``cauce.causes``)."""
+    tipo: str
+    """Of the error. This and what follows explain a cause that the database may not know."""
+    mensaje: str
+    traza: str
+    """The traceback."""
 
 
 class Entrega(Failure, total=False):
@@ -171,7 +177,7 @@ async def settle(
     ids: Sequence[int] | None = None,
     *,
     with_effects: bool = False,
-) -> None:
+) -> list[int]:
     """Settle a batch, whole or only the events of these ids, in the transaction the connection is in.
 
     Args:
@@ -180,6 +186,9 @@ async def settle(
         entregas: what there is to say of its deliveries.
         ids: which of its events; None: all.
         with_effects: the transaction is the one of ``transaction``, with the effects of handlers.
+
+    Returns:
+        The causes that were named and are not known.
 
     Raises:
         LeaseLost: somebody else has it now.
@@ -197,6 +206,7 @@ async def settle(
         raise
     if not cursor.rowcount:
         raise TransactionEnded(ENDED)
+    return _only(await cursor.fetchone()) or []
 
 
 @asynccontextmanager
@@ -212,18 +222,18 @@ async def transaction(conn: AsyncConnection[Any], batch: Batch) -> AsyncGenerato
 
 async def settle_and_claim(
     conn: AsyncConnection[Any], batch: Batch, entregas: Sequence[Entrega], wanted: Claim
-) -> tuple[bool, Batch | None]:
+) -> tuple[list[int] | None, Batch | None]:
     """Settle a whole batch and claim the next: two transactions, one round trip.
 
     Returns:
-        Whether the lease was still ours, and the next batch.
+        The causes that were named and are not known, None if the lease was lost; and the next batch.
     """
     settled, claimed = _cursor(conn), _cursor(conn, Format.BINARY)
     async with conn.pipeline() as pipeline:
         await settled.execute(TERMINAR_SI_ES_MIO, (_document(entregas), batch.lote, batch.ficha))
         await pipeline.sync()
         await claimed.execute(TOMAR, wanted.values)
-    return settled.rowcount == 1, _batch(await claimed.fetchall())
+    return _only(await settled.fetchone()), _batch(await claimed.fetchall())
 
 
 async def subscriptions(conn: AsyncConnection[Any], grupo: str) -> tuple[int, list[Subscription]]:
@@ -249,6 +259,10 @@ def _batch(rows: Sequence[tuple[Any, ...]]) -> Batch | None:
     if not rows:
         return None
     return Batch(rows[0][0], rows[0][1], [Row._make(row) for row in rows])
+
+
+def _only(row: tuple[Any, ...] | None) -> list[int] | None:
+    return row[0] if row else None
 
 
 def _document(entregas: Sequence[Entrega]) -> str | None:

@@ -250,6 +250,7 @@ class Runner:
                         await log.run_alone(await self.connection(), batch)
                     report = await self.dispatcher.read(batch, await self.connection())
                     await self.dispatcher.run_plain(report)
+                    report.log_failures()
                     settling = Settling(self, batch, report)
                     if not report.transactional:  # before the next claim, which comes with the settlement
                         self._pace.note(len(batch.rows), monotonic() - began)

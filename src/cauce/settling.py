@@ -19,7 +19,7 @@ from cauce.errors import LeaseLost, TransactionEnded
 from cauce.watch import STOPS, GivenBack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from psycopg import AsyncConnection
 
@@ -76,15 +76,16 @@ class Settling:
         runner = self._runner
         conn = await runner.connection()
         if not size:
-            await log.settle(conn, self._batch, self.report.entregas)
+            self._learn(await log.settle(conn, self._batch, self.report.entregas))
             return None
-        ours, following = await log.settle_and_claim(
+        unknown, following = await log.settle_and_claim(
             conn,
             self._batch,
             self.report.entregas,
             runner.wanted(size),
         )
-        if not ours:
+        self._learn(unknown or ())
+        if unknown is None:
             logger.warning("batch %s: the lease was lost; another worker does it again", self._batch.lote)
         return runner.hold(following)
 
@@ -102,13 +103,19 @@ class Settling:
                 for delivery in report.transactional:
                     await self._dispatcher.run_in(delivery, conn, lane)
                     report.succeeded(delivery)
-                await log.settle(conn, self._batch, report.entregas, self._batch.ids, with_effects=True)
+                unknown = await log.settle(conn, self._batch, report.entregas, self._batch.ids, with_effects=True)
         except BaseException as error:  # noqa: BLE001 - weighed, and raised again if it is no handler's
             del report.entregas[said:]
             report.done = done
             self._weigh(error, conn)
             return error
+        self._learn(unknown)
         return None
+
+    def _learn(self, unknown: Collection[int]) -> None:
+        """Explain again, next time, the causes that the database does not know."""
+        if unknown:
+            self._dispatcher.causes.forget(unknown)
 
     async def _take_apart(self) -> None:
         """Between the passes: keep what is known, and give every ``tx`` delivery a row of its own under this lease."""
@@ -118,7 +125,9 @@ class Settling:
             if not delivery.held:
                 report.say(delivery.evento.id, delivery.consumer.nombre, "retenida", delivery.evento.intentos)
         try:
-            await log.settle(await self._runner.connection(), self._batch, report.entregas, self._batch.ids)
+            self._learn(
+                await log.settle(await self._runner.connection(), self._batch, report.entregas, self._batch.ids)
+            )
         except BaseException:
             del report.entregas[said:]
             raise
@@ -147,7 +156,7 @@ class Settling:
             else:
                 self.report.done += 1
                 return
-        await log.settle(await self._runner.connection(), self._batch, single.entregas, ids=[])
+        self._learn(await log.settle(await self._runner.connection(), self._batch, single.entregas, ids=[]))
         self.report.entregas += single.entregas
 
     def _judge(self, error: BaseException, delivery: Delivery, report: Report | None = None) -> None:
@@ -156,6 +165,7 @@ class Settling:
             report.give_back(delivery)
         else:
             self._dispatcher.failed(delivery, error, report)
+            report.log_failures()
 
     def _give_back_transactional(self) -> None:
         for delivery in self.report.transactional:

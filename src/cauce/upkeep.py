@@ -44,8 +44,8 @@ async def prune(conn: AsyncConnection[Any], days: float) -> int:
 class Upkeep:
     """A worker's share of the common chores."""
 
-    def __init__(self, settings: Settings, worker: str, groups: Sequence[str]) -> None:
-        self._settings, self._worker, self._groups = settings, worker, list(groups)
+    def __init__(self, settings: Settings, worker: str, groups: Sequence[str], application: str = "") -> None:
+        self._settings, self._worker, self._groups, self._application = settings, worker, list(groups), application
         self._rescued = 0
 
     async def run(self) -> None:
@@ -66,7 +66,14 @@ class Upkeep:
         self._rescued = 0
         async with await connect(self._settings) as conn:
             conn.add_notice_handler(lambda notice: logger.warning("%s", notice.message_primary))
-            for chore in (self._say_hello, self._rescue, self._prune, self._prune_refused, self._note_instance):
+            for chore in (
+                self._say_hello,
+                self._rescue,
+                self._look_back,
+                self._prune,
+                self._prune_refused,
+                self._note_instance,
+            ):
                 try:
                     await chore(conn)
                 except psycopg.Error as error:
@@ -90,6 +97,11 @@ class Upkeep:
         if self._rescued:
             logger.warning("took over %s batches of workers that died or lost their lease", self._rescued)
             await conn.execute("select pg_notify('cauce', '')")
+
+    async def _look_back(self, conn: AsyncConnection[Any]) -> None:
+        """Look for retries that claims have passed by."""
+        for grupo in self._groups:
+            await conn.execute("select cauce.repasar_reintentos(%s, %s)", (grupo, self._application))
 
     async def _prune(self, conn: AsyncConnection[Any]) -> None:
         """Delete old events."""

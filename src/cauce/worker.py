@@ -131,7 +131,10 @@ class Worker:
         """
         await asyncio.to_thread(prepare, self._bus, self._settings)
         async with process(self._bus, self._settings) as shared:
-            doorbell, upkeep = Doorbell(self._settings), Upkeep(self._settings, shared.worker, self._groups)
+            doorbell, upkeep = (
+                Doorbell(self._settings),
+                Upkeep(self._settings, shared.worker, self._groups, self._bus.application),
+            )
             self._runners = [Runner(shared, g) for g in self._groups for _ in range(self._settings.slots)]
             if self._stopping.is_set():
                 self.stop()

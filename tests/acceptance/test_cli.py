@@ -311,13 +311,16 @@ def test_the_failures_of_an_event_are_shown_with_their_workers(db: Database) -> 
     with db.connect(autocommit=True) as conn:
         conn.execute(SOME, (1,))
         conn.execute(
-            "insert into cauce.fallos (evento, grupo, suscriptor, intento, error, traza, trabajador) values"
-            " (1, 'principal', 'manejador', 1, 'ValueError: x', E'Traceback\nValueError: x', 'host-1')"
+            "insert into cauce.causas values (7, 'ValueError', 'x', E'Traceback\nValueError: x');"
+            "insert into cauce.fallos (evento, grupo, suscriptor, intento, error, huella, trabajador) values"
+            " (1, 'principal', 'manejador', 1, 'ValueError: x', 7, 'host-1'),"
+            " (1, 'principal', 'manejador', 2, 'ValueError: y', 7, 'host-1')"
         )
         conn.execute("select from cauce.tomar('principal', 10, 'host-2', interval '-1 s')")
         assert conn.execute("select cauce.rescatar(3)").fetchone() == (1,)
     shown = cauce("show", "1", dsn=db.dsn).stdout
     assert re.search(r"principal/manejador, attempt 1, worker host-1\s+Traceback\s+ValueError: x\s", shown)
+    assert re.search(r"attempt 2, worker host-1\s+ValueError: y\s+Traceback\s+ValueError: x\s", shown)
     assert re.search(r"principal/\*, attempt 1, worker host-2\s+worker host-2 died or lost its lease", shown)
 
 

@@ -7,18 +7,61 @@ CREATE TYPE cauce.estado AS ENUM (
     'error'
 );
 
+CREATE TYPE cauce.informe AS (
+	evento bigint,
+	suscriptor text,
+	resultado text,
+	intento integer,
+	error text,
+	espera double precision,
+	aplicacion text,
+	huella bigint,
+	tipo text,
+	mensaje text,
+	traza text,
+	tenida boolean,
+	acabada boolean,
+	causa bigint
+);
+
 CREATE DOMAIN cauce.nivel AS smallint
 	CONSTRAINT nivel_check CHECK (((VALUE >= 0) AND (VALUE <= 9)));
 
 CREATE DOMAIN cauce.nombre AS character varying(255)
 	CONSTRAINT nombre_check CHECK (((VALUE)::text <> ''::text));
 
-CREATE FUNCTION cauce.actualizar_estado(tocados bigint[]) RETURNS void
-    LANGUAGE sql
+CREATE FUNCTION cauce.actualizar_estado(tocados bigint[], intentos integer[] DEFAULT NULL::integer[], errores text[] DEFAULT NULL::text[], ignorados boolean[] DEFAULT NULL::boolean[]) RETURNS void
+    LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.anotar_entregas(grupo text, lote bigint, trabajador text, nuevos bigint[], entregas jsonb, ahora timestamp with time zone, aplicacion text) RETURNS void
+CREATE FUNCTION cauce.adoptar_entregas(aplicacion text) RETURNS void
     LANGUAGE plpgsql
+    AS (...);
+
+CREATE TABLE cauce.lotes (
+    id bigint NOT NULL,
+    ficha bigint DEFAULT hashtextextended((gen_random_uuid())::text, (0)::bigint) NOT NULL,
+    grupo text NOT NULL,
+    aplicacion text DEFAULT ''::text NOT NULL,
+    ids bigint[] NOT NULL,
+    reintentos bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    suscriptores text[] DEFAULT '{}'::text[] NOT NULL,
+    sospechosa boolean DEFAULT false NOT NULL,
+    trabajador text NOT NULL,
+    tomado_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    arriendo_hasta timestamp with time zone NOT NULL,
+    a_solas boolean DEFAULT false NOT NULL,
+    CONSTRAINT lotes_algo CHECK ((((cardinality(ids) + cardinality(reintentos)) > 0) AND (cardinality(reintentos) = cardinality(suscriptores))))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+ALTER TABLE ONLY cauce.lotes ALTER COLUMN ids SET STORAGE EXTERNAL;
+ALTER TABLE ONLY cauce.lotes ALTER COLUMN reintentos SET STORAGE EXTERNAL;
+ALTER TABLE ONLY cauce.lotes ALTER COLUMN suscriptores SET STORAGE EXTERNAL;
+
+CREATE FUNCTION cauce.anotar_entregas(l cauce.lotes, informes cauce.informe[], ahora timestamp with time zone) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'on'
+    SET enable_nestloop TO 'off'
     AS (...);
 
 CREATE FUNCTION cauce.anotar_exito_de_destino(destino text) RETURNS void
@@ -27,6 +70,10 @@ CREATE FUNCTION cauce.anotar_exito_de_destino(destino text) RETURNS void
 
 CREATE FUNCTION cauce.anotar_fallo_de_destino(destino text, error text, plazo interval) RETURNS text
     LANGUAGE sql
+    AS (...);
+
+CREATE FUNCTION cauce.apartar_entregas(evento bigint, grupo text, suscriptor text) RETURNS void
+    LANGUAGE plpgsql
     AS (...);
 
 CREATE FUNCTION cauce.avanzar(grupo text, carril smallint, maximo integer) RETURNS bigint[]
@@ -102,6 +149,12 @@ CREATE FUNCTION cauce.habilitar_destino(destino text) RETURNS boolean
     LANGUAGE sql
     AS (...);
 
+CREATE FUNCTION cauce.leer_informe(l cauce.lotes, entregas jsonb) RETURNS cauce.informe[]
+    LANGUAGE plpgsql
+    SET enable_hashjoin TO 'on'
+    SET enable_nestloop TO 'off'
+    AS (...);
+
 CREATE FUNCTION cauce.leidas() RETURNS bigint
     LANGUAGE sql
     AS (...);
@@ -172,25 +225,17 @@ CREATE FUNCTION cauce.renovar(lotes bigint[], fichas bigint[], arriendo interval
     LANGUAGE sql
     AS (...);
 
+CREATE FUNCTION cauce.repasar_reintentos(grupo text, aplicacion text DEFAULT ''::text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS (...);
+
 CREATE FUNCTION cauce.rescatar(limite_caidas integer) RETURNS integer
     LANGUAGE plpgsql
     AS (...);
-
-CREATE TABLE cauce.lotes (
-    id bigint NOT NULL,
-    ficha bigint DEFAULT hashtextextended((gen_random_uuid())::text, (0)::bigint) NOT NULL,
-    grupo text NOT NULL,
-    aplicacion text DEFAULT ''::text NOT NULL,
-    ids bigint[] NOT NULL,
-    reintentos integer NOT NULL,
-    trabajador text NOT NULL,
-    tomado_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    arriendo_hasta timestamp with time zone NOT NULL,
-    a_solas boolean DEFAULT false NOT NULL,
-    CONSTRAINT lotes_algo CHECK (((cardinality(ids) + reintentos) > 0))
-)
-WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
-ALTER TABLE ONLY cauce.lotes ALTER COLUMN ids SET STORAGE EXTERNAL;
 
 CREATE FUNCTION cauce.rescatar_lote(l cauce.lotes, limite_caidas integer) RETURNS void
     LANGUAGE plpgsql
@@ -212,11 +257,13 @@ CREATE FUNCTION cauce.siguientes(grupo text, maximo integer) RETURNS bigint[]
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb DEFAULT NULL::jsonb) RETURNS void
+CREATE FUNCTION cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb DEFAULT NULL::jsonb) RETURNS bigint[]
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET jit TO 'off'
     AS (...);
 
@@ -233,7 +280,7 @@ CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriend
     SET jit TO 'off'
     AS (...);
 
-CREATE FUNCTION cauce.tomar_reintentos(grupo text, aplicacion text, trabajador text, lote bigint, maximo integer, sospechosas boolean) RETURNS integer
+CREATE FUNCTION cauce.tomar_reintentos(grupo text, aplicacion text, trabajador text, maximo integer, sospechosas boolean, OUT reintentos bigint[], OUT suscriptores text[]) RETURNS record
     LANGUAGE plpgsql
     AS (...);
 
@@ -258,6 +305,14 @@ CREATE TABLE cauce.catalogo (
     actualizado_en timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE cauce.causas (
+    huella bigint NOT NULL,
+    tipo text NOT NULL,
+    mensaje text NOT NULL,
+    traza text NOT NULL,
+    visto_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
 CREATE TABLE cauce.destinos (
     destino cauce.nombre NOT NULL,
     fallando_desde timestamp with time zone,
@@ -269,6 +324,17 @@ CREATE TABLE cauce.destinos (
 )
 WITH (fillfactor='70');
 
+CREATE VIEW cauce.en_mano AS
+ SELECT l.id AS lote,
+    l.grupo,
+    u.evento,
+    u.suscriptor,
+    l.trabajador,
+    l.tomado_en,
+    l.arriendo_hasta
+   FROM (cauce.lotes l
+     CROSS JOIN LATERAL UNNEST(l.reintentos, l.suscriptores) u(evento, suscriptor));
+
 CREATE TABLE cauce.entregas (
     evento bigint NOT NULL,
     grupo text NOT NULL,
@@ -279,13 +345,11 @@ CREATE TABLE cauce.entregas (
     intentos integer NOT NULL,
     caidas smallint DEFAULT 0 NOT NULL,
     proximo_en timestamp with time zone NOT NULL,
-    lote bigint,
     error text,
     creado_en timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT entregas_caidas_check CHECK ((caidas >= 0)),
     CONSTRAINT entregas_estado_check CHECK ((estado = ANY (ARRAY['pendiente'::cauce.estado, 'error'::cauce.estado]))),
-    CONSTRAINT entregas_intentos_check CHECK ((intentos >= 0)),
-    CONSTRAINT entregas_muerta CHECK ((NOT ((estado = 'error'::cauce.estado) AND (lote IS NOT NULL))))
+    CONSTRAINT entregas_intentos_check CHECK ((intentos >= 0))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
@@ -328,7 +392,7 @@ CREATE TABLE cauce.fallos (
     suscriptor text NOT NULL,
     intento integer NOT NULL,
     error text NOT NULL,
-    traza text,
+    huella bigint,
     trabajador text,
     ocurrido_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
@@ -360,6 +424,18 @@ CREATE SEQUENCE cauce.lotes_id
     NO MINVALUE
     NO MAXVALUE
     CACHE 1;
+
+CREATE TABLE cauce.marcas (
+    grupo text NOT NULL,
+    aplicacion text NOT NULL,
+    sospechosas boolean NOT NULL,
+    prioridad smallint NOT NULL,
+    n bigint NOT NULL,
+    proximo_en timestamp with time zone NOT NULL,
+    evento bigint NOT NULL,
+    suscriptor text NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
 CREATE TABLE cauce.migraciones (
     numero integer NOT NULL,
@@ -433,6 +509,9 @@ CREATE VIEW cauce.turno_principal AS
 ALTER TABLE ONLY cauce.catalogo
     ADD CONSTRAINT catalogo_pkey PRIMARY KEY (origen, tipo);
 
+ALTER TABLE ONLY cauce.causas
+    ADD CONSTRAINT causas_pkey PRIMARY KEY (huella);
+
 ALTER TABLE ONLY cauce.destinos
     ADD CONSTRAINT destinos_pkey PRIMARY KEY (destino);
 
@@ -454,6 +533,9 @@ ALTER TABLE ONLY cauce.instancia
 ALTER TABLE ONLY cauce.lotes
     ADD CONSTRAINT lotes_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY cauce.marcas
+    ADD CONSTRAINT marcas_pkey PRIMARY KEY (grupo, aplicacion, sospechosas, prioridad, n);
+
 ALTER TABLE ONLY cauce.migraciones
     ADD CONSTRAINT migraciones_pkey PRIMARY KEY (numero);
 
@@ -472,9 +554,7 @@ ALTER TABLE ONLY cauce.suscripciones
 ALTER TABLE ONLY cauce.trabajadores
     ADD CONSTRAINT trabajadores_pkey PRIMARY KEY (trabajador);
 
-CREATE INDEX entregas_debidas ON cauce.entregas USING btree (grupo, aplicacion, ((caidas > 0)), prioridad, proximo_en, evento) WHERE ((lote IS NULL) AND (estado = 'pendiente'::cauce.estado));
-
-CREATE INDEX entregas_lote ON cauce.entregas USING btree (lote) WHERE (lote IS NOT NULL);
+CREATE INDEX entregas_debidas ON cauce.entregas USING btree (grupo, aplicacion, ((caidas > 0)), prioridad, proximo_en, evento, suscriptor) WHERE (estado = 'pendiente'::cauce.estado);
 
 CREATE INDEX entregas_muertas ON cauce.entregas USING btree (grupo, evento) WHERE (estado = 'error'::cauce.estado);
 
@@ -483,6 +563,10 @@ CREATE UNIQUE INDEX eventos_id_externo_unico ON cauce.eventos USING btree (orige
 CREATE INDEX eventos_log ON cauce.eventos USING btree (carril, orden, id) INCLUDE (tx);
 
 CREATE INDEX fallos_evento ON cauce.fallos USING btree (evento, id);
+
+CREATE INDEX fallos_huella ON cauce.fallos USING btree (huella) WHERE (huella IS NOT NULL);
+
+CREATE INDEX lotes_sospechosos ON cauce.lotes USING btree (trabajador) WHERE sospechosa;
 
 CREATE INDEX rechazados_cubo ON cauce.rechazados USING btree (origen, razon, id) INCLUDE (peso);
 

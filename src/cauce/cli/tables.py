@@ -205,7 +205,10 @@ def of_detail(detail: Detail) -> RenderableType:
         title = Text(f"{failed.ocurrido_en:%Y-%m-%d %H:%M:%S %Z}  ", style="bold")
         title.append(clean(f"{failed.grupo}/{failed.suscriptor}, attempt {failed.intento}"))
         title.append(clean(f", worker {failed.trabajador}" if failed.trabajador else "").plain, style="dim")
-        parts += ["", title, clean(failed.traza or failed.error)]
+        traza = failed.traza or ""
+        parts += ["", title]
+        parts += [clean(failed.error)] * (failed.error not in traza)  # a traceback is that of its cause's first failure
+        parts += [clean(traza)] * bool(traza)
     return Group(*parts)
 
 

@@ -26,13 +26,13 @@ LIMIT: Final = 10_000
 
 HURRY: Final = """
     update cauce.entregas set proximo_en = clock_timestamp()
-     where grupo = any(%s) and estado = 'pendiente' and lote is null and proximo_en > clock_timestamp()
+     where grupo = any(%s) and estado = 'pendiente' and proximo_en > clock_timestamp() and proximo_en < 'infinity'
 """
 WAITING: Final = "select count(*) from cauce.entregas where grupo = any(%s) and estado = 'pendiente'"
 LAST_FAILURE: Final = "select coalesce(max(id), 0) from cauce.fallos"
 FAILURES: Final = """
-    select f.evento, e.origen, e.tipo, f.grupo, f.suscriptor, f.intento, f.error, f.traza
-      from cauce.fallos f join cauce.eventos e on e.id = f.evento
+    select f.evento, e.origen, e.tipo, f.grupo, f.suscriptor, f.intento, f.error, c.traza
+      from cauce.fallos f join cauce.eventos e on e.id = f.evento left join cauce.causas c on c.huella = f.huella
      where f.id > %s and f.grupo = any(%s) order by f.id
 """
 

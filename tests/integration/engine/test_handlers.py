@@ -151,7 +151,7 @@ def test_a_delivery_dies_after_the_attempts_of_its_policy(conn: Conn, database: 
     assert heard == [("\0 never \ud800", n, n == 3) for n in (1, 2, 3)]
     assert states(conn) == {"error": 1}
     assert errors(conn) == ["ValueError: \\0 never \\ud800"] * 3
-    assert "in handler" in value(conn, "select traza from cauce.fallos limit 1")
+    assert "in handler" in value(conn, "select traza from cauce.causas")
 
 
 def test_discard_ends_a_delivery_at_once(conn: Conn, database: str) -> None:

@@ -136,7 +136,11 @@ def test_what_another_application_owns_is_due_to_it_at_once_and_to_nobody_else(
         schema.migrate(conn, each)
     (evento,) = tell(conn)
     second = "correo" if first == "tienda" else "tienda"
-    work(buses[first], quick(database), lambda: value(conn, "select count(*) from cauce.entregas where lote is null"))
+    work(
+        buses[first],
+        quick(database),
+        lambda: value(conn, "select count(*) from cauce.entregas where not exists (select from cauce.lotes)"),
+    )
     assert len(handled.calls) + len(heard.calls) == 1
     left = "select aplicacion, intentos, estado::text, proximo_en <= clock_timestamp() from cauce.entregas"
     assert conn.execute(left).fetchall() == [(second, 0, "pendiente", True)]

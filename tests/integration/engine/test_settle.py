@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def entrega(conn: Conn, suscriptor: str = "s") -> tuple[Any, ...] | None:
     """Return (estado, intentos, caidas, held, due) of a stored delivery."""
     return conn.execute(
-        "select estado::text, intentos, caidas, lote is not null, proximo_en <= clock_timestamp()"
-        " from cauce.entregas where suscriptor = %s",
+        "select d.estado::text, d.intentos, d.caidas, m.lote is not null, d.proximo_en <= clock_timestamp()"
+        " from cauce.entregas d left join cauce.en_mano m using (evento, grupo, suscriptor) where d.suscriptor = %s",
         (suscriptor,),
     ).fetchone()
 
@@ -49,7 +49,8 @@ def test_failed(conn: Conn) -> None:
     assert entrega(conn) == ("pendiente", 1, 0, False, False)
     assert evento(conn) == ("en_proceso", 1, False, "ValueError: no")
     assert conn.execute(
-        "select evento, grupo, suscriptor, intento, error, traza, trabajador from cauce.fallos"
+        "select f.evento, f.grupo, f.suscriptor, f.intento, f.error, c.traza, f.trabajador"
+        "  from cauce.fallos f join cauce.causas c using (huella)"
     ).fetchall() == [(event, "principal", "s", 1, "ValueError: no", "...", "w")]
     assert not claim(conn)
 
@@ -60,7 +61,7 @@ def test_failed_and_due_again(conn: Conn) -> None:
     settle(conn, batch, [outcome(event, "s", "reintentar", espera=0)])
     again = claim(conn)
     assert [(r.id, r.suscriptor, r.intento) for r in again.rows] == [(event, "s", 2)]
-    assert entrega(conn) == ("pendiente", 2, 0, True, True)
+    assert entrega(conn) == ("pendiente", 1, 0, True, True)
     settle(conn, again, [outcome(event, "s", "reintentar", 2, espera=0)])
     third = claim(conn)
     settle(conn, third, [outcome(event, "s", "hecha", 3)])
@@ -117,7 +118,7 @@ def test_kept_in_hand(conn: Conn) -> None:
     """`retenida`: a row of its own under the same lease, so that nobody else gets it and a crash frees it alone."""
     event, batch = claimed(conn)
     settle(conn, batch, [outcome(event, "a", "retenida"), outcome(event, "b", "retenida")])
-    assert entrega(conn, "a") == entrega(conn, "b") == ("pendiente", 1, 0, True, True)
+    assert entrega(conn, "a") == entrega(conn, "b") == ("pendiente", 0, 0, True, False)
     assert evento(conn) == ("en_proceso", 1, False, None)
     assert not claim(conn)
     settle(conn, batch, [outcome(event, "a", "hecha")], ids=[])
@@ -237,18 +238,17 @@ def test_due_retries_come_urgent_ones_first_then_the_longest_due(conn: Conn) -> 
         "update cauce.eventos set payload = null",
         "update cauce.eventos set prioridad = 10",
         "update cauce.eventos set origen = ''",
+        """insert into cauce.lotes (id, grupo, ids, trabajador, arriendo_hasta) values (-1, 'g', '{}', 'w', now())""",
         """insert into cauce.lotes (id, grupo, ids, reintentos, trabajador, arriendo_hasta)
-           values (-1, 'g', '{}', 0, 'w', now())""",
+           values (-1, 'g', '{}', '{1}', 'w', now())""",
         """insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)
            values (1, 'g', 's', 5, 'procesado', 0, now())""",
         """insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)
            values (1, 'g', 's', 5, -1, now())""",
-        """insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en, lote)
-           values (1, 'g', 's', 5, 'error', 0, now(), 1)""",
     ],
 )
 def test_the_tables_refuse_a_state_that_makes_no_sense(conn: Conn, statement: Any) -> None:  # noqa: ANN401 - a literal
-    """The invariants are the database's: `procesado` exactly with its time, no lease on the dead, no empty lote."""
+    """The invariants are the database's: `procesado` exactly with its time, no lote that does not add up."""
     publish(conn)
     with pytest.raises((psycopg.errors.IntegrityError, psycopg.errors.DataError)):
         conn.execute(statement)

@@ -26,6 +26,11 @@ class Chore(NamedTuple):
 CHORES: Final = [
     Chore("say that this worker is alive", "presentar_trabajador", "select count(*) = 1 from cauce.trabajadores"),
     Chore("take expired batches over", "rescatar", "select count(*) = 0 from cauce.lotes"),
+    Chore(
+        "look for retries that claims have passed by",
+        "repasar_reintentos",
+        "select d.proximo_en > m.proximo_en from cauce.entregas d, cauce.marcas m where d.suscriptor = 's'",
+    ),
     Chore("delete old events", "purgar", "select hasta = 0 from cauce.poda"),
     Chore("delete old refused webhooks", "purgar_rechazados", "select count(*) = 0 from cauce.rechazados"),
     Chore("note how far the cluster has come", "comprobar_restauracion", "select xid > '1' from cauce.instancia"),
@@ -36,10 +41,15 @@ CHORES: Final = [
 def test_a_chore_that_fails_stops_no_other(
     conn: Conn, database: str, caplog: pytest.LogCaptureFixture, spoilt: Chore
 ) -> None:
-    """Of five chores four are done, and one line of the log names the fifth."""
+    """All others are done, and one line of the log names the one that was not."""
     publish(conn)
     assert claim(conn, lease=-1)
     conn.execute("update cauce.poda set hasta = 1000; update cauce.instancia set xid = '1'")
+    conn.execute("insert into cauce.marcas values ('principal', '', false, 5, 1, now(), 1, 's')")
+    conn.execute(
+        "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)"
+        " values (1, 'principal', 's', 5, 1, now() - interval '1 s')"
+    )
     conn.execute(
         "insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano, recibido_en)"
         " values ('o', 'r', 'd', 'u', '[]', 0, now() - interval '1 year')"

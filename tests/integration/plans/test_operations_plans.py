@@ -52,15 +52,18 @@ YEAR: Final = """
     delete from cauce.posiciones where grupo = 'principal';
     insert into cauce.posiciones
         select 'principal', carril, n, desde, hasta, orden, id from cauce.posiciones where grupo = 'cartas';
-    insert into cauce.lotes (id, grupo, ids, reintentos, trabajador, arriendo_hasta)
-        select n, 'principal', array[600000 - n], 1000, 'w', now() from generate_series(0, 19) n;
+    insert into cauce.lotes (id, grupo, ids, reintentos, suscriptores, trabajador, arriendo_hasta)
+        select n, 'principal', array[600000 - n],
+               array(select * from generate_series(480001 + n * 1000, 481000 + n * 1000)),
+               array(select 'avisos' from generate_series(1, 1000)), 'w', now()
+          from generate_series(0, 19) n;
 
     -- in the order in which nothing is found before all else was looked through
     insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)
         select n, g, s, 5, 1, now()
           from generate_series(400001, 450000) n, (values ('principal', 'manejador'), ('paneles', 'panel')) v(g, s);
-    insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en, lote)
-        select n, 'principal', 'avisos', 5, 1, now(), n % 20 from generate_series(480001, 500000) n;
+    insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)
+        select n, 'principal', 'avisos', 5, 1, now() from generate_series(480001, 500000) n;
     insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)
         select n, 'principal', s, 5, 'error', 12, now()
           from generate_series(200000, 260000) n, unnest(array['manejador', 'avisos']) s;

@@ -7,7 +7,9 @@
 -- posiciones   how far each group has read each lane: append-only, the highest n counts
 -- lotes        leases: which worker holds which events, until when, under which fencing token (ficha)
 -- entregas     deliveries that need another attempt, were given back, or are dead: the exception, not the rule
--- fallos       one row a failed attempt, with its traceback
+-- marcas       how far each group has handed out its due retries, lane by lane: append-only, as posiciones
+-- fallos       one row a failed attempt
+-- causas       what made attempts fail, with a traceback: one row a cause, however often it strikes
 -- trabajadores who is alive, for people to read
 -- poda         how far retention has come (0007_operate.sql)
 -- rechazados   the quarantine of webhooks that were not verified (0009_quarantine.sql)
@@ -115,15 +117,26 @@ create table cauce.lotes (
     grupo          text        not null,
     aplicacion     text        not null default '',      -- whose worker holds it
     ids            bigint[]    not null,      -- events delivered for the first time
-    reintentos     integer     not null,      -- how many rows of entregas travel with them
+    -- the rows of entregas that travel with them, by event and subscriber: they are in hand while they are listed here
+    reintentos     bigint[]    not null default '{}',
+    suscriptores   text[]      not null default '{}',
+    sospechosa     boolean     not null default false,   -- a worker died holding it; it is the only delivery then
     trabajador     text        not null,
     tomado_en      timestamptz not null default clock_timestamp(),
     arriendo_hasta timestamptz not null,
     a_solas        boolean     not null default false,   -- nothing else runs in that worker meanwhile
-    constraint lotes_algo check (cardinality(ids) + reintentos > 0)
+    constraint lotes_algo check (cardinality(ids) + cardinality(reintentos) > 0
+                                 and cardinality(reintentos) = cardinality(suscriptores))
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 -- compressing 500 ids takes the claim 200 us, to save three kilobytes that are deleted a moment later
-alter table cauce.lotes alter column ids set storage external;
+alter table cauce.lotes alter column ids set storage external, alter column reintentos set storage external,
+    alter column suscriptores set storage external;
+create index lotes_sospechosos on cauce.lotes (trabajador) where sospechosa;
+
+-- The stored deliveries that workers hold.
+create view cauce.en_mano as
+    select l.id lote, l.grupo, u.evento, u.suscriptor, l.trabajador, l.tomado_en, l.arriendo_hasta
+      from cauce.lotes l cross join lateral unnest(l.reintentos, l.suscriptores) u(evento, suscriptor);
 
 create table cauce.entregas (
     evento     bigint      not null,
@@ -132,20 +145,39 @@ create table cauce.entregas (
     aplicacion text        not null default '',   -- only its workers are handed this delivery
     prioridad  smallint    not null,
     estado     cauce.estado not null default 'pendiente' check (estado in ('pendiente', 'error')),
-    intentos   integer     not null check (intentos >= 0),
+    intentos   integer     not null check (intentos >= 0),   -- attempts that are over; one in hand is not
     caidas     smallint    not null default 0 check (caidas >= 0),   -- workers that died holding it
-    proximo_en timestamptz not null,
-    lote       bigint,                        -- the lease that holds it now
+    proximo_en timestamptz not null,          -- 'infinity': a lote holds it and settles or loses it, no claim finds it
     error      text,
     creado_en  timestamptz not null default now(),
-    primary key (evento, grupo, suscriptor),
-    constraint entregas_muerta check (not (estado = 'error' and lote is not null))
+    primary key (evento, grupo, suscriptor)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
-create index entregas_debidas on cauce.entregas (grupo, aplicacion, (caidas > 0), prioridad, proximo_en, evento)
-    where lote is null and estado = 'pendiente';
-create index entregas_lote on cauce.entregas (lote) where lote is not null;
+create index entregas_debidas on cauce.entregas
+    (grupo, aplicacion, (caidas > 0), prioridad, proximo_en, evento, suscriptor) where estado = 'pendiente';
 create index entregas_muertas on cauce.entregas (grupo, evento) where estado = 'error';
+
+-- What is due comes from beyond the mark of its lane: what lies before it is in hand, or gone, or was passed by and is
+-- found by cauce.repasar_reintentos. So a claim never reads the dead entries of the index that a held snapshot keeps.
+create table cauce.marcas (
+    grupo       text        not null,
+    aplicacion  text        not null,
+    sospechosas boolean     not null,         -- caidas > 0
+    prioridad   smallint    not null,
+    n           bigint      not null,
+    proximo_en  timestamptz not null,         -- the last delivery that was handed out, in the order of entregas_debidas
+    evento      bigint      not null,
+    suscriptor  text        not null,
+    primary key (grupo, aplicacion, sospechosas, prioridad, n)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+create table cauce.causas (
+    huella   bigint      primary key,         -- hash of the type, the message without what varies, and the place
+    tipo     text        not null,
+    mensaje  text        not null,            -- of the attempt that was the first to fail so, as is the traceback
+    traza    text        not null,
+    visto_en timestamptz not null default clock_timestamp()
+);
 
 create table cauce.fallos (
     id         bigint      generated always as identity primary key,
@@ -154,11 +186,12 @@ create table cauce.fallos (
     suscriptor text        not null,
     intento    integer     not null,
     error      text        not null,
-    traza      text,
+    huella     bigint,                        -- its cause, if it has a traceback
     trabajador text,
     ocurrido_en timestamptz not null default clock_timestamp()
 );
 create index fallos_evento on cauce.fallos (evento, id);
+create index fallos_huella on cauce.fallos (huella) where huella is not null;
 
 create table cauce.trabajadores (
     trabajador  text        primary key,

@@ -129,11 +129,7 @@ begin
         or g.grupo in (select s.grupo from cauce.suscripciones s where s.aplicacion = $1 and s.retirada_en = now());
     -- What waits for an application that has been renamed or is gone would wait for ever: this one looks after it.
     if exists (select from jsonb_array_elements($3)) then
-        update cauce.entregas d set aplicacion = $1
-         where (d.evento, d.grupo, d.suscriptor) in (
-            select q.evento, q.grupo, q.suscriptor from cauce.entregas q
-             where q.lote is null and q.aplicacion not in (select s.aplicacion from cauce.suscripciones s where s.retirada_en is null)
-               for update skip locked);
+        perform cauce.adoptar_entregas($1);
     end if;
 end $$;
 

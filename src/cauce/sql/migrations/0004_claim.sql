@@ -169,41 +169,49 @@ begin
     return ids;
 end $$;
 
--- Leases due rows of entregas of an application to the lote: at most `maximo` of them; or, of those whose worker died, a
--- single one, unless this worker has one in hand.
--- Locks   skip locked: an operator or a settling worker may hold some
--- Index   entregas_debidas
+-- The due retries of an application that come next, at most `maximo` of them; or, of those whose worker died, a single
+-- one, unless this worker has one in hand. Writes nothing to entregas, only the marks: what lies before the mark of its
+-- lane is not looked at again, so whoever gets these must list them in a lote in the same transaction.
+-- Locks   the caller holds the group's lock; the rows, to the end of the transaction, but skip locked: an operator or a
+--         settling worker may hold some
+-- Index   marcas_pkey, backward; entregas_debidas, as a range from the mark to now
 create function cauce.tomar_reintentos(
-    grupo text, aplicacion text, trabajador text, lote bigint, maximo integer, sospechosas boolean) returns integer
+    grupo text, aplicacion text, trabajador text, maximo integer, sospechosas boolean,
+    out reintentos bigint[], out suscriptores text[])
 language plpgsql as $$
+#variable_conflict use_column
 declare
-    cuantas integer;
+    ahora constant timestamptz := clock_timestamp();          -- a constant bounds the range, a volatile call does not
 begin
-    if not exists (select from cauce.entregas d
-                    where d.grupo = tomar_reintentos.grupo and d.aplicacion = tomar_reintentos.aplicacion and d.lote is null 
-                      and d.estado = 'pendiente' and (d.caidas > 0) = sospechosas and d.prioridad between 0 and 9) then
-        return 0;
-    end if;
     -- two in one worker's hands would both be blamed for its death
-    if sospechosas and exists (select from cauce.entregas d join cauce.lotes l on l.id = d.lote
-                                where d.lote is not null and d.caidas > 0 and l.trabajador = tomar_reintentos.trabajador) then
-        return 0;
+    if $5 and exists (select from cauce.lotes l where l.sospechosa and l.trabajador = $3) then
+        return;
     end if;
-    with debidas as materialized (
-        select d.evento, d.suscriptor
+    with tomadas as materialized (
+        select nivel, m.n, d.proximo_en, d.evento, d.suscriptor
           from generate_series(0, 9) nivel
+          left join lateral (
+            select q.n, q.proximo_en, q.evento, q.suscriptor from cauce.marcas q
+             where q.grupo = $1 and q.aplicacion = $2 and q.sospechosas = $5 and q.prioridad = nivel
+             order by q.n desc limit 1) m on true
          cross join lateral (
-            select q.evento, q.suscriptor, q.proximo_en from cauce.entregas q
-             where q.grupo = tomar_reintentos.grupo and q.aplicacion = tomar_reintentos.aplicacion
-               and q.lote is null and q.estado = 'pendiente' and (q.caidas > 0) = sospechosas and q.prioridad = nivel
-               and q.proximo_en <= clock_timestamp()
-             order by q.proximo_en, q.evento limit maximo for update skip locked) d
-         limit maximo)
-    update cauce.entregas d set lote = tomar_reintentos.lote, intentos = d.intentos + 1
-      from debidas b
-     where d.evento = b.evento and d.grupo = tomar_reintentos.grupo and d.suscriptor = b.suscriptor;
-    get diagnostics cuantas = row_count;
-    return cuantas;
+            select q.proximo_en, q.evento, q.suscriptor from cauce.entregas q
+             where q.grupo = $1 and q.aplicacion = $2 and (q.caidas > 0) = $5 and q.prioridad = nivel
+               and q.estado = 'pendiente' and q.proximo_en <= ahora
+               and (q.proximo_en, q.evento, q.suscriptor)
+                   > (coalesce(m.proximo_en, '-infinity'), coalesce(m.evento, 0), coalesce(m.suscriptor, ''))
+             order by q.proximo_en, q.evento, q.suscriptor limit $4 for update skip locked) d
+         limit $4),
+    ultimas as (
+        select distinct on (t.nivel) t.nivel, coalesce(t.n, 0) n, t.proximo_en, t.evento, t.suscriptor
+          from tomadas t order by t.nivel, t.proximo_en desc, t.evento desc, t.suscriptor desc),
+    nuevas as (
+        insert into cauce.marcas (grupo, aplicacion, sospechosas, prioridad, n, proximo_en, evento, suscriptor)
+        select $1, $2, $5, u.nivel, u.n + 1, u.proximo_en, u.evento, u.suscriptor from ultimas u),
+    viejas as (
+        delete from cauce.marcas q using ultimas u
+         where q.grupo = $1 and q.aplicacion = $2 and q.sospechosas = $5 and q.prioridad = u.nivel and q.n = u.n)
+    select array_agg(t.evento), array_agg(t.suscriptor) into reintentos, suscriptores from tomadas t;
 end $$;
 
 -- Hands the next deliveries of a group to a worker, under a lease of `arriendo`.
@@ -242,7 +250,9 @@ declare
     suerte constant double precision := random();
     marca bigint;
     ids bigint[] := '{}';
-    reintentos integer := 0;
+    r record;                                                 -- retries
+    cuantos integer := 0;                                     -- of them
+    sospechosa boolean := false;
     encontrados bigint;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -253,47 +263,62 @@ begin
         perform cauce.comprobar_instancia();
     end if;
     perform cauce.tomar_turno($1);
+    -- one that died is offered first to half of the claims, and to all that find nothing else
     if suerte < 0.5 then
-        reintentos := cauce.tomar_reintentos($1, $6, $3, turno, 1, true);
+        r := cauce.tomar_reintentos($1, $6, $3, 1, true);
+        sospechosa := r.reintentos is not null;
     end if;
-    if reintentos = 0 then
-        reintentos := cauce.tomar_reintentos($1, $6, $3, turno,
-                                             case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
-        if reintentos < $2 then
-            ids := cauce.siguientes($1, $2 - reintentos);
+    if not sospechosa then
+        r := cauce.tomar_reintentos($1, $6, $3, case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
+        cuantos := coalesce(cardinality(r.reintentos), 0);
+        if cuantos < $2 then
+            ids := cauce.siguientes($1, $2 - cuantos);
         end if;
-        if reintentos = 0 and cardinality(ids) = 0 and $2 = 1 then
-            reintentos := cauce.tomar_reintentos($1, $6, $3, turno, 1, false);
+        if cuantos = 0 and cardinality(ids) = 0 and $2 = 1 then
+            r := cauce.tomar_reintentos($1, $6, $3, 1, false);
         end if;
-        if reintentos = 0 and cardinality(ids) = 0 then
-            reintentos := cauce.tomar_reintentos($1, $6, $3, turno, 1, true);
+        if r.reintentos is null and cardinality(ids) = 0 then
+            r := cauce.tomar_reintentos($1, $6, $3, 1, true);
+            sospechosa := r.reintentos is not null;
         end if;
     end if;
-    if reintentos = 0 and cardinality(ids) = 0 then
+    cuantos := coalesce(cardinality(r.reintentos), 0);
+    if cuantos = 0 and cardinality(ids) = 0 then
         perform set_config('synchronous_commit', 'off', true);   -- at most windows were saved: losing them loses nothing
         return;
     end if;
-    if reintentos = 0 and not prudente then
+    if cuantos = 0 and not prudente then
         perform set_config('synchronous_commit', 'off', true);
     end if;
-    insert into cauce.lotes as l (id, grupo, aplicacion, ids, reintentos, trabajador, arriendo_hasta)
-    values (turno, $1, $6, ids, reintentos, $3, clock_timestamp() + $4) returning l.ficha into marca;
-    if reintentos > 0 then
+    insert into cauce.lotes as l (id, grupo, aplicacion, ids, reintentos, suscriptores, sospechosa, trabajador, arriendo_hasta)
+    values (turno, $1, $6, ids, coalesce(r.reintentos, '{}'), coalesce(r.suscriptores, '{}'), sospechosa, $3,
+            clock_timestamp() + $4) returning l.ficha into marca;
+    if cuantos > 0 then
         return query
-        select turno, marca, d.suscriptor, d.intentos, d.caidas, e.id, e.origen::text, e.tipo::text, e.clave::text,
+        select turno, marca, d.suscriptor, d.intentos + 1, d.caidas, e.id, e.origen::text, e.tipo::text, e.clave::text,
                e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text,
                (select g.version from cauce.grupos g where g.grupo = $1)
-          from cauce.entregas d join cauce.eventos e on e.id = d.evento
-         where d.lote = turno;
+          from unnest(r.reintentos, r.suscriptores) with ordinality u(evento, suscriptor, o)
+         cross join lateral (
+            select q.suscriptor, q.intentos, q.caidas from cauce.entregas q
+             where q.evento = u.evento and q.grupo = $1 and q.suscriptor = u.suscriptor limit 1) d
+          join cauce.eventos e on e.id = u.evento
+         order by u.o;
         get diagnostics encontrados = row_count;
-        if encontrados <> reintentos then   -- somebody deleted events by hand: their deliveries go after them
-            delete from cauce.entregas d where d.lote = turno and not exists (select from cauce.eventos e where e.id = d.evento);
-            raise warning 'group %: % deliveries of events that were deleted are dropped', $1, reintentos - encontrados;
+        if encontrados <> cuantos then   -- somebody deleted events by hand: their deliveries go after them
+            delete from cauce.entregas d using unnest(r.reintentos, r.suscriptores) u(evento, suscriptor)
+             where d.evento = u.evento and d.grupo = $1 and d.suscriptor = u.suscriptor
+               and not exists (select from cauce.eventos e where e.id = u.evento);
+            raise warning 'group %: % deliveries of events that were deleted are dropped', $1, cuantos - encontrados;
             if encontrados + cardinality(ids) = 0 then
                 delete from cauce.lotes l where l.id = turno;
                 return;
             end if;
-            update cauce.lotes l set reintentos = encontrados where l.id = turno;
+            update cauce.lotes l set (reintentos, suscriptores) = (
+                select coalesce(array_agg(u.evento order by u.o), '{}'), coalesce(array_agg(u.suscriptor order by u.o), '{}')
+                  from unnest(r.reintentos, r.suscriptores) with ordinality u(evento, suscriptor, o)
+                 where exists (select from cauce.eventos e where e.id = u.evento))
+             where l.id = turno;
         end if;
     end if;
     -- From a later statement than the ones that chose them: an older snapshot would not see them all.

@@ -1,123 +1,184 @@
 -- Settling: what a worker reports of its lote, in one transaction, fenced by (lote, ficha).
 
--- Derives the state of events from what is left of their deliveries in `principal`, the only group that writes it.
+-- What is said of one delivery; cauce.terminar explains the fields. The last three are not read but found out: whether the
+-- delivery has a row of entregas in this lote, whether it needs none any more, and its cause.
+create type cauce.informe as (
+    evento bigint, suscriptor text, resultado text, intento integer, error text, espera double precision, aplicacion text,
+    huella bigint, tipo text, mensaje text, traza text, tenida boolean, acabada boolean, causa bigint);
+
+-- Reads a report. One that is incomplete or contradicts itself is refused, before anything of it is done; one of
+-- deliveries that are not in the lote comes from a worker that has lost them.
+create function cauce.leer_informe(l cauce.lotes, entregas jsonb) returns cauce.informe[]
+language plpgsql
+set enable_hashjoin = on
+set enable_nestloop = off
+as $$
+declare
+    informes cauce.informe[];
+    malo record;
+begin
+    informes := array(
+        select row(i.evento, i.suscriptor, i.resultado, i.intento, i.error, i.espera, i.aplicacion, i.huella, i.tipo, i.mensaje,
+                   i.traza, h.evento is not null, i.resultado in ('hecha', 'ignorada'),
+                   case when i.resultado in ('reintentar', 'muerta') then coalesce(i.huella, hashtextextended(i.traza, 0)) end
+               )::cauce.informe
+          from jsonb_populate_recordset(null::cauce.informe, entregas) i
+          left join unnest(l.reintentos, l.suscriptores) h(evento, suscriptor)
+                 on h.evento = i.evento and h.suscriptor = i.suscriptor);
+    select q.* into malo from (
+        select i.evento, i.suscriptor, case
+                when i.evento is null or i.suscriptor is null or i.intento is null then 'lacks evento, suscriptor or intento'
+                when i.resultado is null
+                     or i.resultado not in ('hecha', 'reintentar', 'muerta', 'devuelta', 'retenida', 'ignorada')
+                     then format('has an unknown resultado, %L', i.resultado)
+                when i.intento < 1 then format('counts attempt %s, and the first is 1', i.intento)
+                when i.error is null and i.resultado in ('reintentar', 'muerta') then 'failed, and names no error'
+                when count(*) over (partition by i.evento, i.suscriptor) > 1 then 'is reported twice'
+                when i.suscriptor = '*' and i.resultado <> 'hecha' and count(*) over (partition by i.evento) > 1
+                     then 'stands for its whole event, of which another delivery is reported beside it' end falta
+          from unnest(informes) i) q
+     where q.falta is not null limit 1;
+    if found then
+        raise exception 'the report of lote % is refused: event %, subscriber %, %', l.id, malo.evento, malo.suscriptor, malo.falta
+            using errcode = 'invalid_parameter_value', hint = 'Nothing of it was settled. cauce.terminar says what a report holds.';
+    end if;
+    -- What has no row in the lote is of an event that comes for the first time, or that was handed out again whole and
+    -- comes apart now. After a lost connection the same report may come twice.
+    select i.evento, i.suscriptor into malo from unnest(informes) i
+     where not i.tenida and (i.resultado = 'hecha' or i.evento not in (
+            select n.id from unnest(l.ids) n(id)
+            union all select w.evento from unnest(informes) w where w.tenida and w.suscriptor = '*' and w.resultado = 'hecha'))
+     limit 1;
+    if found then
+        raise exception 'lote % no longer holds a delivery it reports: event %, subscriber %', l.id, malo.evento, malo.suscriptor
+            using errcode = 'CA001', hint = 'It was settled, or another worker has it; nothing of this settlement was kept.';
+    end if;
+    return informes;
+end $$;
+
+-- Derives the state of events from what is left of their deliveries in `principal`, the only group that writes it; and
+-- notes what is given of them, in step: the highest attempt, the last error, whether nobody handles them.
 -- `tocados`: the events; their rows are locked already or nobody else can hold them.
-create function cauce.actualizar_estado(tocados bigint[]) returns void language sql as $$
+create function cauce.actualizar_estado(
+    tocados bigint[], intentos integer[] default null, errores text[] default null, ignorados boolean[] default null)
+returns void language plpgsql as $$
+#variable_conflict use_column
+begin
     update cauce.eventos e
        set estado = q.estado,
-           procesado_en = case when q.estado = 'procesado' then coalesce(e.procesado_en, clock_timestamp()) end
+           procesado_en = case when q.estado = 'procesado' then coalesce(e.procesado_en, clock_timestamp()) end,
+           intentos = greatest(e.intentos, case when q.intento > 32767 then 32767 else q.intento end), ultimo_error = coalesce(q.error, e.ultimo_error),
+           ignorado = e.ignorado or coalesce(q.ignorado, false)
       from (
-        select t.id,
-               case when bool_or(d.estado = 'error') then 'error'
-                    when count(d.evento) = 0 then 'procesado'
-                    when bool_and(d.suscriptor = '*' and d.intentos = 0) then 'pendiente'
-                    else 'en_proceso' end::cauce.estado estado
-          from unnest(tocados) t(id)
-          left join cauce.entregas d on d.evento = t.id and d.grupo = 'principal'
-         group by t.id) q
-     where e.id = q.id and (e.estado, e.procesado_en is null) is distinct from (q.estado, q.estado <> 'procesado')
-$$;
+        select t.id, t.intento, t.error, t.ignorado, case
+                when d.alguna_muerta then 'error'
+                when d.cuantas = 0 then 'procesado'
+                when d.sin_empezar then 'pendiente'
+                else 'en_proceso' end::cauce.estado estado
+          from unnest($1, $2, $3, $4) t(id, intento, error, ignorado)
+         cross join lateral (
+            select count(*) cuantas, bool_or(d.estado = 'error') alguna_muerta,
+                   bool_and(d.suscriptor = '*' and d.intentos = 0) sin_empezar
+              from cauce.entregas d where d.evento = t.id and d.grupo = 'principal') d) q
+     where e.id = q.id
+       and (q.intento is not null or (e.estado, e.procesado_en is null) is distinct from (q.estado, q.estado <> 'procesado'));
+end $$;
 
--- Writes the outcomes of single deliveries into entregas and fallos, and what they mean onto their events.
-create function cauce.anotar_entregas(
-    grupo text, lote bigint, trabajador text, nuevos bigint[], entregas jsonb, ahora timestamptz, aplicacion text)
-returns void
-language plpgsql as $$
-#variable_conflict use_column
+-- Writes what became of single deliveries into entregas, fallos and causas; returns the causes that it does not know.
+-- Index     entregas_pkey, eventos_pkey, causas_pkey: by a list of keys, then hashed; the planner would rather read all
+--           deliveries of the group, for it takes them for few
+create function cauce.anotar_entregas(l cauce.lotes, informes cauce.informe[], ahora timestamptz) returns bigint[]
+language plpgsql
+set enable_hashjoin = on
+set enable_nestloop = off
+as $$
 declare
-    acabadas bigint;      -- rows written, to be compared with what was reported
+    eventos constant bigint[] := array(select i.evento from unnest(informes) i);
+    causas constant bigint[] := array(select distinct i.causa from unnest(informes) i where i.causa is not null);
+    faltan bigint;
+    desconocidas bigint[];
 begin
-    -- What is reported must be in this lote: an event that comes for the first time, or is handed out whole, or a stored
-    -- delivery under its lease. After a lost connection the same report may come twice.
-    if exists (select from jsonb_to_recordset($5) r(evento bigint, suscriptor text)
-                where r.evento <> all ($4)
-                  and not exists (select from cauce.entregas d where d.evento = r.evento and d.grupo = $1
-                                     and d.suscriptor in (r.suscriptor, '*') and d.lote = $2)) then
-        raise exception 'lote % no longer holds a delivery it reports', $2 using errcode = 'CA001';
+    with informe as materialized (
+        select i.*, coalesce(i.aplicacion, l.aplicacion) para,
+               case i.resultado when 'muerta' then 'error' else 'pendiente' end::cauce.estado estado,
+               i.intento - (i.resultado in ('devuelta', 'retenida'))::integer intentos,
+               case i.resultado when 'retenida' then 'infinity'
+                                else ahora + make_interval(secs => coalesce(i.espera, 0)) end proximo_en
+          from unnest(informes) i),
+    fuera as (
+        delete from cauce.entregas d using informe i
+         where i.tenida and i.acabada and d.evento = any (eventos) and d.evento = i.evento and d.grupo = l.grupo and d.suscriptor = i.suscriptor
+        returning 1),
+    cambiadas as (
+        update cauce.entregas d
+           set aplicacion = i.para, estado = i.estado, intentos = i.intentos, proximo_en = i.proximo_en,
+               error = coalesce(i.error, d.error), caidas = case when i.error is null then d.caidas else 0 end
+          from informe i
+         where i.tenida and not i.acabada and d.evento = any (eventos) and d.evento = i.evento and d.grupo = l.grupo and d.suscriptor = i.suscriptor
+        returning 1),
+    nuevas as (
+        insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, estado, intentos, proximo_en, error)
+        select i.evento, l.grupo, i.suscriptor, i.para, e.prioridad, i.estado, i.intentos, i.proximo_en, i.error
+          from informe i join cauce.eventos e on e.id = i.evento
+         where not i.tenida and not i.acabada and e.id = any (eventos)
+        on conflict do nothing
+        returning 1),
+    fallidas as (
+        insert into cauce.fallos (evento, grupo, suscriptor, intento, error, huella, trabajador)
+        select i.evento, l.grupo, i.suscriptor, i.intento, i.error, i.causa, l.trabajador
+          from informe i where i.resultado in ('reintentar', 'muerta')),
+    explicadas as (   -- in order, for another worker may write the same ones
+        insert into cauce.causas (huella, tipo, mensaje, traza)
+        select distinct on (i.causa) i.causa, coalesce(i.tipo, split_part(i.error, ':', 1)), coalesce(i.mensaje, i.error), i.traza
+          from informe i where i.causa is not null and i.traza is not null order by i.causa
+        on conflict do nothing)
+    select (select count(*) from informe i where i.tenida or not i.acabada)
+           - (select count(*) from fuera) - (select count(*) from cambiadas) - (select count(*) from nuevas),
+           array(select q.causa from (
+                    select i.causa from informe i where i.causa is not null group by i.causa having max(i.traza) is null) q
+                  where q.causa not in (select c.huella from cauce.causas c where c.huella = any (causas)))
+      into faltan, desconocidas;
+    if faltan > 0 then
+        raise exception 'lote % no longer holds % of the deliveries it reports', l.id, faltan
+            using errcode = 'CA001', hint = 'Their rows or events were deleted; nothing of this settlement was kept.';
     end if;
-    delete from cauce.entregas d
-     using jsonb_to_recordset($5) r(evento bigint, suscriptor text, resultado text)
-     where d.evento = r.evento and d.grupo = $1 and d.suscriptor = r.suscriptor and d.lote = $2 and r.resultado = 'hecha';
-    get diagnostics acabadas = row_count;
-    if acabadas <> (select count(*) from jsonb_to_recordset($5) r(resultado text) where r.resultado = 'hecha') then
-        raise exception 'lote % no longer holds a delivery it reports as done', $2 using errcode = 'CA001';
-    end if;
-
-    delete from cauce.entregas d
-     using jsonb_to_recordset($5) r(evento bigint, suscriptor text, resultado text)
-     where d.evento = r.evento and d.grupo = $1 and d.suscriptor = r.suscriptor and d.lote = $2 and r.resultado = 'ignorada';
-
-    insert into cauce.fallos (evento, grupo, suscriptor, intento, error, traza, trabajador)
-    select r.evento, $1, r.suscriptor, r.intento, r.error, r.traza, $3
-      from jsonb_to_recordset($5)
-           r(evento bigint, suscriptor text, resultado text, intento integer, error text, traza text)
-     where r.resultado in ('reintentar', 'muerta');
-
-    insert into cauce.entregas as d (evento, grupo, suscriptor, aplicacion, prioridad, estado, intentos, proximo_en, lote, error)
-    select r.evento, $1, r.suscriptor, coalesce(r.aplicacion, $7), e.prioridad,
-           case r.resultado when 'muerta' then 'error' else 'pendiente' end::cauce.estado,
-           r.intento - (r.resultado = 'devuelta')::integer,
-           $6 + make_interval(secs => coalesce(r.espera, 0)),
-           case r.resultado when 'retenida' then $2 end, r.error
-      from jsonb_to_recordset($5)
-           r(evento bigint, suscriptor text, aplicacion text, resultado text, intento integer, error text,
-             espera double precision)
-      join cauce.eventos e on e.id = r.evento
-     where r.resultado in ('reintentar', 'muerta', 'devuelta', 'retenida')
-    on conflict (evento, grupo, suscriptor) do update
-       set aplicacion = excluded.aplicacion, estado = excluded.estado, intentos = excluded.intentos,
-           proximo_en = excluded.proximo_en, lote = excluded.lote,
-           error = coalesce(excluded.error, d.error),
-           caidas = case when excluded.error is null then d.caidas else 0 end
-     where d.lote = $2;
-    get diagnostics acabadas = row_count;
-    if acabadas <> (select count(*) from jsonb_to_recordset($5) r(evento bigint, resultado text)
-                      join cauce.eventos e on e.id = r.evento
-                     where r.resultado in ('reintentar', 'muerta', 'devuelta', 'retenida')) then
-        raise exception 'lote % no longer holds a delivery it reports', $2 using errcode = 'CA001';
-    end if;
-
-    if $1 = 'principal' then
-        update cauce.eventos e
-           set intentos = greatest(e.intentos, q.intento), ultimo_error = coalesce(q.error, e.ultimo_error),
-               ignorado = e.ignorado or q.ignorado
-          from (select r.evento, least(max(r.intento - (r.resultado = 'devuelta')::integer), 32767) intento,
-                       (array_agg(r.error order by r.intento desc) filter (where r.error is not null))[1] error,
-                       bool_or(r.resultado = 'ignorada') ignorado
-                  from jsonb_to_recordset($5)
-                       r(evento bigint, suscriptor text, resultado text, intento integer, error text)
-                 group by r.evento) q
-         where e.id = q.evento;
-    end if;
+    return desconocidas;
 end $$;
 
 -- Settles a lote, whole or in part.
 --
 -- ids       events of their first delivery that are finished with, whatever became of each delivery; null: all of them
--- entregas  what else there is to say, one object a delivery:
---           {"evento", "suscriptor", "resultado", "intento", "error", "traza", "espera", "aplicacion"}; the last names
---           the application whose workers shall have it, if not the one that claimed the lote
+-- entregas  what else there is to say, one object a delivery: {"evento", "suscriptor", "resultado", "intento"}, where
 --             hecha       a retry is done: its row goes
---             reintentar  failed: due again in `espera` seconds
---             muerta      failed for good
---             devuelta    given back: due in `espera` seconds, the attempt is not spent
+--             reintentar  failed, "error" says why: due again in "espera" seconds
+--             muerta      failed for good, as "error" says
+--             devuelta    given back: due in "espera" seconds, the attempt is not spent
 --             retenida    still in hand: becomes a row of its own, under the same lease
 --             ignorada    nobody anywhere knows the event
+--           "aplicacion" names whose workers shall have it, if not those of the application that claimed the lote. Of a
+--           failure, "huella" names the cause; a report that is the first to name it brings its "tipo", "mensaje" and
+--           "traza" (traceback) as well.
+-- Returns the causes that were named and are not known: the next report that names one shall explain it.
 -- Raises CA001, and undoes everything of its transaction, when the lease was lost.
 -- Locks     the lote's row; then the rows of events with failures in id order, before their entregas
-create function cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb default null) returns void
+create function cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb default null) returns bigint[]
 language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 set jit = off
 as $$
 #variable_conflict use_column
 declare
     l cauce.lotes;
     ahora constant timestamptz := clock_timestamp();
-    escritos bigint;
+    informes cauce.informe[];
     tocados bigint[] := '{}';
+    limpios bigint[];
+    escritos bigint;
+    desconocidas bigint[] := '{}';
 begin
     delete from cauce.lotes q where q.id = $1 and q.ficha = $2 returning q.* into l;
     if not found then
@@ -125,39 +186,45 @@ begin
             using errcode = 'CA001', hint = 'Another worker has its deliveries now; nothing of this settlement was kept.';
     end if;
     $3 := coalesce($3, l.ids);
-    if $3 <> l.ids and not $3 <@ l.ids then
-        raise exception 'lote % does not hold all of the events %', $1, $3 using errcode = 'CA006';
+    if $3 <> l.ids and (not $3 <@ l.ids or cardinality($3) <> (select count(distinct u.id) from unnest($3) u(id))) then
+        raise exception 'lote % does not hold all of the events %, each once', $1, $3 using errcode = 'CA006';
     end if;
+    limpios := $3;
     if $4 is not null then
-        tocados := array(select distinct r.evento from jsonb_to_recordset($4) r(evento bigint) order by 1);
+        informes := cauce.leer_informe(l, $4);
+        tocados := array(select distinct i.evento from unnest(informes) i order by 1);
         if l.grupo = 'principal' then
             perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
         end if;
-        perform cauce.anotar_entregas(l.grupo, $1, l.trabajador, l.ids, $4, ahora, l.aplicacion);
+        desconocidas := cauce.anotar_entregas(l, informes, ahora);
+        limpios := array(select u.id from unnest($3) u(id) except select t.id from unnest(tocados) t(id));
         -- the workers of the other application may sleep
-        perform cauce.avisar() where exists (
-            select from jsonb_to_recordset($4) r(aplicacion text) where r.aplicacion <> l.aplicacion);
+        perform cauce.avisar() where exists (select from unnest(informes) i where i.aplicacion <> l.aplicacion);
     end if;
     if l.grupo = 'principal' then
         update cauce.eventos e set estado = 'procesado', procesado_en = ahora, intentos = greatest(e.intentos, 1)
-         where e.id = any ($3) and e.id <> all (tocados);
+         where e.id = any (limpios);
         get diagnostics escritos = row_count;
-        if tocados <> '{}' then
-            escritos := escritos + (select count(*) from unnest($3) u(id) where u.id = any (tocados));
-        end if;
-        if escritos <> cardinality($3) then
+        if escritos <> cardinality(limpios) then
             raise exception 'lote % settles events that are not there any more', $1 using errcode = 'CA006';
         end if;
-        if tocados <> '{}' then
-            perform cauce.actualizar_estado(tocados);
-        end if;
+        perform cauce.actualizar_estado(array_agg(q.evento), array_agg(q.intento), array_agg(q.error), array_agg(q.ignorado))
+           from (select i.evento, max(i.intento - (i.resultado = 'devuelta')::integer) intento,
+                        (array_agg(i.error order by i.intento desc) filter (where i.error is not null))[1] error,
+                        bool_or(i.resultado = 'ignorada') ignorado
+                   from unnest(informes) i group by i.evento) q
+         having count(*) > 0;
     end if;
-    if cardinality($3) < cardinality(l.ids) or l.reintentos > 0 or $4 is not null then
-        l.ids := array(select u.id from unnest(l.ids) with ordinality u(id, o) where u.id <> all ($3) order by u.o);
-        l.reintentos := (select count(*) from cauce.entregas d where d.lote = $1);
-        if cardinality(l.ids) + l.reintentos > 0 then
+    if $3 <> l.ids or l.reintentos <> '{}' or informes is not null then
+        l.ids := case when $3 = l.ids then '{}'
+                      else array(select u.id from unnest(l.ids) with ordinality u(id, o) where u.id <> all ($3) order by u.o) end;
+        select coalesce(array_agg(q.evento), '{}'), coalesce(array_agg(q.suscriptor), '{}') into l.reintentos, l.suscriptores from (
+            select h.evento, h.suscriptor from unnest(l.reintentos, l.suscriptores) h(evento, suscriptor)
+            except select i.evento, i.suscriptor from unnest(informes) i
+            union select i.evento, i.suscriptor from unnest(informes) i where i.resultado = 'retenida') q;
+        if l.ids <> '{}' or l.reintentos <> '{}' then
             insert into cauce.lotes values (l.*);
         end if;
     end if;
+    return desconocidas;
 end $$;
-

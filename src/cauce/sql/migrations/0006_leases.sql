@@ -42,38 +42,43 @@ $$;
 -- Locks   the caller holds the row of the lote
 create function cauce.rescatar_lote(l cauce.lotes, limite_caidas integer) returns void
 language plpgsql as $$
+#variable_conflict use_column
 declare
     tocados bigint[];
+    intentos integer[];
+    errores text[];
 begin
-    tocados := l.ids || array(select d.evento from cauce.entregas d where d.lote = l.id);
     if l.grupo = 'principal' then
-        perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
+        perform 1 from cauce.eventos e where e.id = any (l.ids || l.reintentos) order by e.id for no key update;
     end if;
     delete from cauce.lotes q where q.id = l.id;
     with otra_vez as (
         update cauce.entregas d
-           set lote = null, proximo_en = clock_timestamp(),
+           set proximo_en = clock_timestamp(), intentos = d.intentos + 1,
                caidas = case when l.a_solas or d.caidas + 1 < limite_caidas then d.caidas + 1 else d.caidas end,
                estado = case when l.a_solas and d.caidas + 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado
-         where d.lote = l.id
-        returning d.evento, d.suscriptor, d.intentos, d.caidas),
+          from unnest(l.reintentos, l.suscriptores) u(evento, suscriptor)
+         where d.evento = any (l.reintentos) and d.evento = u.evento and d.grupo = l.grupo and d.suscriptor = u.suscriptor
+        returning d.evento, d.suscriptor, d.intentos, d.caidas, d.estado),
     enteras as (
         insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, estado, intentos, caidas, proximo_en)
         select e.id, l.grupo, '*', l.aplicacion, e.prioridad,
                case when 1 >= limite_caidas then 'error' else 'pendiente' end::cauce.estado, 1, 1, clock_timestamp()
           from cauce.eventos e where e.id = any (l.ids)
-        returning evento, suscriptor, intentos, caidas)
-    insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador)
-    select d.evento, l.grupo, d.suscriptor, d.intentos,
-           format('worker %s died or lost its lease while it held this delivery (%s of %s times)',
-                  l.trabajador, d.caidas, limite_caidas), l.trabajador
-      from (table otra_vez union all table enteras) d;
-    if l.grupo = 'principal' then
-        update cauce.eventos e set intentos = greatest(e.intentos, least(d.intentos, 32767)),
-               ultimo_error = case when d.estado = 'error' then format('%s workers died while they held this event', d.caidas)
-                                   else e.ultimo_error end
-          from cauce.entregas d where d.evento = e.id and d.grupo = 'principal' and e.id = any (tocados);
-        perform cauce.actualizar_estado(tocados);
+        returning evento, suscriptor, intentos, caidas, estado),
+    todas as (table otra_vez union all table enteras),
+    apuntes as (
+        insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador)
+        select d.evento, l.grupo, d.suscriptor, d.intentos,
+               format('worker %s died or lost its lease while it held this delivery (%s of %s times)',
+                      l.trabajador, d.caidas, limite_caidas), l.trabajador
+          from todas d)
+    select array_agg(q.evento), array_agg(q.intentos), array_agg(q.error) into tocados, intentos, errores from (
+        select d.evento, max(d.intentos) intentos,
+               max(format('%s workers died while they held this event', d.caidas)) filter (where d.estado = 'error') error
+          from todas d group by d.evento) q;
+    if l.grupo = 'principal' and tocados is not null then
+        perform cauce.actualizar_estado(tocados, intentos, errores);
     end if;
 end $$;
 
@@ -81,6 +86,7 @@ end $$;
 -- many were taken over.
 create function cauce.rescatar(limite_caidas integer) returns integer
 language plpgsql as $$
+#variable_conflict use_column
 declare
     l cauce.lotes;
     cuantos integer := 0;
@@ -92,6 +98,65 @@ begin
         exception when others then
             raise warning 'lote % of group % expired and could not be taken over: %', l.id, l.grupo, sqlerrm;
         end;
+    end loop;
+    return cuantos;
+end $$;
+
+-- Goes over what lies before the marks of cauce.tomar_reintentos. A delivery that is due there and in no lote was passed
+-- by: its settlement committed after a claim had gone past its time, or somebody held its row. It becomes due again a
+-- moment from now, beyond the mark. Returns how many.
+--
+-- How far a look goes back is drawn by lot: ten seconds or more, an hour or more one time in 360. So a delivery that was
+-- passed by d seconds ago is found within about d / 10 looks, and looks cost little on the average however much a held
+-- snapshot keeps from being removed. A mark in the future says that the clock was set back: its lane begins again at the
+-- beginning, and what is in hand there is put out of the claims' way.
+-- Locks   the rows, and only then it looks who holds them: a claim that took one before has committed by then
+-- Index   marcas_pkey, backward; entregas_debidas, as a range up to the mark; lotes is read whole
+create function cauce.repasar_reintentos(grupo text, aplicacion text default '') returns bigint
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+    ahora constant timestamptz := clock_timestamp();
+    alcance constant interval := least(10 / (1 - random()), 1e9) * interval '1 second';
+    m record;
+    eventos bigint[];
+    suscriptores text[];
+    cuantos bigint := 0;
+    hallados bigint;
+begin
+    for m in select u.* from unnest('{false,true}'::boolean[]) s(sospechosas) cross join generate_series(0, 9) p(prioridad)
+               cross join lateral (
+                select q.* from cauce.marcas q
+                 where q.grupo = $1 and q.aplicacion = $2 and q.sospechosas = s.sospechosas and q.prioridad = p.prioridad
+                 order by q.n desc limit 1) u loop
+        if m.proximo_en > ahora + interval '1 second' then
+            perform 1 from cauce.entregas d join cauce.en_mano h using (evento, grupo, suscriptor)
+              where d.grupo = $1 order by d.evento, d.suscriptor for update of d;
+            update cauce.entregas d set proximo_en = 'infinity' from cauce.en_mano h
+             where h.grupo = $1 and d.evento = h.evento and d.grupo = h.grupo and d.suscriptor = h.suscriptor
+               and d.aplicacion = $2 and (d.caidas > 0) = m.sospechosas and d.prioridad = m.prioridad;
+            insert into cauce.marcas values ($1, $2, m.sospechosas, m.prioridad, m.n + 1, '-infinity', 0, '')
+            on conflict do nothing;
+            continue;
+        end if;
+        select array_agg(d.evento), array_agg(d.suscriptor) into eventos, suscriptores from (
+            select q.evento, q.suscriptor from cauce.entregas q
+             where q.grupo = $1 and q.aplicacion = $2 and (q.caidas > 0) = m.sospechosas and q.prioridad = m.prioridad
+               and q.estado = 'pendiente' and q.proximo_en > m.proximo_en - alcance
+               and (q.proximo_en, q.evento, q.suscriptor) <= (m.proximo_en, m.evento, m.suscriptor)
+               and (q.evento, q.suscriptor) not in (select h.evento, h.suscriptor from cauce.en_mano h where h.grupo = $1)
+               for update skip locked) d;
+        update cauce.entregas d set proximo_en = clock_timestamp() + interval '0.1 second'
+          from unnest(eventos, suscriptores) q(evento, suscriptor)
+         where d.evento = any (eventos) and d.evento = q.evento and d.grupo = $1 and d.suscriptor = q.suscriptor
+           and (d.evento, d.suscriptor) not in (select h.evento, h.suscriptor from cauce.en_mano h where h.grupo = $1);
+        get diagnostics hallados = row_count;
+        cuantos := cuantos + hallados;
     end loop;
     return cuantos;
 end $$;

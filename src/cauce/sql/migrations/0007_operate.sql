@@ -1,5 +1,32 @@
 -- What people do to the bus: retry, discard, look at the lag, prune.
 
+-- Locks an event and its deliveries, so that claims pass them by. Who claimed one before has committed then, and the next
+-- statement sees it in a lote.
+create function cauce.apartar_entregas(evento bigint, grupo text, suscriptor text) returns void language plpgsql as $$
+begin
+    perform 1 from cauce.eventos e where e.id = $1 for no key update;
+    perform 1 from cauce.entregas d
+      where d.evento = $1 and d.grupo = coalesce($2, d.grupo) and d.suscriptor = coalesce($3, d.suscriptor)
+      order by d.grupo, d.suscriptor for update;
+end $$;
+
+-- Hands the deliveries of applications that own no subscription any more to this one, but for those in hand. What is due
+-- is due now: its time may lie before the mark of the lane that it comes into.
+-- Locks   the rows, skip locked, and only then it looks who holds them
+create function cauce.adoptar_entregas(aplicacion text) returns void language plpgsql as $$
+#variable_conflict use_column
+begin
+    perform 1 from cauce.entregas d
+      where d.aplicacion not in (select s.aplicacion from cauce.suscripciones s where s.retirada_en is null)
+        for update skip locked;
+    update cauce.entregas d set aplicacion = $1, proximo_en = greatest(d.proximo_en, clock_timestamp())
+     where (d.evento, d.grupo, d.suscriptor) in (
+        select q.evento, q.grupo, q.suscriptor from cauce.entregas q
+         where q.aplicacion not in (select s.aplicacion from cauce.suscripciones s where s.retirada_en is null)
+           and (q.evento, q.grupo, q.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m)
+           for update skip locked);
+end $$;
+
 -- Makes the failed or waiting deliveries of an event due at once, with all their attempts before them; of one group and
 -- subscriber, or of all. Returns how many; those that a worker holds right now are left to it.
 create function cauce.reintentar(evento bigint, grupo text default null, suscriptor text default null) returns integer
@@ -7,11 +34,12 @@ language plpgsql as $$
 declare
     cuantas integer;
 begin
-    perform 1 from cauce.eventos e where e.id = reintentar.evento for no key update;
+    perform cauce.apartar_entregas($1, $2, $3);
     update cauce.entregas d
        set estado = 'pendiente', intentos = 0, caidas = 0, proximo_en = clock_timestamp()
-     where d.evento = reintentar.evento and d.lote is null
-       and d.grupo = coalesce(reintentar.grupo, d.grupo) and d.suscriptor = coalesce(reintentar.suscriptor, d.suscriptor);
+     where d.evento = reintentar.evento
+       and d.grupo = coalesce(reintentar.grupo, d.grupo) and d.suscriptor = coalesce(reintentar.suscriptor, d.suscriptor)
+       and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m);
     get diagnostics cuantas = row_count;
     perform cauce.actualizar_estado(array[reintentar.evento]) where cuantas > 0;
     perform pg_notify('cauce', '') where cuantas > 0;
@@ -27,11 +55,12 @@ declare
     cuantas integer;
     de_principal boolean;
 begin
-    perform 1 from cauce.eventos e where e.id = descartar.evento for no key update;
+    perform cauce.apartar_entregas($1, $2, $3);
     with fuera as (
         delete from cauce.entregas d
-         where d.evento = descartar.evento and d.lote is null
+         where d.evento = descartar.evento
            and d.grupo = coalesce(descartar.grupo, d.grupo) and d.suscriptor = coalesce(descartar.suscriptor, d.suscriptor)
+           and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m)
         returning d.evento, d.grupo, d.suscriptor, d.intentos),
     apuntes as (
         insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
@@ -62,7 +91,7 @@ begin
         select d.evento from cauce.entregas d where d.evento > desde order by d.evento limit maximo) t;
     select coalesce(sum(cauce.descartar(t.evento, t.grupo, t.suscriptor)), 0) into descartadas from (
         select d.evento, d.grupo, d.suscriptor from cauce.entregas d
-         where d.evento > desde and d.evento <= hasta and d.lote is null
+         where d.evento > desde and d.evento <= hasta
            and d.suscriptor = descartar_suscriptor.suscriptor and d.grupo = coalesce(descartar_suscriptor.grupo, d.grupo)
          order by d.evento, d.grupo offset 0) t;
 end $$;
@@ -99,7 +128,7 @@ insert into cauce.poda default values;
 
 -- Looks at the next `maximo` events, by id, and deletes those that were processed longer ago than `antes`. What any group
 -- has still to read, holds under a lease or owes a delivery stays; told by one snapshot, for a claim moves an event from
--- one to another. `queda`: there is more to look at; otherwise the next call begins again at the oldest event.
+-- one to another. Failures go with their event, causes with the last failure that names them. `queda`: there is more to look at; otherwise the next call begins again at the oldest event.
 -- Locks   the row of `poda`: whoever comes meanwhile has nothing to do
 -- Index   eventos_pkey, from where the last call ended; pinned, for the table may never have been analyzed
 create function cauce.purgar(antes interval, maximo integer, out borrados bigint, out queda boolean)
@@ -113,6 +142,7 @@ as $$
 declare
     desde bigint;
     ultimo bigint;
+    huellas bigint[];
 begin
     borrados := 0;
     queda := false;
@@ -133,10 +163,13 @@ begin
                  cross join lateral (select p.desde from cauce.posiciones p
                                       where p.grupo = g.grupo and p.carril = e.carril order by p.n desc limit 1) p
                  where not pg_visible_in_snapshot(e.tx, p.desde))),
-    sin_fallos as (delete from cauce.fallos f using viejos v where f.evento = v.id),
+    sin_fallos as (delete from cauce.fallos f using viejos v where f.evento = v.id returning f.huella),
     fuera as (delete from cauce.eventos e using viejos v where e.id = v.id returning 1)
-    select (select count(*) from fuera), max(t.id), count(*) = maximo and min(t.creado_en) < now() - antes
-      into borrados, ultimo, queda from tanda t;
+    select (select count(*) from fuera), (select array_agg(distinct s.huella) from sin_fallos s), max(t.id),
+           count(*) = maximo and min(t.creado_en) < now() - antes
+      into borrados, huellas, ultimo, queda from tanda t;
+    delete from cauce.causas c
+     where c.huella = any (huellas) and not exists (select from cauce.fallos f where f.huella = c.huella);
     update cauce.poda set hasta = case when queda then ultimo else 0 end;
 end $$;
 

@@ -2,8 +2,10 @@
 -- first time has no row in entregas: it is one delivery to all ('*').
 -- Order   group, subscriber
 -- Index   entregas_pkey; lotes is read whole, it has a row for every batch in hand
-select d.grupo, d.suscriptor, d.estado, d.intentos, d.caidas, d.proximo_en, d.error, d.lote, l.trabajador, l.arriendo_hasta
-  from cauce.entregas d left join cauce.lotes l on l.id = d.lote
+select d.grupo, d.suscriptor, d.estado, d.intentos + (m.lote is not null)::integer intentos, d.caidas,
+       case when m.lote is null then d.proximo_en else m.tomado_en end proximo_en, d.error, m.lote, m.trabajador, m.arriendo_hasta
+  from cauce.entregas d
+  left join cauce.en_mano m on m.evento = d.evento and m.grupo = d.grupo and m.suscriptor = d.suscriptor
  where d.evento = %(id)s
 union all
 select l.grupo, '*', 'pendiente', 1, 0, l.tomado_en, null, l.id, l.trabajador, l.arriendo_hasta

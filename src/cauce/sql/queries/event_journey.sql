@@ -46,7 +46,9 @@ select n.grupo, n.suscriptor,
      order by q.suscriptor = '*' limit 1) d on true
   left join lateral (
     select q.id, q.trabajador from cauce.lotes q
-     where q.grupo = n.grupo and (q.id = d.lote or e.id = any (q.ids)) limit 1) l on true
+     where q.grupo = n.grupo and (e.id = any (q.ids) or exists (
+                select from unnest(q.reintentos, q.suscriptores) u(evento, suscriptor)
+                 where u.evento = e.id and u.suscriptor = d.suscriptor)) limit 1) l on true
  cross join lateral (
     select count(*) filter (where q.error <> 'discarded by hand') fallos,
            (array_agg(q.error order by q.id desc))[1] error,

@@ -4,12 +4,14 @@
 select g.grupo, l.lotes, l.en_mano, r.reintentos, r.proximo_en, m.muertas
   from cauce.grupos g
  cross join lateral (
-    select count(*) lotes, coalesce(sum(cardinality(q.ids) + q.reintentos), 0)::bigint en_mano
+    select count(*) lotes, coalesce(sum(cardinality(q.ids) + cardinality(q.reintentos)), 0)::bigint en_mano
       from cauce.lotes q where q.grupo = g.grupo) l
  cross join lateral (
     select count(*) reintentos, min(q.proximo_en) proximo_en from (
         select d.proximo_en from cauce.entregas d
-         where d.grupo = g.grupo and d.lote is null and d.estado = 'pendiente' limit %(tope)s) q) r
+         where d.grupo = g.grupo and d.estado = 'pendiente'
+           and (d.grupo, d.evento, d.suscriptor) not in (select m.grupo, m.evento, m.suscriptor from cauce.en_mano m)
+         limit %(tope)s) q) r
  cross join lateral (
     select count(*) muertas from (
         select from cauce.entregas d where d.grupo = g.grupo and d.estado = 'error' limit %(tope)s) q) m

@@ -9,7 +9,9 @@ select d.grupo, d.suscriptor, d.reintentos, d.muertas
       from cauce.grupos g
      cross join lateral (
         (select e.grupo, e.suscriptor, e.estado from cauce.entregas e
-          where e.grupo = g.grupo and e.lote is null and e.estado = 'pendiente' limit %(tope)s)
+          where e.grupo = g.grupo and e.estado = 'pendiente'
+            and (e.grupo, e.evento, e.suscriptor) not in (select m.grupo, m.evento, m.suscriptor from cauce.en_mano m)
+          limit %(tope)s)
         union all
         (select e.grupo, e.suscriptor, e.estado from cauce.entregas e
           where e.grupo = g.grupo and e.estado = 'error' limit %(tope)s)) q

@@ -1,19 +1,15 @@
 -- How many events are in each state, each counted to `tope` and none by reading the whole log: what is not `procesado`
 -- is either not claimed yet, or in a lease, or has a row in entregas. Where counting those had to stop, nobody knows how
 -- many others there are: null.
--- Index   eventos_log (cauce.retraso), entregas_debidas, entregas_muertas, entregas_lote, eventos_pkey, backward for the others
+-- Index   eventos_log (cauce.retraso), entregas_debidas, entregas_muertas, eventos_pkey, backward for the others
 with por_leer as (
     select coalesce(sum(r.pendientes), 0) n, coalesce(max(r.pendientes), 0) en_un_carril
       from cauce.retraso('principal', %(tope)s) r),
 tomados as (
     (select unnest(l.ids) id from cauce.lotes l where l.grupo = 'principal' limit %(tope)s)
     union
-    (select d.evento from cauce.lotes l
-      cross join lateral (select q.evento from cauce.entregas q where q.lote = l.id limit %(tope)s) d
-      where l.grupo = 'principal' limit %(tope)s)
-    union
     (select d.evento from cauce.entregas d
-      where d.lote is null and d.estado = 'pendiente' and d.grupo = 'principal' limit %(tope)s)
+      where d.estado = 'pendiente' and d.grupo = 'principal' limit %(tope)s)
     union
     (select d.evento from cauce.entregas d where d.estado = 'error' and d.grupo = 'principal' limit %(tope)s)),
 abiertos as (
