@@ -44,12 +44,14 @@ def migrate(conn: Connection[Any], bus: Bus | None = None) -> list[str]:
         The migrations applied now.
 
     Raises:
-        SchemaError: the tables are newer than this program, or the connection is not in autocommit.
+        SchemaError: the tables are newer than this program, the database is not in UTF8, or the connection is not in
+            autocommit.
         CatalogError: another application owns a handler or a subscriber that this one brings.
         ForeignRestore: the database was restored into a younger cluster.
     """
     if not conn.autocommit:
         raise SchemaError("migrate wants a connection in autocommit: psycopg.connect(dsn, autocommit=True)")
+    _refuse_other_encodings(conn)
     applied: list[str] = []
     while (name := _apply_next(conn)) is not None:
         applied.append(name)
@@ -60,12 +62,13 @@ def migrate(conn: Connection[Any], bus: Bus | None = None) -> list[str]:
 
 
 def check(conn: Connection[Any]) -> None:
-    """Make sure that the tables are those of this program and that the database is where it was.
+    """Make sure that the tables are those of this program and that the database is in UTF8 and where it was.
 
     Raises:
-        SchemaError: they are missing, older or newer.
+        SchemaError: they are missing, older or newer; or the database is in another encoding.
         ForeignRestore: the database was restored into a younger cluster.
     """
+    _refuse_other_encodings(conn)
     check_version(conn)
     check_restore(conn)
 
@@ -124,6 +127,17 @@ def _save(conn: Connection[Any], values: tuple[object, ...]) -> list[Subscriptio
     with explaining():
         cursor = conn.execute("select * from cauce.guardar_catalogo(%s, %s, %s, %s, %s)", values)
     return [Subscription._make(row) for row in cursor]
+
+
+def _refuse_other_encodings(conn: Connection[Any]) -> None:
+    """Refuse a database whose text psycopg would hand to handlers as bytes, or that cannot hold every payload."""
+    encoding = conn.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"database {conn.info.dbname} is in {encoding}, and Cauce needs UTF8: no other can hold every"
+            " payload. Make another one and move what is in this one there:"
+            " create database ... encoding 'UTF8' locale 'C.UTF-8' template template0"
+        )
 
 
 def _apply_next(conn: Connection[Any]) -> str | None:

@@ -80,6 +80,22 @@ def test_a_migration_that_fails_leaves_nothing(dsn: str) -> None:
         assert len(schema.migrate(conn)) == len(sql.migrations())
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_is_not_in_utf8_is_refused(dsn: str, encoding: str) -> None:
+    """By migrate and at every start, with what to do: there all events would end in error."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        name = f"{admin.info.dbname}_{encoding.lower()}"
+        admin.execute(f"create database {name} encoding '{encoding}' locale 'C' template template0".encode())
+        try:
+            with psycopg.connect(dsn, dbname=name, autocommit=True) as conn:
+                for refuse in (schema.migrate, schema.check):
+                    with pytest.raises(SchemaError, match=f"database {name} is in {encoding}, and Cauce needs UTF8"):
+                        refuse(conn)
+                assert value(conn, "select to_regnamespace('cauce') is null")
+        finally:
+            admin.execute(f"drop database {name}".encode())
+
+
 def test_migrating_wants_autocommit(dsn: str) -> None:
     """Each migration is to be a transaction of its own."""
     with psycopg.connect(dsn) as conn, pytest.raises(SchemaError, match="autocommit"):
