@@ -148,7 +148,7 @@ declare
     primero smallint;
     antes constant bigint := cauce.leidas();
     -- entries that a look at the lanes reads in vain at most, claim after claim
-    muchas constant bigint := 2000;
+    muchas constant bigint := 1000;
     ids bigint[] := '{}';
 begin
     if inicio > 0 then
