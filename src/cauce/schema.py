@@ -126,7 +126,7 @@ def forget_application(conn: Connection[Any], application: str) -> list[Subscrip
 def _save(conn: Connection[Any], values: tuple[object, ...]) -> list[Subscription]:
     with explaining():
         cursor = conn.execute("select * from cauce.guardar_catalogo(%s, %s, %s, %s, %s)", values)
-    return [Subscription._make(row) for row in cursor]
+    return sorted(Subscription._make(row) for row in cursor)
 
 
 def _refuse_other_encodings(conn: Connection[Any]) -> None:
