@@ -61,9 +61,11 @@ class Settings(BaseSettings):
     batch_seconds: Seconds = 1.0
     """Seconds a batch should take: slow handlers get smaller batches."""
     slots: int = Field(default=2, ge=1, le=32)
-    """Batches of a group that a worker has in hand at once, each on a connection of its own."""
+    """Batches of a group that a worker has in hand at once: while one is settled and the next claimed, the handlers of
+    another run."""
     concurrency: int = Field(default=10, ge=1, le=1000)
-    """Handlers without ``tx`` that run at once in a batch; also the threads of sync handlers."""
+    """Handlers without ``tx`` that run at once, for each slot: a group runs ``slots`` times as many, of any batch.
+    Sync handlers run in as many threads."""
     lease_seconds: Seconds = 30.0
     """Seconds after which the deliveries of a silent worker are handed to another."""
     poll_seconds: Seconds = 1.0

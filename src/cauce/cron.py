@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from cauce.refusals import explaining
-from cauce.runner import Runner, Tally, connect
+from cauce.runner import Runner, Tally
 from cauce.upkeep import Upkeep
 from cauce.worker import process
 
@@ -51,27 +51,25 @@ async def procesar_lote(bus: Bus, settings: Settings, *, limite: int = 500, segu
 async def _process(bus: Bus, settings: Settings, limite: int, ends: float) -> Conteo:
     tally, claimed = Tally(), 0
     async with process(bus, settings) as shared:
-        await Upkeep(settings, shared.worker, bus.groups, bus.application).once()
-        for grupo in bus.groups:
-            runner = Runner(shared, grupo)
-            try:
+        async with aclosing(Upkeep(settings, shared.worker, bus.groups, bus.application)) as upkeep:
+            await upkeep.once()
+            for grupo in bus.groups:
+                runner = Runner(shared, grupo)
                 while claimed < limite and monotonic() < ends:
                     batch = await runner.claim(min(limite - claimed, runner.size))
                     if batch is None:
                         break
                     claimed += len(batch.rows)
                     await runner.run(batch, lambda: 0)
-            finally:
-                await asyncio.shield(runner.close())
-            tally += runner.tally
-    async with await connect(settings) as conn:
-        await conn.execute("delete from cauce.trabajadores where trabajador = %s", (shared.worker,))
-        cursor = await conn.execute(
-            "select coalesce(sum(r.pendientes), 0)::bigint from unnest(%s::text[]) g(grupo)"
-            " cross join lateral cauce.retraso(g.grupo, %s) r",
-            (list(bus.groups), PENDING_COUNT),
-        )
-        row = await cursor.fetchone()
+                tally += runner.tally
+            await upkeep.leave()
+        async with shared.connections.lend() as conn:
+            cursor = await conn.execute(
+                "select coalesce(sum(r.pendientes), 0)::bigint from unnest(%s::text[]) g(grupo)"
+                " cross join lateral cauce.retraso(g.grupo, %s) r",
+                (list(bus.groups), PENDING_COUNT),
+            )
+            row = await cursor.fetchone()
     return Conteo(
         procesados=tally.done,
         reintentos=tally.retried,

@@ -27,12 +27,13 @@ from cauce.causes import MAX_ERROR, Causes, message_of, storable
 from cauce.errors import ENDED, TransactionEnded
 from cauce.evento import Evento
 from cauce.handlers import Takes
+from cauce.lanes import Lanes
 from cauce.outcome import Attempt, Discard, RetryAfter
 from cauce.routing import GIVE_BACK_SECONDS
 from cauce.watch import STOPS, GivenBack, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Mapping
+    from collections.abc import Awaitable, Mapping
     from datetime import datetime
 
     from psycopg import AsyncConnection
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from cauce.bus import Bus, Consumer, Route
     from cauce.catalog import AnyHandler
     from cauce.config import Settings
+    from cauce.connections import Connections
     from cauce.log import Batch, Entrega, Failure, Row
     from cauce.routing import Elsewhere, Recipients, Routing
     from cauce.watch import Lane
@@ -152,18 +154,22 @@ class Dispatcher:
         self._bus, self._routing, self._settings, self._watch = bus, routing, settings, watch
         self._grupo = routing.grupo
         self._policy = settings.retry_policy()
-        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=f"cauce-{self._grupo}")
+        self._lanes = Lanes[Delivery](watch, settings.slots * settings.concurrency)
+        # each lane may want one, and each slot one more for a handler with `tx`
+        threads = settings.slots * (settings.concurrency + 1)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"cauce-{self._grupo}")
         self._in_catalog: dict[tuple[str, str], bool] = {}
         """What the database has said about events of the batch in hand."""
         self.causes = Causes()
         self.stopping = False
-        """Set by the worker: what has not begun is given back."""
+        """What has not begun is given back."""
 
-    async def read(self, batch: Batch, conn: AsyncConnection[Any]) -> Report:
+    async def read(self, batch: Batch, connections: Connections) -> Report:
         """Lay out a batch: whom each event goes to; what fits nowhere is settled here."""
         report = Report()
         if batch.version != self._routing.version:
-            await self._routing.read(conn)
+            async with connections.lend() as conn:
+                await self._routing.read(conn)
         known, nobody = self._routing.known, self._routing.nobody
         self._in_catalog.clear()
         for row in batch.rows:
@@ -172,21 +178,34 @@ class Dispatcher:
                 to = self._again(row, row.suscriptor, to, report)
             route = to.route if to.plain or to.transactional else None
             if route is None or to.elsewhere or to.orphan:
-                await self._not_here(row, to, report, conn)
+                await self._not_here(row, to, report, connections)
             if route is not None:
                 self._lay_out(row, to, route, report)
         return report
 
     async def run_plain(self, report: Report) -> None:
         """Run the handlers that take no ``tx``, several at once."""
-        deliveries = iter(report.plain)
-        lanes = min(self._settings.concurrency, len(report.plain))
-        if lanes == 1:
-            await self._lane(deliveries, report)
-        elif lanes:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(lanes):
-                    group.create_task(self._lane(deliveries, report))
+        if self.stopping:  # what is only to be called off does not wait for a lane
+            for delivery in report.plain:
+                report.give_back(delivery)
+            return
+
+        async def run_one(delivery: Delivery, lane: Lane) -> None:
+            if self.stopping:
+                report.give_back(delivery)
+                return
+            try:
+                await self._watch.limit(lane, self._call(delivery), self._seconds(delivery.consumer))
+            except GivenBack:
+                report.give_back(delivery)
+            except STOPS:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its failure
+                self.failed(delivery, error, report)
+            else:
+                report.succeeded(delivery)
+
+        await self._lanes.run(report.plain, run_one)
 
     async def run_in(self, delivery: Delivery, conn: AsyncConnection[Any], lane: Lane) -> None:
         """Run a handler that takes ``tx``, inside the transaction the connection is in.
@@ -241,28 +260,15 @@ class Dispatcher:
         alike.deliveries.append(delivery)
         self._tell(error, delivery)
 
-    def close(self) -> None:
-        """Let the threads of sync handlers go; one that is stuck is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def stop(self) -> None:
+        """Begin nothing any more: what has not begun is given back at once, whatever the lanes are busy with."""
+        self.stopping = True
+        self._lanes.hurry()
 
-    async def _lane(self, deliveries: Iterator[Delivery], report: Report) -> None:
-        """Run deliveries one after another; lanes share the iterator, so no delivery needs a task of its own."""
-        with self._watch.lane() as lane:
-            for delivery in deliveries:
-                if self.stopping:
-                    report.give_back(delivery)
-                    continue
-                consumer = delivery.consumer
-                try:
-                    await self._watch.limit(lane, self._call(delivery), self._seconds(consumer))
-                except GivenBack:
-                    report.give_back(delivery)
-                except STOPS:
-                    raise
-                except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its failure
-                    self.failed(delivery, error, report)
-                else:
-                    report.succeeded(delivery)
+    async def close(self) -> None:
+        """Cancel what runs, and let the threads of sync handlers go; one that is stuck is not waited for."""
+        await self._lanes.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, delivery: Delivery) -> Awaitable[object]:
         """Begin a handler that takes no ``tx``; the result is to be awaited."""
@@ -334,12 +340,12 @@ class Dispatcher:
             report.say(row.id, TODOS, "hecha", row.intento)
         return to
 
-    async def _not_here(self, row: Row, to: Recipients, report: Report, conn: AsyncConnection[Any]) -> None:
+    async def _not_here(self, row: Row, to: Recipients, report: Report, connections: Connections) -> None:
         """Leave deliveries to other programs, and settle what no program has."""
         for other in to.elsewhere:
             report.pass_on(row, other)
         if to.orphan:
-            await self._orphan(row, to, report, conn)
+            await self._orphan(row, to, report, connections)
         elif to.anybody:
             return
         elif row.suscriptor is None or row.suscriptor == TODOS:
@@ -347,14 +353,14 @@ class Dispatcher:
         else:
             self._dead(row, row.suscriptor, report, _gone(row, to, self._grupo))
 
-    async def _orphan(self, row: Row, to: Recipients, report: Report, conn: AsyncConnection[Any]) -> None:
+    async def _orphan(self, row: Row, to: Recipients, report: Report, connections: Connections) -> None:
         """Settle what should go to a dedicated handler, where no application has one stored."""
         whole = row.suscriptor is None or row.suscriptor == TODOS
         name = MANEJADOR if to.anybody or not whole else TODOS
         event = f"{row.origen}/{row.tipo}"
         if row.payload is None:
             self._dead(row, name, report, NO_JSON)
-        elif (moment := to.removed.get(MANEJADOR)) is None and await self._is_in_catalog(row, conn):
+        elif (moment := to.removed.get(MANEJADOR)) is None and await self._is_in_catalog(row, connections):
             report.say(row.id, name, "devuelta", row.intento, {"espera": GIVE_BACK_SECONDS})
         elif whole and _is_webhook(row):
             if name == TODOS:
@@ -364,11 +370,12 @@ class Dispatcher:
         else:
             self._dead(row, name, report, f"no handler for {event} in this application nor in any catalog")
 
-    async def _is_in_catalog(self, row: Row, conn: AsyncConnection[Any]) -> bool:
+    async def _is_in_catalog(self, row: Row, connections: Connections) -> bool:
         """Ask the database, once a batch, whether any catalog has this event."""
         key = row.origen, row.tipo
         if key not in self._in_catalog:
-            self._in_catalog[key] = await log.is_in_catalog(conn, *key)
+            async with connections.lend() as conn:
+                self._in_catalog[key] = await log.is_in_catalog(conn, *key)
         return self._in_catalog[key]
 
     def _misfit(self, row: Row, to: Recipients, report: Report, error: str) -> None:

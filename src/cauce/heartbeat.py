@@ -1,6 +1,7 @@
 """The heartbeat: keeps the leases of what a worker holds, from a thread and a connection of its own.
 
-A handler that blocks the event loop must not cost the worker its leases; a thread of its own keeps beating.
+A handler that blocks the event loop must not cost the worker its leases; a thread of its own keeps beating. It connects
+when something has been in hand for a while, which short batches never are, and disconnects when nothing is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ logger = logging.getLogger("cauce.heartbeat")
 
 SHOW_AFTER: Final = 1.0
 """Seconds a worker holds an event before its state says ``en_proceso``."""
+IDLE_SECONDS: Final = 10.0
+"""Seconds after which the connection is closed, if nothing is in hand."""
 
 RENOVAR = "select cauce.renovar(%s, %s, make_interval(secs => %s))"
 MARCAR = "select cauce.marcar_en_proceso(%s, %s)"
@@ -42,6 +45,8 @@ class Heartbeat(threading.Thread):
         self._held: dict[int, Held] = {}
         self._lock = threading.Lock()
         self._stop_now = threading.Event()
+        self._conn: psycopg.Connection[Any] | None = None
+        self._used = 0.0
 
     def hold(self, batch: Batch) -> None:
         """Keep this batch's lease from now on."""
@@ -59,26 +64,26 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         """Beat until stopped, whatever the connection does."""
-        conn: psycopg.Connection[Any] | None = None
         while not self._stop_now.wait(min(SHOW_AFTER, self._lease / 6)):
             try:
-                if conn is None or conn.closed:
-                    conn = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5, prepare_threshold=None)
-                self.beat(conn)
+                self.beat()
             except Exception as error:  # noqa: BLE001 - without the heartbeat every lease of the process is lost
                 logger.warning("the heartbeat could not reach the database, and tries again: %r", error)
-                if conn is not None:
-                    conn.close()
-                conn = None
-        if conn is not None:
-            conn.close()
+                self._disconnect()
+        self._disconnect()
 
-    def beat(self, conn: psycopg.Connection[Any]) -> None:
+    def beat(self) -> None:
         """Renew the leases that are a third old, then show what has been in hand for a while."""
         now = monotonic()
         with self._lock:
             due = {lote: held for lote, held in self._held.items() if now - held.renewed >= self._lease / 3}
             slow = {lote: held for lote, held in self._held.items() if not held.shown and now - held.since > SHOW_AFTER}
+        if not due and not slow:
+            if not self._held and now - self._used > IDLE_SECONDS:
+                self._disconnect()
+            return
+        conn = self._connect()
+        self._used = now
         if due:
             fichas = [held.ficha for held in due.values()]
             alive = {row[0] for row in conn.execute(RENOVAR, (list(due), fichas, self._lease))}
@@ -90,3 +95,13 @@ class Heartbeat(threading.Thread):
             conn.execute(MARCAR, (list(slow), [held.ficha for held in slow.values()]))
             for held in slow.values():
                 held.shown = True
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        if self._conn is None or self._conn.closed:
+            self._conn = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5, prepare_threshold=None)
+        return self._conn
+
+    def _disconnect(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+        self._conn = None

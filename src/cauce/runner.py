@@ -1,4 +1,4 @@
-"""One batch after another on one connection: claim, run, settle together with the next claim.
+"""One batch after another: claim, run, settle together with the next claim.
 
 The runner is what workers and ``procesar_lote`` share. It survives a lost connection by itself: what the handlers
 without ``tx`` came to is kept and settled on the next connection, those with ``tx`` run again there, since their
@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
-from psycopg import AsyncConnection
 
 from cauce import log
+from cauce.connections import backoff
 from cauce.dispatch import Dispatcher
 from cauce.errors import ForeignRestore, LeaseLost
 from cauce.log import Batch, Claim
-from cauce.refusals import explaining
 from cauce.routing import Routing
 from cauce.settling import Settling
 from cauce.watch import STOPS
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus
     from cauce.config import Settings
+    from cauce.connections import Connections
     from cauce.dispatch import Report
     from cauce.heartbeat import Heartbeat
     from cauce.watch import Watch
@@ -40,8 +39,6 @@ logger = logging.getLogger("cauce.runner")
 
 FIRST_SIZE: Final = 16
 """Events of the first batch, while nothing is known of the handlers; then up to four times as many each time."""
-RECONNECT_CAP: Final = 5.0
-"""Seconds between attempts to reach the database, at most."""
 
 
 @dataclass(slots=True)
@@ -133,6 +130,15 @@ class Room:
             self._open.set()
 
 
+class Group:
+    """What the runners of one group share: handlers, lanes and pace."""
+
+    def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
+        self.name = grupo
+        self.dispatcher = Dispatcher(bus, Routing(bus, grupo), settings, watch)
+        self.pace = Pace(settings)
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """What the runners of one process share."""
@@ -140,26 +146,30 @@ class Process:
     bus: Bus
     settings: Settings
     worker: str
+    connections: Connections
     heartbeat: Heartbeat
     watch: Watch
     room: Room
-    paces: dict[str, Pace]
-    """By group."""
-    routings: dict[str, Routing]
-    """By group."""
+    groups: dict[str, Group]
+    """By name."""
+
+    def group(self, grupo: str) -> Group:
+        """Return a group of the bus, the same every time."""
+        if grupo not in self.groups:
+            self.groups[grupo] = Group(self.bus, grupo, self.settings, self.watch)
+        return self.groups[grupo]
 
 
 class Runner:
-    """Processes the batches of one group on one connection."""
+    """Processes the batches of one group, one after another."""
 
     def __init__(self, process: Process, grupo: str) -> None:
         self.process, self.grupo = process, grupo
-        self._settings = process.settings
-        routing = process.routings.setdefault(grupo, Routing(process.bus, grupo))
-        self.dispatcher = Dispatcher(process.bus, routing, process.settings, process.watch)
-        self._pace = process.paces.setdefault(grupo, Pace(process.settings))
-        self._conn: AsyncConnection[Any] | None = None
-        self._careful = False  # a connection was lost, so the server may have crashed, over what is claimed next
+        self.connections = process.connections
+        self._pace = process.group(grupo).pace
+        self.dispatcher = process.group(grupo).dispatcher
+        self._losses = self.connections.losses
+        """Those known when a batch was last settled. After another, what was claimed may have crashed the server."""
         self._failures = 0  # batches in a row that could not be settled
         self.tally = Tally()
 
@@ -168,10 +178,10 @@ class Runner:
         """How many events the next batch should have, going by how long the last ones took."""
         return self._pace.size
 
-    async def claim(self, size: int | None = None) -> Batch | None:
-        """Claim a batch; None: nothing is due."""
-        conn = await self.connection()
-        return self.hold(await log.claim(conn, self.wanted(size or self.size)))
+    async def claim(self, size: int | None = None, *, in_turn: bool = False) -> Batch | None:
+        """Claim a batch; None: nothing is due. ``in_turn``: nobody waits for it."""
+        async with self.connections.lend(in_turn=in_turn) as conn:
+            return self.hold(await log.claim(conn, self.wanted(size or self.size)))
 
     async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
         """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none).
@@ -194,8 +204,7 @@ class Runner:
                 batch.lote, self.grupo, min(row.id for row in batch.rows), max(row.id for row in batch.rows),
             )  # fmt: skip
             self.process.heartbeat.release(batch)
-            await self.drop_connection()
-            await asyncio.sleep(_backoff(self._failures))
+            await asyncio.sleep(backoff(self._failures))
             self._failures += 1
             return None
         finally:
@@ -203,35 +212,11 @@ class Runner:
         self._failures = 0
         return following
 
-    async def connection(self) -> AsyncConnection[Any]:
-        """Return the connection, made anew if it was lost; tries until the database answers."""
-        failures = 0
-        while self._conn is None or self._conn.closed:
-            try:
-                self._conn = await connect(self._settings)
-            except psycopg.OperationalError as error:
-                wait = _backoff(failures)
-                failures += 1
-                logger.warning("no connection to the database, again in %.1f s: %s", wait, error)
-                await asyncio.sleep(wait)
-        return self._conn
-
-    async def drop_connection(self) -> None:
-        """Close the connection, if any; the next use makes a new one."""
-        self._careful = True
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            await conn.close()
-
-    async def close(self) -> None:
-        """Close the connection and let the threads go."""
-        self.dispatcher.close()
-        await self.drop_connection()
-
     def wanted(self, size: int) -> Claim:
         """Say what to claim."""
+        careful = self._losses != self.connections.losses
         worker, application = self.process.worker, self.process.bus.application
-        return Claim(self.grupo, size, worker, self._settings.lease_seconds, self._careful, application)
+        return Claim(self.grupo, size, worker, self.process.settings.lease_seconds, careful, application)
 
     def hold(self, batch: Batch | None) -> Batch | None:
         """Keep the lease of what was claimed."""
@@ -247,8 +232,9 @@ class Runner:
             try:
                 if settling is None:
                     if self.process.room.decides(batch):
-                        await log.run_alone(await self.connection(), batch)
-                    report = await self.dispatcher.read(batch, await self.connection())
+                        async with self.connections.lend() as conn:
+                            await log.run_alone(conn, batch)
+                    report = await self.dispatcher.read(batch, self.connections)
                     await self.dispatcher.run_plain(report)
                     report.log_failures()
                     settling = Settling(self, batch, report)
@@ -260,37 +246,10 @@ class Runner:
                 return None
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 logger.warning("batch %s is settled on another connection; the last said: %s", batch.lote, error)
-                await self.drop_connection()
-                await asyncio.sleep(_backoff(failures))
+                await asyncio.sleep(backoff(failures))
                 failures += 1
             else:
-                self._careful = False
+                self._losses = self.connections.losses
                 self._pace.note(len(batch.rows), monotonic() - began)
                 self.tally.add(settling.report)
                 return following
-
-
-async def connect(settings: Settings) -> AsyncConnection[Any]:
-    """Open a connection in autocommit, as the pooler before the database allows.
-
-    A claim needs READ COMMITTED, whatever the database's default; behind a pooler the role must have it.
-    """
-    conn: AsyncConnection[Any] = await AsyncConnection.connect(
-        settings.require_database_url(),
-        autocommit=True,
-        connect_timeout=10,
-        prepare_threshold=None if settings.pooler else 0,
-    )
-    if not settings.pooler:
-        try:
-            with explaining():
-                await conn.execute("set default_transaction_isolation = 'read committed'")
-        except BaseException:  # a cancellation above all: nobody else would close it
-            await conn.close()
-            raise
-    return conn
-
-
-def _backoff(failures: int) -> float:
-    """Return the seconds to wait before the database is tried again."""
-    return random.uniform(0.5, 1) * min(RECONNECT_CAP, 0.05 * 2.0 ** min(failures, 30))  # noqa: S311 - jitter, not a secret

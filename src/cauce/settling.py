@@ -19,7 +19,7 @@ from cauce.errors import LeaseLost, TransactionEnded
 from cauce.watch import STOPS, GivenBack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from psycopg import AsyncConnection
 
@@ -74,20 +74,18 @@ class Settling:
 
     async def _settle_plain(self, size: int) -> Batch | None:
         runner = self._runner
-        conn = await runner.connection()
-        if not size:
-            self._learn(await log.settle(conn, self._batch, self.report.entregas))
-            return None
-        unknown, following = await log.settle_and_claim(
-            conn,
-            self._batch,
-            self.report.entregas,
-            runner.wanted(size),
-        )
+        async with runner.connections.lend() as conn:
+            if not size:
+                self._learn(await log.settle(conn, self._batch, self.report.entregas))
+                return None
+            unknown, following = await log.settle_and_claim(
+                conn, self._batch, self.report.entregas, runner.wanted(size)
+            )
+            runner.hold(following)
         self._learn(unknown or ())
         if unknown is None:
             logger.warning("batch %s: the lease was lost; another worker does it again", self._batch.lote)
-        return runner.hold(following)
+        return following
 
     async def _claim(self, size: int) -> Batch | None:
         return await self._runner.claim(size) if size else None
@@ -95,20 +93,20 @@ class Settling:
     async def _together(self, lane: Lane) -> BaseException | None:
         """First pass: every ``tx`` handler and the settlement in one transaction. Return what went wrong."""
         report = self.report
-        conn = await self._runner.connection()
         said, done = len(report.entregas), report.done
         delivery: Delivery | None = None
-        try:
-            async with log.transaction(conn, self._batch):
-                for delivery in report.transactional:
-                    await self._dispatcher.run_in(delivery, conn, lane)
-                    report.succeeded(delivery)
-                unknown = await log.settle(conn, self._batch, report.entregas, self._batch.ids, with_effects=True)
-        except BaseException as error:  # noqa: BLE001 - weighed, and raised again if it is no handler's
-            del report.entregas[said:]
-            report.done = done
-            self._weigh(error, conn)
-            return error
+        async with self._runner.connections.lend() as conn:
+            try:
+                async with log.transaction(conn, self._batch):
+                    for delivery in report.transactional:
+                        await self._dispatcher.run_in(delivery, conn, lane)
+                        report.succeeded(delivery)
+                    unknown = await log.settle(conn, self._batch, report.entregas, self._batch.ids, with_effects=True)
+            except BaseException as error:  # noqa: BLE001 - weighed, and raised again if it is no handler's
+                del report.entregas[said:]
+                report.done = done
+                self._weigh(error, conn)
+                return error
         self._learn(unknown)
         return None
 
@@ -125,9 +123,7 @@ class Settling:
             if not delivery.held:
                 report.say(delivery.evento.id, delivery.consumer.nombre, "retenida", delivery.evento.intentos)
         try:
-            self._learn(
-                await log.settle(await self._runner.connection(), self._batch, report.entregas, self._batch.ids)
-            )
+            await self._settle(report, self._batch.ids)
         except BaseException:
             del report.entregas[said:]
             raise
@@ -143,21 +139,26 @@ class Settling:
         if self._dispatcher.stopping:
             single.give_back(delivery)
         else:
-            conn = await self._runner.connection()
-            try:
-                async with log.transaction(conn, self._batch):
-                    await self._dispatcher.run_in(delivery, conn, lane)
-                    single.succeeded(delivery)
-                    await log.settle(conn, self._batch, single.entregas, ids=[], with_effects=True)
-            except BaseException as error:  # noqa: BLE001 - likewise
-                self._weigh(error, conn)
-                single = Report()
-                self._judge(error, delivery, single)
-            else:
-                self.report.done += 1
-                return
-        self._learn(await log.settle(await self._runner.connection(), self._batch, single.entregas, ids=[]))
+            async with self._runner.connections.lend() as conn:
+                try:
+                    async with log.transaction(conn, self._batch):
+                        await self._dispatcher.run_in(delivery, conn, lane)
+                        single.succeeded(delivery)
+                        await log.settle(conn, self._batch, single.entregas, ids=[], with_effects=True)
+                except BaseException as error:  # noqa: BLE001 - likewise
+                    self._weigh(error, conn)
+                    single = Report()
+                    self._judge(error, delivery, single)
+                else:
+                    self.report.done += 1
+                    return
+        await self._settle(single, ids=[])
         self.report.entregas += single.entregas
+
+    async def _settle(self, report: Report, ids: Sequence[int]) -> None:
+        """Settle a part, in a transaction of its own."""
+        async with self._runner.connections.lend() as conn:
+            self._learn(await log.settle(conn, self._batch, report.entregas, ids))
 
     def _judge(self, error: BaseException, delivery: Delivery, report: Report | None = None) -> None:
         report = report or self.report

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from cauce import schema
+from cauce.connections import Connections
 from cauce.doorbell import Doorbell
 from cauce.errors import ConfigError, ForeignRestore
 from cauce.heartbeat import Heartbeat
@@ -54,19 +55,23 @@ async def process(bus: Bus, settings: Settings) -> AsyncGenerator[Process]:
         bus=bus,
         settings=settings,
         worker=new_identity(),
+        connections=Connections(settings),
         heartbeat=Heartbeat(settings.require_database_url(), settings.lease_seconds),
         watch=Watch(),
         room=Room(settings.crash_limit),
-        paces={},
-        routings={},
+        groups={},
     )
     shared.heartbeat.start()
-    watching = asyncio.create_task(shared.watch.run())
+    housekeeping = [asyncio.create_task(shared.watch.run()), asyncio.create_task(shared.connections.run())]
     try:
         yield shared
     finally:
         shared.heartbeat.stop()
-        watching.cancel()
+        for group in shared.groups.values():
+            await group.dispatcher.close()
+        for task in housekeeping:
+            task.cancel()
+        await shared.connections.close()
 
 
 def prepare(bus: Bus, settings: Settings) -> None:
@@ -119,7 +124,7 @@ class Worker:
         """Stop soon: what runs may finish within the grace period, what has not begun is given back at once."""
         self._stopping.set()
         for runner in self._runners:
-            runner.dispatcher.stopping = True
+            runner.dispatcher.stop()
 
     async def run(self) -> None:
         """Work until ``stop``.
@@ -131,10 +136,8 @@ class Worker:
         """
         await asyncio.to_thread(prepare, self._bus, self._settings)
         async with process(self._bus, self._settings) as shared:
-            doorbell, upkeep = (
-                Doorbell(self._settings),
-                Upkeep(self._settings, shared.worker, self._groups, self._bus.application),
-            )
+            doorbell = Doorbell(self._settings)
+            upkeep = Upkeep(self._settings, shared.worker, self._groups, self._bus.application)
             self._runners = [Runner(shared, g) for g in self._groups for _ in range(self._settings.slots)]
             if self._stopping.is_set():
                 self.stop()
@@ -150,8 +153,6 @@ class Worker:
                 for task in (*slots, *chores):
                     task.cancel()
                 await asyncio.gather(*slots, *chores, return_exceptions=True)
-                for runner in self._runners:
-                    await runner.close()
                 with contextlib.suppress(psycopg.Error):
                     await upkeep.leave()
             logger.info("worker %s has stopped", shared.worker)
@@ -178,11 +179,11 @@ class Worker:
 
     async def _slot(self, runner: Runner, doorbell: Doorbell) -> None:
         """Work while there is work, sleep while there is none."""
-        worked = False
+        worked, rung = False, False
         while not self._stopping.is_set():
             rings = doorbell.rings
             try:
-                batch = await runner.claim()
+                batch = await runner.claim(in_turn=not rung)
                 while batch is not None:
                     worked = True
                     if len(batch.rows) >= runner.size:
@@ -192,8 +193,7 @@ class Worker:
                 raise
             except Exception:
                 logger.exception("group %s: nothing could be claimed; the worker tries again", runner.grupo)
-                await runner.drop_connection()
                 await asyncio.sleep(self._settings.poll_seconds)
             if not self._stopping.is_set():
-                await doorbell.sleep(runner.grupo, rings, worked=worked)
+                rung = await doorbell.sleep(runner.grupo, rings, worked=worked)
                 worked = False

@@ -93,7 +93,7 @@ CREATE FUNCTION cauce.comprobar_instancia() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS (...);
 
-CREATE FUNCTION cauce.comprobar_restauracion() RETURNS void
+CREATE FUNCTION cauce.comprobar_restauracion(holgura bigint DEFAULT 0) RETURNS void
     LANGUAGE plpgsql
     AS (...);
 
@@ -163,6 +163,10 @@ CREATE FUNCTION cauce.marcar_en_proceso(lotes bigint[], fichas bigint[]) RETURNS
     LANGUAGE sql
     AS (...);
 
+CREATE FUNCTION cauce.pasar_lista() RETURNS void
+    LANGUAGE sql
+    AS (...);
+
 CREATE FUNCTION cauce.permitir_mirar(rol text) RETURNS void
     LANGUAGE plpgsql
     AS (...);
@@ -175,7 +179,7 @@ CREATE FUNCTION cauce.permitir_trabajar(rol text) RETURNS void
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.presentar_trabajador(trabajador text, grupos text[], maquina text, pid integer) RETURNS void
+CREATE FUNCTION cauce.presentar_trabajador(trabajador text, grupos text[], maquina text, pid integer, con_cerrojo boolean DEFAULT false) RETURNS void
     LANGUAGE sql
     AS (...);
 
@@ -460,6 +464,35 @@ CREATE TABLE cauce.posiciones (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
+CREATE TABLE cauce.trabajadores (
+    trabajador text NOT NULL,
+    grupos text[] NOT NULL,
+    maquina text NOT NULL,
+    pid integer NOT NULL,
+    iniciado_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    visto_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    perdido_en timestamp with time zone
+)
+WITH (fillfactor='70');
+
+CREATE VIEW cauce.presencia AS
+ SELECT t.trabajador,
+    t.grupos,
+    t.maquina,
+    t.pid,
+    t.iniciado_en,
+    (c.pid IS NOT NULL) AS con_cerrojo,
+    t.perdido_en,
+        CASE
+            WHEN (c.pid IS NOT NULL) THEN GREATEST(t.visto_en, COALESCE(a.state_change, clock_timestamp()))
+            ELSE COALESCE(t.perdido_en, t.visto_en)
+        END AS visto_en
+   FROM ((cauce.trabajadores t
+     LEFT JOIN pg_locks c ON (((c.locktype = 'advisory'::text) AND c.granted AND (c.objsubid = 2) AND (c.database = ( SELECT d.oid
+           FROM pg_database d
+          WHERE (d.datname = current_database()))) AND (c.classid = (1128355144)::oid) AND (c.objid = (hashtext(t.trabajador))::oid))))
+     LEFT JOIN pg_stat_activity a ON ((a.pid = c.pid)));
+
 CREATE TABLE cauce.rechazados (
     id bigint NOT NULL,
     origen cauce.nombre NOT NULL,
@@ -492,16 +525,6 @@ CREATE TABLE cauce.suscripciones (
     aplicacion character varying(255) DEFAULT ''::character varying NOT NULL,
     retirada_en timestamp with time zone
 );
-
-CREATE TABLE cauce.trabajadores (
-    trabajador text NOT NULL,
-    grupos text[] NOT NULL,
-    maquina text NOT NULL,
-    pid integer NOT NULL,
-    iniciado_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    visto_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL
-)
-WITH (fillfactor='70');
 
 CREATE VIEW cauce.turno_principal AS
  SELECT;

@@ -7,8 +7,8 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cauce.connections import connect
 from cauce.cron import procesar_lote
-from cauce.runner import connect
 from cauce.testing.loop import run
 from cauce.worker import prepare
 

@@ -23,7 +23,7 @@ logger = logging.getLogger("cauce.web")
 PATH: Final = "/api/salud"
 SALUD = (
     "select (select max(numero) from cauce.migraciones),"
-    " (select extract(epoch from clock_timestamp() - max(visto_en))::float8 from cauce.trabajadores)"
+    " (select extract(epoch from clock_timestamp() - max(visto_en))::float8 from cauce.presencia)"
 )
 RESTAURADA = "select cauce.restaurada()"
 

@@ -530,11 +530,11 @@ def test_after_a_lost_connection_the_next_claims_are_careful(conn: Conn, databas
             batch = await runner.claim()
             assert batch is not None
             assert not runner.wanted(1).careful
-            await runner.drop_connection()
+            async with shared.connections.lend() as lent:
+                await lent.close()
             assert runner.wanted(1).careful
             await runner.run(batch, lambda: 0)
             assert not runner.wanted(1).careful
-            await runner.close()
 
     asyncio.run(scene())
     assert settled(conn)

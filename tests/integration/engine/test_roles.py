@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from cauce import Discard, NuevoEvento, Subscriber, log, operations, publicar_evento, publicar_eventos, schema
+from cauce.connections import connect as connect_async
 from cauce.cron import procesar_lote
 from cauce.log import Claim
-from cauce.runner import connect as connect_async
 from tests.integration.engine.kit import claim, column, quick, role, value, work
 from tests.integration.engine.scenery import (
     PruebaEvents,
@@ -52,8 +52,9 @@ def let_handlers_write(conn: Conn) -> None:
     conn.execute("grant select, insert on efectos to public")
 
 
-def test_a_worker_works(conn: Conn, database: str, worker: str) -> None:
+def test_a_worker_works(conn: Conn, database: str, worker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deliveries of every outcome, in two groups, long ones, misfits; retention; the batch of a dead worker."""
+    monkeypatch.setattr("cauce.upkeep.CHORES_SECONDS", 0.0)
     let_handlers_write(conn)
 
     async def handler(evento: Evento[Cosa], tx: Any) -> None:  # noqa: ANN401 - psycopg's

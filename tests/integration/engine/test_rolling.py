@@ -107,7 +107,6 @@ def test_a_migrate_between_a_claim_and_its_fan_out_loses_nothing(conn: Conn, dat
             await runner.run(batch, lambda: 0)
             assert column(conn, given_back) == after
             assert states(conn) == {"procesado": len(warm + before), "en_proceso": len(after)}
-            await runner.close()
 
     asyncio.run(scene())
 
@@ -211,7 +210,6 @@ def test_a_worker_that_has_a_new_subscriber_brings_it_along_without_a_deploy(con
             batch = await runner.claim()
             assert batch
             await runner.run(batch, lambda: 0)
-            await runner.close()
 
     asyncio.run(scene())
     assert column(conn, "select suscriptor from cauce.entregas") == ["nuevo"]

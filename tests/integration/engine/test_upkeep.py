@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from cauce.upkeep import Upkeep
 from tests.integration.engine.kit import claim, publish, quick, value
 
 if TYPE_CHECKING:
+    from cauce import Settings
     from tests.integration.engine.kit import Conn
 
 
@@ -24,7 +26,7 @@ class Chore(NamedTuple):
 
 
 CHORES: Final = [
-    Chore("say that this worker is alive", "presentar_trabajador", "select count(*) = 1 from cauce.trabajadores"),
+    Chore("say that this worker is alive", "presentar_trabajador", "select count(*) = 2 from cauce.trabajadores"),
     Chore("take expired batches over", "rescatar", "select count(*) = 0 from cauce.lotes"),
     Chore(
         "look for retries that claims have passed by",
@@ -33,15 +35,29 @@ CHORES: Final = [
     ),
     Chore("delete old events", "purgar", "select hasta = 0 from cauce.poda"),
     Chore("delete old refused webhooks", "purgar_rechazados", "select count(*) = 0 from cauce.rechazados"),
+    Chore("note which workers are gone", "pasar_lista", "select count(perdido_en) = 1 from cauce.trabajadores"),
     Chore("note how far the cluster has come", "comprobar_restauracion", "select xid > '1' from cauce.instancia"),
 ]
 
 
+def do_all(settings: Settings) -> None:
+    """Do every chore once."""
+
+    async def once() -> None:
+        async with aclosing(Upkeep(settings, "w", ["principal"])) as upkeep:
+            await upkeep.once()
+
+    asyncio.run(once())
+
+
 @pytest.mark.parametrize("spoilt", CHORES, ids=[chore.function for chore in CHORES])
 def test_a_chore_that_fails_stops_no_other(
-    conn: Conn, database: str, caplog: pytest.LogCaptureFixture, spoilt: Chore
+    conn: Conn, database: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, spoilt: Chore
 ) -> None:
     """All others are done, and one line of the log names the one that was not."""
+    monkeypatch.setattr("cauce.upkeep.NOTE_EVERY", 0)
+    conn.execute("select cauce.presentar_trabajador('gone', '{principal}', 'host', 1)")
+    conn.execute("update cauce.trabajadores set visto_en = visto_en - interval '1 day'")
     publish(conn)
     assert claim(conn, lease=-1)
     conn.execute("update cauce.poda set hasta = 1000; update cauce.instancia set xid = '1'")
@@ -56,7 +72,7 @@ def test_a_chore_that_fails_stops_no_other(
     )
     conn.execute(f"alter function cauce.{spoilt.function} rename to apartada")
     with caplog.at_level(logging.WARNING, "cauce.upkeep"):
-        asyncio.run(Upkeep(quick(database, retention_days=1), "w", ["principal"]).once())
+        do_all(quick(database, retention_days=1))
     failures = [line for line in caplog.messages if line.startswith("upkeep failed to ")]
     assert [line.removeprefix("upkeep failed to ").partition(",")[0] for line in failures] == [spoilt.said]
     for chore in CHORES:
@@ -69,7 +85,7 @@ def test_what_the_database_warns_of_is_in_the_log(conn: Conn, database: str, cap
     publish(conn)
     lote = claim(conn, lease=-1).lote
     conn.execute("alter table cauce.entregas add check (grupo <> 'principal')")
-    asyncio.run(Upkeep(quick(database), "w", ["principal"]).once())
+    do_all(quick(database))
     assert any(
         f"lote {lote} of group principal expired and could not be taken over" in said for said in caplog.messages
     )

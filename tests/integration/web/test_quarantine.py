@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -581,7 +582,12 @@ def test_what_is_old_goes(inbox: Inbox, signed: Sign) -> None:
         inbox.deliver(signed(secrets=["whsec_other"]))
     age = "update cauce.rechazados set recibido_en = recibido_en - interval '30 days 1 min' where id = 1 returning 1"
     inbox.query(age)
-    asyncio.run(Upkeep(inbox.settings, "w", ["principal"]).once())
+
+    async def once() -> None:
+        async with aclosing(Upkeep(inbox.settings, "w", ["principal"])) as upkeep:
+            await upkeep.once()
+
+    asyncio.run(once())
     assert [row["id"] for row in rejected(inbox)] == [2]
 
 

@@ -199,7 +199,8 @@ create table cauce.trabajadores (
     maquina     text        not null,
     pid         integer     not null,
     iniciado_en timestamptz not null default clock_timestamp(),
-    visto_en    timestamptz not null default clock_timestamp()
+    visto_en    timestamptz not null default clock_timestamp(),   -- when it last wrote; see cauce.presencia
+    perdido_en  timestamptz                                       -- when somebody found it gone
 ) with (fillfactor = 70);
 
 create table cauce.instancia (

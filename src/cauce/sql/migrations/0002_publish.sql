@@ -21,8 +21,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     visto constant bigint := cauce.xid_visto();
-    actual constant bigint := greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1);
+    actual bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1;
 begin
+    if visto > actual then
+        actual := greatest(actual, pg_current_xact_id()::text::bigint);
+    end if;
     if visto > actual then
         raise exception 'this database was restored into a younger PostgreSQL cluster: it has seen transaction %, the cluster is at %',
             visto, actual

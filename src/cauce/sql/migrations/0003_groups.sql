@@ -133,16 +133,18 @@ begin
     end if;
 end $$;
 
--- Notes how far the cluster has come; or, in a database restored into a younger one (see comprobar_instancia), the
--- highest id stored, so that every connection learns of it.
-create function cauce.comprobar_restauracion() returns void language plpgsql as $$
+-- Notes how far the cluster has come, when it has come more than `holgura` transactions further; or, in a database restored
+-- into a younger one (see comprobar_instancia), the highest id stored, so that every connection learns of it. Takes no
+-- transaction id of its own unless it writes.
+create function cauce.comprobar_restauracion(holgura bigint default 0) returns void language plpgsql as $$
 declare
     visto constant bigint := cauce.xid_visto();
+    terminado constant bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1;
 begin
-    if visto >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint and visto > pg_current_xact_id()::text::bigint then
+    if visto > terminado and visto > pg_current_xact_id()::text::bigint then
         update cauce.instancia set xid = visto::text::xid8;
         perform set_config('cauce.comprobada', 'no', false);
         return;
     end if;
-    update cauce.instancia set xid = pg_current_xact_id() where xid < pg_current_xact_id();
+    update cauce.instancia set xid = terminado::text::xid8 where xid::text::bigint < terminado - holgura;
 end $$;

@@ -245,7 +245,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    turno constant bigint := nextval('cauce.lotes_id');       -- numbers the claim, and its lote if it finds anything
+    turno bigint;             -- the lote's number, drawn when there is something for it: a look writes nothing
     -- drawn, not counted: groups whose claims alternate would always get the same turns
     suerte constant double precision := random();
     marca bigint;
@@ -290,6 +290,7 @@ begin
     if cuantos = 0 and not prudente then
         perform set_config('synchronous_commit', 'off', true);
     end if;
+    turno := nextval('cauce.lotes_id');
     insert into cauce.lotes as l (id, grupo, aplicacion, ids, reintentos, suscriptores, sospechosa, trabajador, arriendo_hasta)
     values (turno, $1, $6, ids, coalesce(r.reintentos, '{}'), coalesce(r.suscriptores, '{}'), sospechosa, $3,
             clock_timestamp() + $4) returning l.ficha into marca;

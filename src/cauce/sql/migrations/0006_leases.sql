@@ -161,11 +161,35 @@ begin
     return cuantos;
 end $$;
 
--- Says that a worker is alive, and forgets those that have been silent for an hour.
-create function cauce.presentar_trabajador(trabajador text, grupos text[], maquina text, pid integer) returns void
+-- Says that a worker is alive: for as long as this session is (`con_cerrojo`: lock 1128355144 is held shared to its end),
+-- so that it need not write again; or, where a pooler gives sessions away, by the time.
+create function cauce.presentar_trabajador(
+    trabajador text, grupos text[], maquina text, pid integer, con_cerrojo boolean default false) returns void
 language sql as $$
     insert into cauce.trabajadores as t (trabajador, grupos, maquina, pid)
     values (presentar_trabajador.trabajador, presentar_trabajador.grupos, presentar_trabajador.maquina, presentar_trabajador.pid)
-    on conflict (trabajador) do update set visto_en = clock_timestamp();
-    delete from cauce.trabajadores t where t.visto_en < clock_timestamp() - interval '1 hour';
+    on conflict (trabajador) do update set visto_en = clock_timestamp(), perdido_en = null;
+    select pg_advisory_lock_shared(1128355144, hashtext(presentar_trabajador.trabajador)) where con_cerrojo;
+$$;
+
+-- The workers and when each was last seen: by what its session has last done, as far as the asking role may know that,
+-- else by its lock, else by what it wrote. A frozen process keeps its lock, and does nothing.
+create view cauce.presencia as
+select t.trabajador, t.grupos, t.maquina, t.pid, t.iniciado_en, c.pid is not null con_cerrojo, t.perdido_en,
+       case when c.pid is not null then greatest(t.visto_en, coalesce(a.state_change, clock_timestamp()))
+            else coalesce(t.perdido_en, t.visto_en) end visto_en
+  from cauce.trabajadores t
+  left join pg_locks c on c.locktype = 'advisory' and c.granted and c.objsubid = 2
+        and c.database = (select d.oid from pg_database d where d.datname = current_database())
+        and c.classid = 1128355144 and c.objid = hashtext(t.trabajador)::oid
+  left join pg_stat_activity a on a.pid = c.pid;
+
+-- Notes which workers are gone, and forgets those that were found gone an hour ago. Writes nothing if none is.
+create function cauce.pasar_lista() returns void
+language sql as $$
+    update cauce.trabajadores t set perdido_en = clock_timestamp()
+      from cauce.presencia p
+     where p.trabajador = t.trabajador and t.perdido_en is null
+       and not p.con_cerrojo and p.visto_en < clock_timestamp() - interval '1 minute';
+    delete from cauce.trabajadores t where t.perdido_en < clock_timestamp() - interval '1 hour';
 $$;

@@ -1,6 +1,6 @@
--- The workers that have said that they are alive within the hour; `vivo` if they said so in the last `segundos`.
+-- The workers that live, and those found gone within the hour; `vivo` if it was seen in the last `segundos`.
 -- Order   the longest running first
-select t.trabajador, t.grupos, t.maquina, t.pid, t.iniciado_en, t.visto_en,
-       t.visto_en > clock_timestamp() - make_interval(secs => %(segundos)s) vivo
-  from cauce.trabajadores t
- order by t.iniciado_en, t.trabajador
+select p.trabajador, p.grupos, p.maquina, p.pid, p.iniciado_en, p.visto_en,
+       p.perdido_en is null and p.visto_en > clock_timestamp() - make_interval(secs => %(segundos)s) vivo
+  from cauce.presencia p
+ order by p.iniciado_en, p.trabajador

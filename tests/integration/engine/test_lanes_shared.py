@@ -1,0 +1,115 @@
+"""Handlers of several batches at once: how many, and what a stop or a lost lease does to a batch that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from cauce.worker import Worker
+from tests.integration.engine.kit import column, quick, states, until_async, value, working
+from tests.integration.engine.scenery import bus, settled, tell
+
+if TYPE_CHECKING:
+    from cauce import Evento
+    from tests.integration.engine.kit import Conn
+    from tests.integration.engine.scenery import Cosa
+
+LOTES = "select count(*) from cauce.lotes"
+
+
+class Gate:
+    """A handler that stays until it is let go."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[int] = Counter()
+        self.running = self.most = 0
+        self.open = asyncio.Event()
+
+    async def __call__(self, evento: Evento[Cosa]) -> None:
+        """Stay."""
+        self.calls[evento.id] += 1
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self.open.wait()
+        finally:
+            self.running -= 1
+
+
+def test_a_batch_may_use_the_lanes_of_all_slots_and_no_more(conn: Conn, database: str) -> None:
+    """Two slots of three: six at once, of one batch or of two."""
+
+    async def scene() -> None:
+        gate = Gate()
+
+        async def handler(evento: Evento[Cosa]) -> None:
+            await gate(evento)
+
+        tell(conn, 40)
+        worker = Worker(bus(handler), quick(database, slots=2, concurrency=3, lease_seconds=30))
+        running = asyncio.create_task(worker.run())
+        await until_async(lambda: gate.running == 6)
+        gate.open.set()
+        await until_async(lambda: settled(conn))
+        worker.stop()
+        await running
+        assert gate.most == 6
+        assert set(gate.calls.values()) == {1}
+
+    asyncio.run(scene())
+
+
+def test_a_batch_that_waits_for_lanes_is_given_back_at_a_stop(conn: Conn, database: str) -> None:
+    """At once, while the handlers of the batch before it still run; and no attempt is spent."""
+
+    async def scene() -> None:
+        gate = Gate()
+
+        async def handler(evento: Evento[Cosa]) -> None:
+            await gate(evento)
+
+        events = tell(conn, 6)
+        settings = quick(database, slots=2, concurrency=1, batch_size=3, lease_seconds=30, grace_seconds=20)
+        worker = Worker(bus(handler), settings)
+        running = asyncio.create_task(worker.run())
+        await until_async(lambda: gate.running == 2 and value(conn, LOTES) == 2)
+        worker.stop()
+        await until_async(lambda: value(conn, LOTES) == 1, "the waiting batch given back")
+        assert gate.running == 2
+        assert sorted(column(conn, "select evento from cauce.entregas where intentos = 0")) == events[3:]
+        gate.open.set()
+        await running
+        assert list(gate.calls) == events[:2]
+        assert states(conn)["procesado"] == 2
+        assert value(conn, LOTES) == 0
+
+    asyncio.run(scene())
+
+
+def test_a_batch_whose_lease_is_lost_while_it_waits_settles_nothing(conn: Conn, database: str) -> None:
+    """Another has taken it over when its turn comes: its events are handed out again, those of the other batch once."""
+
+    async def scene() -> None:
+        gate = Gate()
+
+        async def handler(evento: Evento[Cosa]) -> None:
+            await gate(evento)
+
+        async def play() -> None:
+            await until_async(lambda: gate.running == 2 and value(conn, LOTES) == 2)
+            conn.execute(
+                "update cauce.lotes set arriendo_hasta = '-infinity' where id = (select max(id) from cauce.lotes)"
+            )
+            conn.execute("select cauce.rescatar(3)")
+            gate.open.set()
+            await until_async(lambda: settled(conn))
+
+        events = tell(conn, 6)
+        settings = quick(database, slots=2, concurrency=1, batch_size=3, lease_seconds=30)
+        await working(bus(handler), settings, play)
+        assert [gate.calls[event] for event in events] == [1, 1, 1, 2, 2, 2]
+        assert column(conn, "select intentos from cauce.eventos order by id") == [1, 1, 1, 2, 2, 2]
+        assert states(conn) == {"procesado": 6}
+
+    asyncio.run(scene())
