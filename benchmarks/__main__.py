@@ -25,6 +25,7 @@ from benchmarks import (
     profiling,
     publishing,
     straggler,
+    waiting,
 )
 from benchmarks.plan import QUICK, Plan
 from benchmarks.processes import LOG, TOP
@@ -43,6 +44,7 @@ PHASES: Final[dict[str, Callable[[Server, Plan], Iterator[Comparison]]]] = {
     "wal": draining.run_wal,
     "crowd": crowd.run,
     "failing": failing.run,
+    "handlers": waiting.run,
     "held": held.run,
     "straggler": straggler.run,
     "kept": kept.run,

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -101,6 +103,8 @@ class Seen:
 
     def __init__(self) -> None:
         self.tell: Callable[[int], None] = lambda _: None
+        self.seconds = 0.0
+        """How long ``pause`` and ``pause_sync`` take."""
 
 
 seen: Final = Seen()
@@ -109,6 +113,18 @@ seen: Final = Seen()
 async def handle(evento: Evento[Payment]) -> None:
     """Do nothing, but say so."""
     seen.tell(evento.payload.seq)
+
+
+async def pause(evento: Evento[Payment]) -> None:
+    """Wait as for an answer over the network."""
+    seen.tell(evento.payload.seq)
+    await asyncio.sleep(seen.seconds)
+
+
+def pause_sync(evento: Evento[Payment]) -> None:
+    """Do the same, in a thread."""
+    seen.tell(evento.payload.seq)
+    time.sleep(seen.seconds)
 
 
 async def first(evento: Evento[Payment]) -> None:
@@ -144,12 +160,20 @@ def connect(number: int) -> None:
     raise ConnectionRefusedError(111, f"connection {number} refused")
 
 
-def make_bus() -> Bus:
+HANDLERS: Final[dict[str, Callable[[Evento[Payment]], Any]]] = {
+    "nothing": handle,
+    "async": pause,
+    "sync": pause_sync,
+}
+"""What ``listo`` may be handled by."""
+
+
+def make_bus(handler: str = "nothing") -> Bus:
     """Return the application's bus."""
     return Bus(
         catalogs=[BenchEvents],
         event_handlers=EventHandlers(
-            BenchEvents.listo.handled_by(handle),
+            BenchEvents.listo.handled_by(HANDLERS[handler]),
             BenchEvents.abanico.handled_by(handle),
             BenchEvents.fallido.handled_by(fail),
         ),

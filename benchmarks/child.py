@@ -35,6 +35,10 @@ class Options:
     """Handler calls at which it tells the time and the CPU it has used."""
     numbers: int = 0
     """If not 0: after so many different events, tell when each was seen first."""
+    handler: str = "nothing"
+    """Which of ``application.HANDLERS`` works."""
+    seconds: float = 0.0
+    """How long it takes."""
 
 
 def tell(what: str, **more: object) -> None:
@@ -75,9 +79,9 @@ async def work(kind: str, dsn: str, options: Options) -> None:
     note = counter(options)
     worker: Worker | None = None
     if kind == "cauce":
-        application.seen.tell = note
+        application.seen.tell, application.seen.seconds = note, options.seconds
         relax_garbage_collection()  # as `cauce worker` does
-        worker = Worker(application.make_bus(), application.settings(dsn))
+        worker = Worker(application.make_bus(options.handler), application.settings(dsn))
 
     def end() -> None:
         stop.set()

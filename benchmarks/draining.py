@@ -115,13 +115,15 @@ def drain(  # noqa: PLR0913 - what a drain is, by name
     fan: bool = False,
     padding: str = "",
     vacuum: bool = True,
+    handler: str = "nothing",
+    seconds: float = 0.0,
 ) -> Drained:
     """Publish events into a fresh database, then drain them."""
     calls = events * floor.FAN if fan else events
     with server.database(side) as dsn:
         publish(dsn, side, events, fan=fan, padding=padding)
         step = max(1, calls // STEPS)
-        options = Options(marks=[1, *range(step, calls, step), calls])
+        options = Options(marks=[1, *range(step, calls, step), calls], handler=handler, seconds=seconds)
         with (
             psycopg.connect(dsn, autocommit=True) as conn,
             crew("cauce" if side == "cauce" else "drain", dsn, options, workers) as workmen,

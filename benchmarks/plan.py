@@ -24,6 +24,8 @@ class Plan:
     """F: events, one every 50 ms."""
     idle_seconds: float = 2.0
     """F: seconds the worker has to fall asleep before the first."""
+    waiting_seconds: float = 1.5
+    """handlers: seconds that a drain would take if nothing but the handlers took time."""
     wal_events: int = 20_000
     """G: events drained for each payload size."""
     crowd_seconds: int = 5
@@ -50,6 +52,7 @@ QUICK: Final = Plan(
     fan=300,
     bells=5,
     idle_seconds=0.3,
+    waiting_seconds=0.1,
     wal_events=500,
     crowd_seconds=1,
     claims=100,
