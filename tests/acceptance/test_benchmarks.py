@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TOP = Path(__file__).parents[2]
 PHASES = {
     *("A", "B", "C", "D1", "D2", "E", "F_p50", "F_p99", "G_231", "G_4096", "P16", "H_reader", "H_writer"),
+    *("failing", "failing_dead"),
     *("open_p50", "open_max", "straggler_p50", "straggler_max", "kept", "waiting"),
     *("inbox", "inbox_p99", "inbox_bare", "inbox_bare_p99", "inbox_mem"),
 }

@@ -489,3 +489,19 @@ def test_a_webhook_that_is_no_json_is_kept_raw_and_is_an_error(conn: Conn) -> No
     assert batch.rows[0].payload is None
     settle(conn, batch, [{"evento": 1, "suscriptor": "*", "resultado": "muerta", "intento": 1, "error": "not JSON"}])
     assert value(conn, "select estado from cauce.eventos") == "error"
+
+
+def test_many_events_never_return_an_id_that_was_not_stored(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """Two with the same new id_externo are one; one that this snapshot cannot see is an error to try again after."""
+    both = "select cauce.publicar_eventos(jsonb_build_array(%s::jsonb, %s::jsonb))"
+    one, other = (f'{{"origen": "prueba", "tipo": "x", "payload": {{}}, "id_externo": "{name}"}}' for name in "ab")
+    ids = value(conn, both, one, one)
+    assert ids == [value(conn, "select id from cauce.eventos")] * 2
+    blind = connect()
+    with blind.transaction():
+        blind.execute("set transaction isolation level repeatable read")
+        blind.execute("select count(*) from cauce.eventos")
+        conn.execute(both, (other, other))
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            blind.execute(both, (one, other))
+        raise psycopg.Rollback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -253,3 +254,55 @@ def test_the_tables_refuse_a_state_that_makes_no_sense(conn: Conn, statement: An
     with pytest.raises((psycopg.errors.IntegrityError, psycopg.errors.DataError)):
         conn.execute(statement)
     assert states(conn) == {"pendiente": 1}
+
+
+@pytest.mark.parametrize(
+    ("reports", "why"),
+    [
+        ([("s", "perdida")], "has an unknown resultado, 'perdida'"),
+        ([("s", "devuelta"), ("s", "devuelta")], "is reported twice"),
+        ([("s", "devuelta"), ("*", "devuelta")], "stands for its whole event"),
+    ],
+)
+def test_a_report_that_makes_no_sense_is_refused(conn: Conn, reports: list[tuple[str, str]], why: str) -> None:
+    """It names what is wrong with which delivery, and nothing changes; the lease is still there to settle."""
+    event, batch = claimed(conn)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=why) as refused:
+        settle(conn, batch, [outcome(event, suscriptor, resultado) for suscriptor, resultado in reports])
+    assert f"event {event}, subscriber" in str(refused.value)
+    assert entrega(conn) is None
+    settle(conn, batch)
+    assert state(conn, event) == "procesado"
+
+
+def test_an_incomplete_report_is_refused(conn: Conn) -> None:
+    """No error for a failure, no subscriber, an attempt before the first."""
+    event, batch = claimed(conn)
+    for wrong in (
+        {"evento": event, "suscriptor": "s", "resultado": "muerta", "intento": 1},
+        {"evento": event, "resultado": "devuelta", "intento": 1},
+        outcome(event, "s", "devuelta", 0),
+    ):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="report of lote"):
+            settle(conn, batch, [wrong])
+    settle(conn, batch)
+
+
+def test_a_settlement_names_each_event_once(conn: Conn) -> None:
+    """An id that is given twice is refused."""
+    event, batch = claimed(conn)
+    with pytest.raises(psycopg.DatabaseError, match="each once"):
+        settle(conn, batch, ids=[event, event])
+
+
+def test_a_cause_is_stored_once_and_asked_for_when_it_is_missing(conn: Conn) -> None:
+    """Its traceback comes with the first failure; of a cause that nobody has explained, the settlement says so."""
+    told: list[list[int]] = []
+    for event, more in zip(publish(conn, 2), ({"huella": 7, "traza": "Traceback"}, {"huella": 8}), strict=True):
+        batch = claim(conn, 1)
+        report = {"evento": event, "suscriptor": "s", "resultado": "muerta", "intento": 1, "error": "E: x", **more}
+        told.append(
+            value(conn, "select cauce.terminar(%s, %s, null, %s::jsonb)", batch.lote, batch.ficha, json.dumps([report]))
+        )
+    assert told == [[], [8]]
+    assert conn.execute("select huella, traza from cauce.causas").fetchall() == [(7, "Traceback")]

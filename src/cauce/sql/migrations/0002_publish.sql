@@ -169,11 +169,15 @@ begin
     get diagnostics guardados = row_count;
     if guardados < cardinality(ids) then
         ids := array(
-            select coalesce(e.id, n.id)
+            select case when n.id_externo is null then n.id else e.id end
               from rows from (jsonb_to_recordset(eventos) as (origen text, id_externo text), unnest(ids))
                    with ordinality n(origen, id_externo, id, o)
               left join cauce.eventos e on e.origen = n.origen and e.id_externo = n.id_externo
              order by n.o);
+        if array_position(ids, null) is not null then
+            raise exception 'events with a known id_externo were stored by transactions that this one cannot see'
+                using errcode = 'serialization_failure', hint = 'Run the transaction again.';
+        end if;
     end if;
     return ids;
 end $$;

@@ -127,16 +127,24 @@ begin
         insert into cauce.fallos (evento, grupo, suscriptor, intento, error, huella, trabajador)
         select i.evento, l.grupo, i.suscriptor, i.intento, i.error, i.causa, l.trabajador
           from informe i where i.resultado in ('reintentar', 'muerta')),
-    explicadas as (   -- in order, for another worker may write the same ones
+    explicables as materialized (
+        select distinct on (i.causa) i.causa, coalesce(i.tipo, split_part(i.error, ':', 1)) tipo,
+               coalesce(i.mensaje, i.error) mensaje, i.traza
+          from informe i
+         where i.traza is not null and i.causa is not null
+           and i.causa not in (select c.huella from cauce.causas c where c.huella = any (causas))
+         order by i.causa),
+    explicadas as (   -- whoever explains the same cause in a transaction that stays open is not waited for
         insert into cauce.causas (huella, tipo, mensaje, traza)
-        select distinct on (i.causa) i.causa, coalesce(i.tipo, split_part(i.error, ':', 1)), coalesce(i.mensaje, i.error), i.traza
-          from informe i where i.causa is not null and i.traza is not null order by i.causa
-        on conflict do nothing)
+        select e.causa, e.tipo, e.mensaje, e.traza from explicables e
+         where pg_try_advisory_xact_lock(1128355143, hashint8(e.causa))
+        on conflict do nothing
+        returning huella)
     select (select count(*) from informe i where i.tenida or not i.acabada)
            - (select count(*) from fuera) - (select count(*) from cambiadas) - (select count(*) from nuevas),
-           array(select q.causa from (
-                    select i.causa from informe i where i.causa is not null group by i.causa having max(i.traza) is null) q
-                  where q.causa not in (select c.huella from cauce.causas c where c.huella = any (causas)))
+           array(select n.causa from unnest(causas) n(causa)
+                  where n.causa not in (select c.huella from cauce.causas c where c.huella = any (causas))
+                    and n.causa not in (select e.huella from explicadas e))
       into faltan, desconocidas;
     if faltan > 0 then
         raise exception 'lote % no longer holds % of the deliveries it reports', l.id, faltan

@@ -1,0 +1,63 @@
+"""Marks: a claim of retries begins where the last one ended, and what it passed by is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.integration.engine.kit import claim, outcome, publish, settle, until, value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.engine.kit import Conn
+
+
+def failed(conn: Conn, count: int = 1) -> list[int]:
+    """Publish events and let their first attempt fail; they are due again."""
+    events = publish(conn, count)
+    settle(conn, claim(conn), [outcome(event, "s", "reintentar", espera=0) for event in events])
+    return events
+
+
+def look_back(conn: Conn) -> int:
+    """Go over what lies before the marks."""
+    return int(value(conn, "select cauce.repasar_reintentos('principal')"))
+
+
+def test_a_retry_whose_settlement_commits_late_is_found(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """A claim goes past its due time meanwhile; upkeep brings it back, and only it."""
+    (late,) = publish(conn)
+    batch = claim(conn)
+    other = connect()
+    with other.transaction():
+        settle(other, batch, [outcome(late, "s", "reintentar", espera=0)])
+        failed(conn)
+        held = claim(conn)
+        assert held
+    assert not claim(conn)
+    assert look_back(conn) == 1
+    found: list[int] = []
+    until(lambda: found.extend(claim(conn).ids) or found, "the retry that was passed by")
+    assert found == [late]
+    settle(conn, held, [outcome(row.id, "s", "hecha", 2) for row in held.rows])
+
+
+def test_what_is_in_hand_is_not_brought_back(conn: Conn) -> None:
+    """It lies before the mark as well."""
+    failed(conn, 3)
+    assert claim(conn, 4)
+    assert look_back(conn) == 0
+
+
+def test_a_clock_that_was_set_back_stops_no_retry(conn: Conn) -> None:
+    """The mark lies an hour ahead of the clock: the lane begins again, without what is in hand."""
+    (held,) = failed(conn)
+    batch = claim(conn)
+    assert batch.ids == [held]
+    conn.execute("update cauce.marcas set proximo_en = proximo_en + interval '1 hour'")
+    (waiting,) = failed(conn)
+    assert not claim(conn)
+    look_back(conn)
+    assert claim(conn).ids == [waiting]
+    settle(conn, batch, [outcome(held, "s", "reintentar", 2, espera=0)])
+    assert claim(conn).ids == [held]
