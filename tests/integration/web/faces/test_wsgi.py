@@ -258,7 +258,7 @@ def test_a_body_that_is_slow(
         decided.set()
         return {}
 
-    monkeypatch.setattr(reading, "_hang_up", decide)
+    monkeypatch.setattr(reading, "hang_up", decide)
 
     class Slow(io.BytesIO):
         def read(self, _: int | None = -1) -> bytes:
