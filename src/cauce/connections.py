@@ -150,3 +150,8 @@ async def connect(settings: Settings) -> AsyncConnection[Any]:
 def backoff(failures: int) -> float:
     """Return the seconds to wait before the database is tried again."""
     return random.uniform(0.5, 1) * min(RECONNECT_CAP, 0.05 * 2.0 ** min(failures, 30))  # noqa: S311 - jitter, not a secret
+
+
+def unexpected(error: BaseException) -> bool:
+    """Whether the log shall have the traceback: the error is not the database's, whose words say enough."""
+    return not isinstance(error, psycopg.Error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from cauce.connections import connect
+from cauce.connections import connect, unexpected
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -104,8 +104,11 @@ class Doorbell:
                         await asyncio.Event().wait()
                     conn = await connect(self._settings)
                     await self._listen(conn)
-                except psycopg.Error as error:
-                    logger.warning("the doorbell is out of order, the log is polled meanwhile: %s", error)
+                except Exception as error:
+                    logger.warning(
+                        "the doorbell is out of order, the log is polled meanwhile: %s",
+                        error, exc_info=unexpected(error),
+                    )  # fmt: skip
                     if conn is not None:
                         await conn.close()
                     await asyncio.sleep(self._settings.poll_seconds)
@@ -155,7 +158,7 @@ class Doorbell:
                 pgconn.consume_input()
                 while pgconn.notifies():
                     self.ring()
-            except psycopg.Error as error:
+            except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
                 if not answered.done():
                     answered.set_exception(error)
 

@@ -15,9 +15,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
-
-from cauce.connections import connect
+from cauce.connections import connect, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -83,9 +81,9 @@ class Upkeep:
         while True:
             try:
                 await self.once()
-            except psycopg.Error as error:
+            except Exception as error:
                 self._held = True
-                logger.warning("upkeep could not reach the database, and tries again: %s", error)
+                logger.warning("upkeep broke off, and tries again: %s", error, exc_info=unexpected(error))
             third = self._settings.lease_seconds / 3
             await asyncio.sleep(min(ROUND_SECONDS, third) if self._held else third)
 
@@ -93,7 +91,7 @@ class Upkeep:
         """Do each chore that is due, whatever becomes of the others.
 
         Raises:
-            psycopg.Error: the database cannot be reached. What it answers to a single chore is logged.
+            psycopg.Error: the database cannot be reached. What goes wrong with a single chore is logged.
         """
         conn = await self._connected()
         for chore in (
@@ -109,11 +107,14 @@ class Upkeep:
                 continue
             try:
                 self._due[chore] = monotonic() + await chore(conn)
-            except psycopg.Error as error:
+            except Exception as error:
                 if conn.closed:
                     raise
                 task = (chore.__doc__ or "").rstrip(".").lower()
-                logger.warning("upkeep failed to %s, and tries again in the next round: %s", task, error)
+                logger.warning(
+                    "upkeep failed to %s, and tries again in the next round: %s",
+                    task, error, exc_info=unexpected(error),
+                )  # fmt: skip
 
     async def leave(self) -> None:
         """Say goodbye, and disconnect."""

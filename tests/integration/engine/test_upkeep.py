@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, LiteralString, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
 
 import pytest
 
+from cauce import connections
 from cauce.upkeep import Upkeep
-from tests.integration.engine.kit import claim, publish, quick, value
+from tests.integration.engine.kit import claim, publish, quick, until_async, value, working
+from tests.integration.engine.scenery import bus, settled, tell
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
     from cauce import Settings
     from tests.integration.engine.kit import Conn
 
@@ -38,6 +42,11 @@ CHORES: Final = [
     Chore("note which workers are gone", "pasar_lista", "select count(perdido_en) = 1 from cauce.trabajadores"),
     Chore("note how far the cluster has come", "comprobar_restauracion", "select xid > '1' from cauce.instancia"),
 ]
+
+OLD_REFUSED: Final = (
+    "insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano, recibido_en)"
+    " values ('o', 'r', 'd', 'u', '[]', 0, now() - interval '1 year')"
+)
 
 
 def do_all(settings: Settings) -> None:
@@ -66,10 +75,7 @@ def test_a_chore_that_fails_stops_no_other(
         "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)"
         " values (1, 'principal', 's', 5, 1, now() - interval '1 s')"
     )
-    conn.execute(
-        "insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano, recibido_en)"
-        " values ('o', 'r', 'd', 'u', '[]', 0, now() - interval '1 year')"
-    )
+    conn.execute(OLD_REFUSED)
     conn.execute(f"alter function cauce.{spoilt.function} rename to apartada")
     with caplog.at_level(logging.WARNING, "cauce.upkeep"):
         do_all(quick(database, retention_days=1))
@@ -89,3 +95,50 @@ def test_what_the_database_warns_of_is_in_the_log(conn: Conn, database: str, cap
     assert any(
         f"lote {lote} of group principal expired and could not be taken over" in said for said in caplog.messages
     )
+
+
+def test_an_error_nobody_thought_of_stops_no_other_chore(
+    conn: Conn, database: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of a chore's own code is logged with its traceback, and what follows is done."""
+
+    async def broken(_: Upkeep, __: object) -> float:
+        """Take expired batches over."""
+        raise LookupError("no such batch")
+
+    monkeypatch.setattr(Upkeep, "_rescue", broken)
+    conn.execute(OLD_REFUSED)
+    do_all(quick(database))
+    assert value(conn, "select count(*) = 0 from cauce.rechazados")
+    (record,) = [record for record in caplog.records if "failed to take expired batches over" in record.message]
+    assert record.exc_info
+
+
+def test_upkeep_and_doorbell_go_on_after_an_error_nobody_thought_of(
+    conn: Conn, database: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever raises in them is logged; in the next round the worker is known, listens and works."""
+    broken: list[str] = []
+
+    def breaking_once(name: str) -> None:
+        async def connect(settings: Settings) -> AsyncConnection[Any]:
+            if name not in broken:
+                broken.append(name)
+                raise LookupError(f"{name} is broken")
+            return await connections.connect(settings)
+
+        monkeypatch.setattr(f"cauce.{name}.connect", connect)
+
+    breaking_once("upkeep")
+    breaking_once("doorbell")
+    asleep = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1128355139 and granted"
+
+    async def scene() -> None:
+        await until_async(lambda: value(conn, "select count(*) from cauce.trabajadores") and value(conn, asleep))
+        tell(conn, 3)
+        await until_async(lambda: settled(conn))
+
+    asyncio.run(working(bus(), quick(database, lease_seconds=0.3), scene))
+    for name in ("upkeep", "doorbell"):
+        (record,) = [record for record in caplog.records if f"{name} is broken" in record.message]
+        assert record.exc_info
