@@ -52,7 +52,7 @@ class FailedAttempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What ``drain`` has done. Every number counts deliveries, but ``dead``'s: a payload that does not fit is one."""
+    """What ``drain`` has done. Every number counts deliveries."""
 
     done: int
     retried: int
