@@ -20,6 +20,7 @@ from cauce import log
 from cauce.connections import backoff
 from cauce.dispatch import Dispatcher
 from cauce.errors import ForeignRestore, LeaseLost
+from cauce.layout import Layout
 from cauce.log import Batch, Claim
 from cauce.routing import Routing
 from cauce.settling import Settling
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from cauce.bus import Bus
     from cauce.config import Settings
     from cauce.connections import Connections
-    from cauce.dispatch import Report
     from cauce.heartbeat import Heartbeat
+    from cauce.report import Report
     from cauce.watch import Watch
 
 logger = logging.getLogger("cauce.runner")
@@ -131,11 +132,12 @@ class Room:
 
 
 class Group:
-    """What the runners of one group share: handlers, lanes and pace."""
+    """What the runners of one group share: subscriptions, handlers, lanes and pace."""
 
     def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
         self.name = grupo
-        self.dispatcher = Dispatcher(bus, Routing(bus, grupo), settings, watch)
+        self.layout = Layout(Routing(bus, grupo))
+        self.dispatcher = Dispatcher(bus, grupo, settings, watch)
         self.pace = Pace(settings)
 
 
@@ -166,8 +168,8 @@ class Runner:
     def __init__(self, process: Process, grupo: str) -> None:
         self.process, self.grupo = process, grupo
         self.connections = process.connections
-        self._pace = process.group(grupo).pace
-        self.dispatcher = process.group(grupo).dispatcher
+        group = process.group(grupo)
+        self._layout, self._pace, self.dispatcher = group.layout, group.pace, group.dispatcher
         self._losses = self.connections.losses
         """Those known when a batch was last settled. After another, what was claimed may have crashed the server."""
         self._failures = 0  # batches in a row that could not be settled
@@ -234,7 +236,7 @@ class Runner:
                     if self.process.room.decides(batch):
                         async with self.connections.lend() as conn:
                             await log.run_alone(conn, batch)
-                    report = await self.dispatcher.read(batch, self.connections)
+                    report = await self._layout.read(batch, self.connections)
                     await self.dispatcher.run_plain(report)
                     report.log_failures()
                     settling = Settling(self, batch, report)

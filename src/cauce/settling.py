@@ -14,8 +14,8 @@ import psycopg
 from psycopg.transaction import OutOfOrderTransactionNesting
 
 from cauce import log
-from cauce.dispatch import Report
 from cauce.errors import LeaseLost, TransactionEnded
+from cauce.report import Report
 from cauce.watch import STOPS, GivenBack
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-    from cauce.dispatch import Delivery
     from cauce.log import Batch
+    from cauce.report import Delivery
     from cauce.runner import Runner
     from cauce.watch import Lane
 

@@ -27,7 +27,7 @@ from cauce import (
     publicar_eventos,
 )
 from cauce.arguments import describe
-from cauce.dispatch import _run_sync
+from cauce.threads import run_sync
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -183,7 +183,7 @@ def test_a_handler_that_cannot_run_is_refused_with_its_line(wrong: Callable[...,
 def test_a_sync_handler_that_returns_a_coroutine_has_failed() -> None:
     """What hides an async function behind a sync one would settle the event and run nothing."""
     with pytest.raises(TypeError, match="the handler returned a coroutine, which nobody awaits"):
-        _run_sync(functools.partial(awaited), cast("Any", None))
+        run_sync(functools.partial(awaited), cast("Any", None))
 
 
 def test_a_payload_that_pydantic_has_no_schema_for_is_named() -> None:
