@@ -192,7 +192,7 @@ class Bus:
                 shape = shape_for(binding.handler, binding.tipo)
             except TypeError as error:
                 name, where = place_of(binding.handler)
-                faults.append(f"{binding.tipo}: handler {name} {error}{where}")
+                faults.append(f"{binding.tipo}: the handler {name} {error}{where}")
                 return
             group = routes.setdefault(grupo, {})
             route = group.setdefault((binding.tipo.origen, binding.tipo.tipo), Route(binding.tipo))

@@ -94,6 +94,7 @@ class EventType(Generic[T]):
 
         Raises:
             WrongArgument: ``handler`` cannot be called, ``retry`` is no policy, or ``timeout`` no number.
+            TypeError: ``timeout`` is not more than 0.
         """
         given: object = handler
         if not callable(given) or inspect.isclass(given):
@@ -101,6 +102,8 @@ class EventType(Generic[T]):
             raise wrong(f"the handler of {self}", given, "a function or an object with __call__", HANDLERS, hint)
         expect(retry, (RetryPolicy, NoneType), f"retry of {self}", "a RetryPolicy", HANDLERS)
         expect(timeout, (int, float, NoneType), f"timeout of {self}", "a number of seconds", HANDLERS)
+        if timeout is not None and not timeout > 0:
+            raise TypeError(f"{self}: timeout={timeout} is not more than 0 seconds")
         own = getattr(handler, "retry", None)
         # an attribute of that name may be anything: decorators of other libraries leave theirs
         policy = own if retry is None and isinstance(own, RetryPolicy) else retry

@@ -51,6 +51,8 @@ def shape_of(handler: AnyHandler) -> Shape:
         raise TypeError("is a generator, whose body no call runs; take the yield out of it")
     is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - asked for the method, not whether it is callable
     parameters = _parameters(handler)
+    if named := _only_named(handler):
+        raise TypeError(f"takes {', '.join(named)} by name only; handlers are called with what they take by position")
     if len(parameters) == 1:
         return Shape(is_async, Takes.NOTHING)
     if len(parameters) != 2:  # noqa: PLR2004 - the event and one more
@@ -63,9 +65,9 @@ def shape_of(handler: AnyHandler) -> Shape:
     if kind in (AsyncConnection, Connection) or (kind is None and second.name == "tx"):
         if kind is (Connection if is_async else AsyncConnection):
             wanted = "AsyncConnection" if is_async else "Connection"
-            raise TypeError(f"is {'async' if is_async else 'sync'}: its {second.name} is a psycopg.{wanted}")
+            raise TypeError(f"is {'async' if is_async else 'sync'}: its {second.name} must be a psycopg.{wanted}")
         return Shape(is_async, Takes.TX)
-    raise TypeError(f"its parameter {second.name!r} is neither a psycopg connection nor a cauce.Attempt")
+    raise TypeError(f"has a parameter {second.name!r} that is neither a psycopg connection nor a cauce.Attempt")
 
 
 def shape_for(handler: AnyHandler, tipo: EventType[Any]) -> Shape:
@@ -76,7 +78,8 @@ def shape_for(handler: AnyHandler, tipo: EventType[Any]) -> Shape:
     """
     shape = shape_of(handler)
     if not takes_payload(handler, tipo):
-        raise TypeError(f"is annotated for another payload than {tipo.payload!r}")
+        wanted = getattr(tipo.payload, "__name__", repr(tipo.payload))
+        raise TypeError(f"is annotated for another payload: its first parameter must be an Evento[{wanted}]")
     return shape
 
 
@@ -121,6 +124,12 @@ def _parameters(handler: AnyHandler) -> list[inspect.Parameter]:
         raise TypeError("has no signature that Python can read; wrap it in a function of your own") from None
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [p for p in signature.parameters.values() if p.kind in kinds and p.default is inspect.Parameter.empty]
+
+
+def _only_named(handler: AnyHandler) -> list[str]:
+    """Return the parameters that a call must give by name."""
+    required = (p for p in inspect.signature(handler).parameters.values() if p.default is inspect.Parameter.empty)
+    return [p.name for p in required if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def _hints(handler: AnyHandler) -> Mapping[str, Any]:

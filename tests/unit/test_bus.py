@@ -169,7 +169,7 @@ def test_a_bus_without_anything_has_no_group() -> None:
         ({"subscribers": [Subscriber("s", HANDLERS[0], grupo="")]}, "grupo is empty"),
         (
             {"subscribers": [Subscriber("s", UnoEvents.a.handled_by(text))]},  # type: ignore[arg-type]  # wrong on purpose
-            "handler text is annotated for another payload",
+            "handler text is annotated for another payload: its first parameter must be an Evento[dict]",
         ),
         (
             {"subscribers": [Subscriber("s", UnoEvents.b.handled_by(shapeless))]},  # type: ignore[arg-type]  # wrong on purpose

@@ -84,6 +84,10 @@ async def something_else(evento: Evento[int], other: int) -> None:
     """Ask for what nobody has."""
 
 
+async def only_by_name(evento: Evento[int], *, tx: AsyncConnection[Any]) -> None:
+    """Ask for what a call by position cannot give."""
+
+
 @pytest.mark.parametrize(
     ("handler", "is_async", "takes"),
     [
@@ -114,6 +118,7 @@ def test_a_handler_of_any_shape_is_understood(handler: Callable[..., Any], is_as
         (lambda: None, "takes 0 parameters"),
         (sync_connection, "is async"),
         (async_connection, "is sync"),
+        (only_by_name, "takes tx by name only"),
         (something_else, "neither a psycopg connection nor a cauce.Attempt"),
     ],
 )
@@ -151,3 +156,10 @@ async def not_an_event(evento: int) -> None:
 def test_a_payload_annotation_admits_the_event_or_not(handler: Callable[..., Any], takes: bool) -> None:  # noqa: FBT001 - a table
     """What cannot be known is admitted: the type checker has seen it."""
     assert takes_payload(handler, Events.uno) is takes
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_that_no_attempt_could_meet_is_refused(timeout: float) -> None:
+    """It would make every delivery a dead letter."""
+    with pytest.raises(TypeError, match="is not more than 0 seconds"):
+        EventType("cosa.una", dict[str, int]).handled_by(bare_event, timeout=timeout)
