@@ -36,6 +36,7 @@ _ELSEWHERE: Final = {
     "asyncpg": "with this driver publish in SQL: select cauce.publicar_evento($1, $2, $3)",
     "psycopg2": "with this driver publish in SQL: select cauce.publicar_evento(%s, %s, %s)",
     "psycopg": "a cursor knows its connection: cursor.connection",
+    "contextlib": "enter it first: with pool.connection() as conn, async with for an async one",
     "builtins": "make one: psycopg.connect(...)",
 }
 """What leads from something of a library's to a connection."""
@@ -74,7 +75,8 @@ def expect_connection(given: object, function: str) -> None:
     if not isinstance(given, (Connection, AsyncConnection)):
         library = type(given).__module__.partition(".")[0]
         wanted = "the psycopg.Connection or AsyncConnection that your transaction runs on"
-        raise wrong(f"the connection of {function}", given, wanted, PUBLISHING, _ELSEWHERE.get(library, ""))
+        hint = "await it first" if inspect.iscoroutine(given) else _ELSEWHERE.get(library, "")
+        raise wrong(f"the connection of {function}", given, wanted, PUBLISHING, hint)
 
 
 def expect_names(**names: object) -> None:

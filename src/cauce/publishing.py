@@ -6,6 +6,7 @@ The meaning of publishing lives in the SQL functions of the same names; nothing 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
 from itertools import groupby, islice
@@ -23,12 +24,16 @@ from cauce.evento import NuevoEvento
 from cauce.refusals import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from cauce.catalog import EventType
 
 T = TypeVar("T")
 
+EVENTS: Final = "the events"
+"""What errors call them where there are several."""
+LEVELS: Final = range(10)
+"""The priorities; the domain ``cauce.nivel`` has the same."""
 NULL: Final = r"\N"
 """How COPY's text format writes it."""
 
@@ -164,7 +169,7 @@ def publicar_eventos(
             then aborted, and nothing of it is stored.
     """
     expect_connection(conn, "publicar_eventos")
-    _check_transaction(conn, "events", alone=alone)
+    _check_transaction(conn, EVENTS, alone=alone)
     if isinstance(conn, AsyncConnection):
         return _publish_all_async(conn, eventos)
     return _publish_all(conn, eventos)
@@ -178,7 +183,7 @@ def _publish_all(conn: Connection[Any], eventos: Iterable[NuevoEvento[Any]]) -> 
                 ids += _copy(conn, run)
             else:
                 for document in _documents(run):
-                    ids += _fetch(conn, PUBLICAR_VARIOS, (document,), "events")
+                    ids += _fetch(conn, PUBLICAR_VARIOS, (document,), EVENTS)
     return ids
 
 
@@ -190,7 +195,7 @@ async def _publish_all_async(conn: AsyncConnection[Any], eventos: Iterable[Nuevo
                 ids += await _copy_async(conn, run)
             else:
                 for document in _documents(run):
-                    ids += await _fetch_async(conn, PUBLICAR_VARIOS, (document,), "events")
+                    ids += await _fetch_async(conn, PUBLICAR_VARIOS, (document,), EVENTS)
     return ids
 
 
@@ -251,6 +256,9 @@ def _payloads(eventos: Sequence[NuevoEvento[Any]]) -> list[str]:
 def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> tuple[int | None, int | None]:
     """Return priority and lane; no lane if the event's key stands in its payload, where SQL finds it."""
     nivel = tipo.prioridad if prioridad is None else prioridad
+    if prioridad is not None and prioridad not in LEVELS:
+        hint = f"it is {prioridad}" if isinstance(prioridad, int) else ""
+        raise wrong("prioridad", prioridad, "a whole number from 0 (first) to 9 (last)", PUBLISHING, hint)
     return nivel, nivel if tipo.clave is None or clave is not None else None
 
 
@@ -289,7 +297,7 @@ def _escaped(text: str) -> str:
 
 
 def _copy(conn: Connection[Any], eventos: Iterator[NuevoEvento[Any]]) -> list[int]:
-    before: int = _fetch(conn, ANTES_DE_COPIAR, (), "events")
+    before: int = _fetch(conn, ANTES_DE_COPIAR, (), EVENTS)
     sent = 0
     try:
         with Cursor(conn).copy(COPIAR) as copy:
@@ -297,15 +305,15 @@ def _copy(conn: Connection[Any], eventos: Iterator[NuevoEvento[Any]]) -> list[in
                 copy.write(piece)
                 sent += count
     except psycopg.Error as error:
-        _translate(error, "events")
+        _translate(error, EVENTS)
         raise
-    last: int | None = _fetch(conn, ULTIMO_ID, (), "events")
-    ids: list[int] = _alone(before, sent, last) or _fetch(conn, COPIADOS, (before,), "events")
+    last: int | None = _fetch(conn, ULTIMO_ID, (), EVENTS)
+    ids: list[int] = _alone(before, sent, last) or _fetch(conn, COPIADOS, (before,), EVENTS)
     return ids
 
 
 async def _copy_async(conn: AsyncConnection[Any], eventos: Iterator[NuevoEvento[Any]]) -> list[int]:
-    before: int = await _fetch_async(conn, ANTES_DE_COPIAR, (), "events")
+    before: int = await _fetch_async(conn, ANTES_DE_COPIAR, (), EVENTS)
     sent = 0
     try:
         async with AsyncCursor(conn).copy(COPIAR) as copy:
@@ -313,10 +321,10 @@ async def _copy_async(conn: AsyncConnection[Any], eventos: Iterator[NuevoEvento[
                 await copy.write(piece)
                 sent += count
     except psycopg.Error as error:
-        _translate(error, "events")
+        _translate(error, EVENTS)
         raise
-    last: int | None = await _fetch_async(conn, ULTIMO_ID, (), "events")
-    ids: list[int] = _alone(before, sent, last) or await _fetch_async(conn, COPIADOS, (before,), "events")
+    last: int | None = await _fetch_async(conn, ULTIMO_ID, (), EVENTS)
+    ids: list[int] = _alone(before, sent, last) or await _fetch_async(conn, COPIADOS, (before,), EVENTS)
     return ids
 
 
@@ -334,13 +342,14 @@ def _headers(cabeceras: Mapping[str, Any]) -> str:
     try:
         return json.dumps(cabeceras if isinstance(cabeceras, dict) else dict(cabeceras))
     except (TypeError, ValueError) as error:
-        raise wrong("cabeceras", cabeceras, "a dict that JSON can hold", PUBLISHING, str(error)) from error
+        hint = str(error) if isinstance(cabeceras, Mapping) else ""
+        raise wrong("cabeceras", cabeceras, "a dict that JSON can hold", PUBLISHING, hint) from error
 
 
 def _check_transaction(conn: Connection[Any] | AsyncConnection[Any], what: object, *, alone: bool) -> None:
     if not alone and not _in_transaction(conn):
         raise NotInTransaction(
-            f"{what} was not published: the connection is in autocommit and in no transaction, so the event would"
+            f"{_not_published(what)}: the connection is in autocommit and in no transaction, so the event would"
             " commit apart from its cause. Publish inside `with conn.transaction():`, or say alone=True if it has none"
         )
 
@@ -386,11 +395,15 @@ _fetch_async.__qualname__ = "publicar_evento"
 _publish_all_async.__qualname__ = "publicar_eventos"
 
 
+def _not_published(what: object) -> str:
+    return f"{what} {'were' if what == EVENTS else 'was'} not published"
+
+
 def _translate(error: psycopg.Error, what: object) -> None:
     """Raise what the database says of an event in our words; a lost connection or a lock is psycopg's to tell."""
     if (better := explained(error)) is not None:
         raise better from error
     if isinstance(error, (psycopg.errors.UntranslatableCharacter, psycopg.errors.InvalidTextRepresentation)):
-        raise InvalidPayload(f"{what} was not published: PostgreSQL cannot store its payload: {error}") from error
+        raise InvalidPayload(f"{_not_published(what)}: PostgreSQL cannot store its payload: {error}") from error
     if isinstance(error, (psycopg.errors.DataError, psycopg.errors.CheckViolation)):
-        raise PublishError(f"{what} was not published: {error}") from error
+        raise PublishError(f"{_not_published(what)}: {error.diag.message_primary or error}") from error

@@ -121,6 +121,8 @@ def test_publishing_with_asyncpg(db: Database) -> None:
         ([NuevoEvento("cosa.una", {}, id_externo="1")], "the event of publicar_eventos is the text"),  # type: ignore[arg-type]  # likewise
         ([NuevoEvento(Cosas, {})], "the event of publicar_eventos is the class Cosas"),  # type: ignore[arg-type]  # likewise
         ([NuevoEvento(Cosas.una, {"n": 1}, clave=7)], "clave is an int, and should be a str"),  # type: ignore[arg-type]  # likewise
+        ([NuevoEvento(Cosas.una, {"n": 1}, prioridad=-1)], "prioridad is an int, .* it is -1"),
+        ([NuevoEvento(Cosas.una, {"n": 1}, id_externo="1", prioridad=10)], "prioridad is an int, .* it is 10"),
         ([NuevoEvento(Cosas.una, {"n": 1}, cabeceras={"a": set()})], "cabeceras is a dict, .* set is not JSON"),
         ([NuevoEvento(Cosas.una, {"n": 1}, id_externo="1", cabeceras="abc")], "cabeceras is the text 'abc'"),  # type: ignore[arg-type]  # likewise
     ],
@@ -142,6 +144,9 @@ def test_what_is_wrong_among_many_is_named(db: Database, given: Any, said: str) 
             "cabeceras is a dict, and should be a dict that JSON can hold; Object of type",
         ),
         ({"cabeceras": 3}, "cabeceras is an int"),
+        ({"cabeceras": "x"}, "cabeceras is the text 'x', and should be a dict that JSON can hold. Read"),
+        ({"prioridad": 10}, "prioridad is an int, and should be a whole number from 0 .* it is 10. Read"),
+        ({"prioridad": "1"}, "prioridad is the text '1'"),
     ],
 )
 def test_a_column_of_a_wrong_type_is_named(db: Database, columns: dict[str, Any], said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import re
 import sys
@@ -75,6 +76,10 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "an address": (
         lambda: publicar_evento(cast("Any", "postgresql://u:hush@h/d"), Cosas.una, {}),
         "the connection of publicar_evento is a text, and should be the psycopg.Connection or AsyncConnection",
+    ),
+    "a connection that is not entered": (
+        lambda: publicar_evento(cast("Any", contextlib.nullcontext(CONN)), Cosas.una, {}),
+        r"enter it first: with pool\.connection\(\) as conn",
     ),
     "nothing": (lambda: publicar_evento(cast("Any", None), Cosas.una, {}), "the connection of publicar_evento is None"),
     "SQLAlchemy": (
@@ -156,6 +161,13 @@ def test_a_wrong_argument_is_named_with_what_is_wanted(mistake: Callable[[], obj
     assert "hush" not in str(caught.value)
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, CauceError)
+
+
+def test_a_connection_that_was_not_awaited_is_told_so() -> None:
+    """It is a coroutine then."""
+    made = psycopg.AsyncConnection.connect("")
+    with contextlib.closing(made), pytest.raises(WrongArgument, match=r"is a coroutine, .* await it first"):
+        publicar_evento(cast("Any", made), Cosas.una, {})
 
 
 def test_a_coroutine_is_told_from_its_function() -> None:
