@@ -129,13 +129,37 @@ def test_every_guide_is_translated() -> None:
 def test_every_document_that_the_code_points_to_is_there() -> None:
     """`cauce docs NAME` in an error or a help text names a page, and no text names a path that a wheel lacks."""
     names = {page.stem for page in (TOP / "docs").glob("**/*.md")}
-    guides = {arguments.PUBLISHING, arguments.HANDLERS, arguments.FIRST_STEPS}
+    guides = {arguments.PUBLISHING, arguments.HANDLERS, arguments.FIRST_STEPS, arguments.DEPLOYING}
     for source in (TOP / "src").glob("**/*.py"):
         guides |= set(re.findall(r"cauce docs ([a-z-]+)[^a-z-]", source.read_text()))
     assert guides - names == {"lists"}, "what `cauce docs` itself says"
     told = [line for source in (TOP / "src/cauce/cli").glob("*.py") for line in source.read_text().splitlines()
             if re.search(r"[\"'].*docs/\w+\.md", line) and not line.startswith('"""')]  # fmt: skip
     assert told == []
+
+
+def words_of_the_database() -> set[str]:
+    """The names in the schema, but for the variables of functions, and the outcomes that a report may have."""
+    schema = (TOP / "tests/integration/schema.sql").read_text()
+    words = set(re.findall(r"CREATE (?:TABLE|VIEW|FUNCTION|TYPE|DOMAIN|SEQUENCE) cauce\.(\w+)", schema))
+    for columns in re.findall(r"CREATE T(?:ABLE|YPE) cauce\.\w+ (?:AS )?\((.*?)^\)", schema, re.MULTILINE | re.DOTALL):
+        words |= set(re.findall(r"^\s+([a-z]\w*) ", columns, re.MULTILINE))
+    for columns in re.findall(r"CREATE VIEW (.*?);", schema, re.DOTALL):
+        words |= set(re.findall(r" AS ([a-z]\w+),?$", columns, re.MULTILINE))
+    parameters_of = r"(?:CREATE FUNCTION cauce\.\w+|RETURNS TABLE)\((.*?)\)(?: RETURNS|$)"
+    for parameters in re.findall(parameters_of, schema, re.MULTILINE):
+        words |= set(re.findall(r"(?:^|, )(?:OUT )?(\w+) ", parameters))
+    for values in re.findall(r"AS ENUM \((.*?)\)", schema, re.DOTALL):
+        words |= set(re.findall(r"'(\w+)'", values))
+    settling = (TOP / "src/cauce/sql/migrations/0005_settle.sql").read_text()
+    (outcomes,) = re.findall(r"i\.resultado not in \((.*?)\)", settling)
+    return words | set(re.findall(r"'(\w+)'", outcomes))
+
+
+def test_the_glossary_has_every_word_of_the_database() -> None:
+    """Each table, column, function, parameter, state and outcome stands in its Spanish column."""
+    rows = re.findall(r"^\|(.*?)\|", (TOP / "docs/glosario.md").read_text(), re.MULTILINE)
+    assert words_of_the_database() - set(re.findall(r"`(\w+)`", "".join(rows))) == set()
 
 
 def test_the_wheel_brings_the_documents() -> None:
