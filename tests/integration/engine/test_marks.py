@@ -37,7 +37,12 @@ def test_a_retry_whose_settlement_commits_late_is_found(conn: Conn, connect: Cal
     assert not claim(conn)
     assert look_back(conn) == 1
     found: list[int] = []
-    until(lambda: found.extend(claim(conn).ids) or found, "the retry that was passed by")
+
+    def claimed() -> list[int]:
+        found.extend(claim(conn).ids)
+        return found
+
+    until(claimed, "the retry that was passed by")
     assert found == [late]
     settle(conn, held, [outcome(row.id, "s", "hecha", 2) for row in held.rows])
 

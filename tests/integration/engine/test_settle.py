@@ -298,7 +298,8 @@ def test_a_settlement_names_each_event_once(conn: Conn) -> None:
 def test_a_cause_is_stored_once_and_asked_for_when_it_is_missing(conn: Conn) -> None:
     """Its traceback comes with the first failure; of a cause that nobody has explained, the settlement says so."""
     told: list[list[int]] = []
-    for event, more in zip(publish(conn, 2), ({"huella": 7, "traza": "Traceback"}, {"huella": 8}), strict=True):
+    causes: list[dict[str, object]] = [{"huella": 7, "traza": "Traceback"}, {"huella": 8}]
+    for event, more in zip(publish(conn, 2), causes, strict=True):
         batch = claim(conn, 1)
         report = {"evento": event, "suscriptor": "s", "resultado": "muerta", "intento": 1, "error": "E: x", **more}
         told.append(
