@@ -261,6 +261,7 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
     origen: str | None = None,
     tipo: str | None = None,
     clave: str | None = None,
+    ignorado: bool = False,
     antes: int | None = None,
     limite: int = 20,
 ) -> Page:
@@ -272,15 +273,17 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
         origen: only those of this origin.
         tipo: only those of this name.
         clave: only those about this key.
+        ignorado: only those that nobody handled, which ``retry`` delivers once somebody does.
         antes: only those with a lower id.
         limite: how many.
 
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    values = {"estado": estado, "origen": origen, "tipo": tipo, "clave": clave, "antes": antes}
+    asked: dict[str, object] = {"estado": estado, "origen": origen, "tipo": tipo, "clave": clave, "ignorado": ignorado}
     with look(conn):
-        found = _all(conn, EventRow, "events", values | {"limite": limite + 1, "alcance": REACH})
+        bounds: dict[str, object] = {"antes": antes, "limite": limite + 1, "alcance": REACH}
+        found = _all(conn, EventRow, "events", asked | bounds)
         if len(found) > limite:
             return Page(found[:limite], found[limite - 1].id)
         return Page(found, _number(conn, "events_reach", {"antes": antes, "alcance": REACH}))
@@ -330,6 +333,8 @@ def show(conn: Connection[Any], evento: int) -> Detail:
 def retry(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
     """Make the failed or waiting deliveries of an event due at once, with all their attempts before them.
 
+    An event that nobody handled is delivered to the handler and the subscribers that ``principal`` has for it by now.
+
     Args:
         conn: a connection.
         evento: the event's id.
@@ -337,7 +342,8 @@ def retry(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscr
         suscriptor: only those of this subscriber; ``manejador`` is the dedicated handler.
 
     Returns:
-        How many; 0 if none failed or waits. One that a worker holds right now is left to it.
+        How many; 0 if none failed or waits, or still nobody handles the event. One that a worker holds right now is
+        left to it.
 
     Raises:
         NotFound: there is no such event.

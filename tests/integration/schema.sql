@@ -261,6 +261,10 @@ CREATE FUNCTION cauce.siguientes(grupo text, maximo integer) RETURNS bigint[]
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.sin_atender(evento bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS (...);
+
 CREATE FUNCTION cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb DEFAULT NULL::jsonb) RETURNS bigint[]
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'

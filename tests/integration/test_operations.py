@@ -208,6 +208,29 @@ def test_events_can_be_asked_for(conn: psycopg.Connection[Any], asked: dict[str,
     assert sorted(evento.id for evento in found.eventos) == expected
 
 
+def test_ignored_events_are_those_that_nobody_handled(conn: psycopg.Connection[Any]) -> None:
+    """Not those that a person gave up, though they are `ignorado` too; and `show` tells them apart."""
+    conn.execute(
+        "insert into cauce.eventos (origen, tipo, payload)"
+        " select 'prueba', 'cosa.' || n, '{}' from generate_series(1, 4) n"
+    )
+    conn.execute(
+        "select cauce.terminar(t.lote, t.ficha, null)"
+        " from (select distinct lote, ficha from cauce.tomar('principal', 9, 'otro', interval '1 minute')) t"
+    )
+    conn.execute(
+        "update cauce.eventos set ignorado = true where id > 1;"
+        "insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador) values"
+        " (2, 'principal', 'correo', 1, 'discarded by hand', null), (3, 'principal', '*', 1, 'a worker died', 'w'),"
+        " (4, 'paneles', 'panel', 1, 'discarded by hand', null)"
+    )
+    assert [evento.id for evento in operations.events(conn, ignorado=True).eventos] == [4, 3]
+    assert [evento.id for evento in operations.events(conn, ignorado=True, tipo="cosa.3").eventos] == [3]
+    journeys = [journey(conn, evento) for evento in range(1, 5)]
+    assert [steps["principal", "*"] for steps in journeys] == ["procesado", "procesado", "ignorado", "ignorado"]
+    assert journeys[1]["principal", "correo"] == journeys[3]["paneles", "panel"] == "descartado"
+
+
 def test_a_look_for_rare_events_has_an_end(conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes through so many events and no more, and says where to go on."""
     monkeypatch.setattr(operations, "REACH", 3)

@@ -29,6 +29,7 @@ def events(  # noqa: PLR0913 - options of a command
     origen: str | None = None,
     tipo: str | None = None,
     clave: str | None = None,
+    ignored: bool = False,
     dead: bool = False,
     grupo: str | None = None,
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=10_000))] = 20,
@@ -42,13 +43,14 @@ def events(  # noqa: PLR0913 - options of a command
         origen: Only those of this origin.
         tipo: Only those of this name.
         clave: Only those about this key.
+        ignored: Only those that nobody handled; cauce retry delivers them once somebody does.
         dead: Only those that some subscriber has given up, in any group; found however old they are.
         grupo: With --dead, only those given up in this group.
         limit: How many, at most.
         before: Only those with a lower id.
         json: Print JSON.
     """
-    filters = {"--estado": estado, "--origen": origen, "--tipo": tipo, "--clave": clave}
+    filters = {"--estado": estado, "--origen": origen, "--tipo": tipo, "--clave": clave, "--ignored": ignored or None}
     wrong = (
         [name for name, value in filters.items() if value is not None] if dead else ["--grupo"] * (grupo is not None)
     )
@@ -59,8 +61,9 @@ def events(  # noqa: PLR0913 - options of a command
             page = operations.dead(conn, grupo=grupo, antes=before, limite=limit)
         else:
             page = operations.events(
-                conn, estado=estado and estado.value, origen=origen, tipo=tipo, clave=clave, antes=before, limite=limit
-            )
+                conn, estado=estado and estado.value, origen=origen, tipo=tipo, clave=clave, ignorado=ignored,
+                antes=before, limite=limit,
+            )  # fmt: skip
     tables.show(page, tables.of_page, json=json)
     return 0
 

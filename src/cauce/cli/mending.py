@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 
 from cauce import operations, schema
+from cauce.catalog import PRINCIPAL, TODOS
 from cauce.cli import codes, many
 from cauce.cli.loading import connect, load_bus, load_settings
 from cauce.cli.tables import as_json, complain
@@ -130,6 +131,8 @@ def retry(
 ) -> int:
     """Try events' failed or waiting deliveries again at once, with all their attempts before them.
 
+    Events that nobody handled are delivered to those that do by now.
+
     Args:
         eventos: The events' ids; "-" reads them from standard input, also as cauce events --dead --json prints them.
         grupo: Only those of this group.
@@ -223,6 +226,14 @@ def _why_nothing(conn: Connection[Any], evento: int) -> str:
     if detail.entregas:
         there = ", ".join(f"{entrega.grupo}/{entrega.suscriptor}" for entrega in detail.entregas)
         return f"what failed or waits is {there}"
+    ignored = [step.suscriptor for step in detail.camino if step.estado == "ignorado"]
+    if TODOS in ignored:
+        event = f"{detail.evento.origen}/{detail.evento.tipo}"
+        return (
+            f"nobody handles {event} yet: deploy a handler or a subscriber, run cauce migrate module:bus, and try again"
+        )
+    if ignored:
+        return f"nobody handled it; those that do by now are {', '.join(f'{PRINCIPAL}/{name}' for name in ignored)}"
     return "no delivery failed or waits"
 
 

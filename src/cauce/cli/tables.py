@@ -41,6 +41,7 @@ STYLES: Final = {
     "en_proceso": "yellow",
     "pendiente": "cyan",
     "descartado": "dim",
+    "ignorado": "dim",
     "anterior": "dim",
 }
 
@@ -167,6 +168,7 @@ def story_of(step: Step) -> str:
         "procesado": f"done after {failed}" if step.fallos else "done",
         "error": f"given up after {failed}: {step.error}",
         "descartado": f"given up by hand after {failed}",
+        "ignorado": "nobody handled it",
         "anterior": "published before this group existed",
     }[step.estado]
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.integration.engine.kit import claim, drain, outcome, publish, settle, state, value
+from tests.integration.engine.kit import (
+    claim,
+    column,
+    drain,
+    outcome,
+    publish,
+    settle,
+    state,
+    until_blocked,
+    value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.engine.kit import Conn
+
+OUTCOME: Final = "select estado::text, ignorado from cauce.eventos where id = %s"
 
 
 def dead(conn: Conn, *subscribers: str) -> int:
@@ -88,6 +101,104 @@ def test_a_claim_passes_by_what_an_operator_has_in_hand(conn: Conn, connect: Cal
         conn.execute("set lock_timeout = '2s'")
         assert not claim(conn)
     assert claim(conn).ids == ([evento] if verb == "reintentar" else [])
+
+
+def ignored(conn: Conn) -> int:
+    """An event that nobody handled."""
+    (evento,) = publish(conn)
+    settle(conn, claim(conn), [outcome(evento, "*", "ignorada", error="nobody handles prueba/prueba.hecha")])
+    assert conn.execute(OUTCOME, (evento,)).fetchone() == ("procesado", True)
+    return evento
+
+
+def listen(conn: Conn, *subscribers: str, grupo: str = "principal", aplicacion: str = "") -> None:
+    """Have these listen to the events of these tests from now on."""
+    conn.cursor().executemany(
+        "insert into cauce.suscripciones values (%s, %s, 'prueba', 'prueba.hecha', %s)",
+        [(grupo, subscriber, aplicacion) for subscriber in subscribers],
+    )
+
+
+def test_an_ignored_event_is_delivered_to_whoever_listens_by_now(conn: Conn) -> None:
+    """`reintentar`: to each subscriber of `principal` that no deploy has removed, by its application, and once."""
+    evento = ignored(conn)
+    listen(conn, "manejador", "removed", aplicacion="tienda")
+    listen(conn, "avisos", aplicacion="otra")
+    listen(conn, "panel", grupo="paneles")
+    conn.execute("update cauce.suscripciones set retirada_en = now() where suscriptor = 'removed'")
+    assert value(conn, "select cauce.reintentar(%s)", evento) == 2
+    assert conn.execute(OUTCOME, (evento,)).fetchone() == ("en_proceso", False)
+    assert value(conn, "select cauce.reintentar(%s)", evento) == 2, "they wait"
+    for aplicacion, subscriber in (("tienda", "manejador"), ("otra", "avisos")):
+        batch = claim(conn, aplicacion=aplicacion)
+        assert [(row.id, row.suscriptor, row.intento) for row in batch.rows] == [(evento, subscriber, 1)]
+        settle(conn, batch, [outcome(evento, subscriber, "hecha")])
+    assert conn.execute(OUTCOME, (evento,)).fetchone() == ("procesado", False)
+    assert value(conn, "select cauce.reintentar(%s)", evento) == 0, "it was handled"
+
+
+@pytest.mark.parametrize(
+    ("asked", "delivered"),
+    [
+        ({"suscriptor": "avisos"}, ["avisos"]),
+        ({"grupo": "principal"}, ["avisos", "manejador"]),
+        ({"grupo": "paneles"}, []),
+        ({"suscriptor": "nadie"}, []),
+    ],
+)
+def test_an_ignored_event_is_delivered_only_as_asked(conn: Conn, asked: dict[str, str], delivered: list[str]) -> None:
+    """By group and subscriber; where that leaves nobody, the event stays as it is."""
+    evento = ignored(conn)
+    listen(conn, "manejador", "avisos")
+    listen(conn, "panel", grupo="paneles")
+    count = value(conn, "select cauce.reintentar(%s, %s, %s)", evento, asked.get("grupo"), asked.get("suscriptor"))
+    assert count == len(delivered)
+    assert column(conn, "select suscriptor from cauce.entregas order by 1") == delivered
+    assert value(conn, "select ignorado from cauce.eventos") is not bool(delivered)
+
+
+def test_an_ignored_event_stays_so_while_nobody_listens(conn: Conn) -> None:
+    """Nothing is written, and a later deploy can still have it."""
+    evento = ignored(conn)
+    assert value(conn, "select cauce.reintentar(%s)", evento) == 0
+    assert conn.execute(OUTCOME, (evento,)).fetchone() == ("procesado", True)
+
+
+def test_what_a_person_gave_up_is_not_delivered_again(conn: Conn) -> None:
+    """An event is `ignorado` after `descartar` as well: that stands, whoever listens, and whatever failed before."""
+    listen(conn, "a")
+    given_up, retried = dead(conn, "a"), ignored(conn)
+    conn.execute("select cauce.descartar(%s)", (given_up,))
+    assert value(conn, "select cauce.reintentar(%s)", given_up) == 0
+    assert value(conn, "select cauce.reintentar(%s)", retried) == 1
+    assert value(conn, "select cauce.descartar(%s)", retried) == 1
+    assert value(conn, "select cauce.reintentar(%s)", retried) == 0
+    assert conn.execute(OUTCOME, (retried,)).fetchone() == ("procesado", True)
+
+
+def test_an_event_that_killed_its_workers_before_it_was_ignored_is_delivered(conn: Conn) -> None:
+    """Failures of workers are no decision of a person."""
+    (evento,) = publish(conn)
+    claim(conn, lease=-1)
+    assert value(conn, "select cauce.rescatar(3)") == 1
+    settle(conn, claim(conn), [outcome(evento, "*", "ignorada", 2, error="nobody handles it")])
+    listen(conn, "a")
+    assert value(conn, "select cauce.reintentar(%s)", evento) == 1
+
+
+def test_two_operators_deliver_an_ignored_event_once(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """The second waits for the first, and finds what that has left."""
+    evento = ignored(conn)
+    listen(conn, "a")
+    first, second = connect(), connect()
+    retry = "select cauce.reintentar(%s)"
+    with first.transaction():
+        assert value(first, retry, evento) == 1
+        waiting = threading.Thread(target=second.execute, args=(retry, (evento,)))
+        waiting.start()
+        until_blocked(conn, second.info.backend_pid)
+    waiting.join()
+    assert drain(conn) == [evento]
 
 
 def test_the_lag_of_a_group_is_told_lane_by_lane(conn: Conn, connect: Callable[..., Conn]) -> None:

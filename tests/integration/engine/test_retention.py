@@ -155,3 +155,25 @@ def test_a_claim_in_the_middle_of_a_pruning_keeps_its_events(conn: Conn, connect
     gate.execute("commit")
     pruning.join()
     assert column(conn, "select id from cauce.eventos order by id")[:3] == published == batch.ids
+
+
+def test_an_ignored_event_that_is_retried_in_the_middle_of_a_pruning_stays(
+    conn: Conn, connect: Callable[..., Conn]
+) -> None:
+    """The pruning has chosen it, and waits for the row that the operator has: event, delivery and failures stay."""
+    (evento,) = publish(conn)
+    claim(conn, lease=-1)
+    conn.execute("select cauce.rescatar(3)")
+    settle(conn, claim(conn), [outcome(evento, "*", "ignorada", 2, error="nobody handles it")])
+    advance(conn, "principal")
+    conn.execute("insert into cauce.suscripciones values ('principal', 'a', 'prueba', 'prueba.hecha')")
+    operator, pruner = connect(), connect()
+    with operator.transaction():
+        assert value(operator, "select cauce.reintentar(%s)", evento) == 1
+        pruning = threading.Thread(target=prune, args=(pruner,))
+        pruning.start()
+        until_blocked(conn, pruner.info.backend_pid)
+    pruning.join()
+    assert evento in column(conn, "select id from cauce.eventos")
+    assert value(conn, "select count(*) from cauce.fallos where evento = %s", evento) == 1
+    assert claim(conn).ids == [evento]

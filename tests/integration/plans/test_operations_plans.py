@@ -36,7 +36,7 @@ ROWS: Final = 1_000
 KEPT: Final = 40 * ROWS
 CATALOGS: Final = 2_000
 """Pages of the system's catalogs that a new connection reads, at most."""
-FAILED, DEAD, LEASED, WAITING = 200_000, 300_000, 600_000, 900_000
+FAILED, DEAD, LEASED, WAITING, IGNORED = 200_000, 300_000, 600_000, 900_000, 950_000
 """Events to which that has happened; much has happened to older and to newer ones."""
 
 DONE: Final = """
@@ -71,10 +71,15 @@ YEAR: Final = """
         select n, 'cartas', 'carta', 5, 'error', 12, now() from generate_series(300000, 300001) n;
     update cauce.eventos set estado = 'error', procesado_en = null where id between 200000 and 260000;
 
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador)
+        select 200000, 'principal', s, n, 'no', 'w'
+          from generate_series(1, 250) n, unnest(array['manejador', 'avisos']) s;
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador)
+        select n, 'principal', 'manejador', i, 'no', 'w'
+          from generate_series(200001, 260000) n, generate_series(1, 2) i;
+    update cauce.eventos set ignorado = true where id between 950000 and 951000;  -- the newer half was given up
     insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
-        select 200000, 'principal', s, n, 'no' from generate_series(1, 250) n, unnest(array['manejador', 'avisos']) s;
-    insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
-        select n, 'principal', 'manejador', i, 'no' from generate_series(200001, 260000) n, generate_series(1, 2) i;
+        select n, 'principal', 'manejador', 1, 'discarded by hand' from generate_series(950501, 951000) n;
 
     insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano)
         select 'o' || n % 10, 'r' || n / 10 % 4, 'no', 'https://example.com/' || repeat('x', 300), '[]', 300000
@@ -136,6 +141,8 @@ LOOKS: Final = {
     "events of an origin": events(origen="otro"),
     "events of a type": events(tipo="otra"),
     "events of a key": events(clave="7"),
+    "ignored events": events(ignorado=True),
+    "ignored events of a type": events(ignorado=True, tipo="otra"),
     "events of everything": events(origen="prueba", tipo="prueba.hecha", estado="error", clave="7", antes=DEAD),
     "the dead": Look(operations.dead, 21 * (GROUPS * SUBSCRIBERS + 1)),
     "the dead from an id on": Look(partial(operations.dead, antes=DEAD), 21 * (GROUPS * SUBSCRIBERS + 1)),
@@ -149,6 +156,7 @@ LOOKS: Final = {
     "no event": Look(in_vain(partial(operations.show, evento=5_000_000)), 0),
     "retry": undone(partial(operations.retry, evento=DEAD)),
     "retry one": undone(partial(operations.retry, evento=FAILED, grupo="principal", suscriptor="avisos")),
+    "retry an ignored one": undone(partial(operations.retry, evento=IGNORED)),
     "retry nothing": undone(partial(operations.retry, evento=WAITING)),
     "retry many": undone(lambda conn: list(operations.retry_many(conn, [DEAD, FAILED, 5_000_000]))),
     "discard many": undone(lambda conn: list(operations.discard_many(conn, [DEAD, FAILED, 5_000_000]))),

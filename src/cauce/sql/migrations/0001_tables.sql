@@ -187,7 +187,7 @@ create table cauce.fallos (
     intento    integer     not null,
     error      text        not null,
     huella     bigint,                        -- its cause, if it has a traceback
-    trabajador text,
+    trabajador text,                          -- null: no attempt, a person gave the delivery up
     ocurrido_en timestamptz not null default clock_timestamp()
 );
 create index fallos_evento on cauce.fallos (evento, id);

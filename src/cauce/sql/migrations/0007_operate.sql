@@ -27,14 +27,35 @@ begin
            for update skip locked);
 end $$;
 
+-- Whether an event ended `ignorado` because nobody handled it. One that a person gave up is `ignorado` too, and has a
+-- failure without a worker.
+-- Index   eventos_pkey, fallos_evento
+create function cauce.sin_atender(evento bigint) returns boolean language sql stable as $$
+    select exists (
+        select from cauce.eventos e
+         where e.id = $1 and e.ignorado and e.estado = 'procesado'
+           and not exists (select from cauce.fallos f
+                            where f.evento = e.id and f.grupo = 'principal' and f.trabajador is null))
+$$;
+
 -- Makes the failed or waiting deliveries of an event due at once, with all their attempts before them; of one group and
--- subscriber, or of all. Returns how many; those that a worker holds right now are left to it.
+-- subscriber, or of all. An event that nobody handled is delivered to those that `principal` has for it by now. Returns how
+-- many deliveries; those that a worker holds right now are left to it.
 create function cauce.reintentar(evento bigint, grupo text default null, suscriptor text default null) returns integer
 language plpgsql as $$
 declare
     cuantas integer;
 begin
     perform cauce.apartar_entregas($1, $2, $3);
+    insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, intentos, proximo_en)
+    select e.id, s.grupo, s.suscriptor, s.aplicacion, e.prioridad, 0, clock_timestamp()
+      from cauce.eventos e
+      join cauce.suscripciones s on s.grupo = 'principal' and (s.origen, s.tipo) = (e.origen, e.tipo)
+     where e.id = reintentar.evento and cauce.sin_atender(e.id) and s.retirada_en is null
+       and s.grupo = coalesce(reintentar.grupo, s.grupo) and s.suscriptor = coalesce(reintentar.suscriptor, s.suscriptor);
+    if found then
+        update cauce.eventos e set ignorado = false where e.id = reintentar.evento;
+    end if;
     update cauce.entregas d
        set estado = 'pendiente', intentos = 0, caidas = 0, proximo_en = clock_timestamp()
      where d.evento = reintentar.evento
@@ -166,8 +187,9 @@ begin
                  cross join lateral (select p.desde from cauce.posiciones p
                                       where p.grupo = g.grupo and p.carril = e.carril order by p.n desc limit 1) p
                  where not pg_visible_in_snapshot(e.tx, p.desde))),
-    sin_fallos as (delete from cauce.fallos f using viejos v where f.evento = v.id returning f.huella),
-    fuera as (delete from cauce.eventos e using viejos v where e.id = v.id returning 1)
+    -- asked again, for whoever held the row may have retried the event
+    fuera as (delete from cauce.eventos e using viejos v where e.id = v.id and e.procesado_en < now() - antes returning e.id),
+    sin_fallos as (delete from cauce.fallos f using fuera v where f.evento = v.id returning f.huella)
     select (select count(*) from fuera), (select array_agg(distinct s.huella) from sin_fallos s), max(t.id),
            count(*) = maximo and min(t.creado_en) < now() - antes
       into borrados, huellas, ultimo, queda from tanda t;

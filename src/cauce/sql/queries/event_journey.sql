@@ -5,12 +5,14 @@
 --            procesado   done
 --            error       dead
 --            descartado  given up by hand
+--            ignorado    nobody in `principal` handled it; `retry` delivers it to those that do by now
 --            anterior    published before the group existed, and never due to it
 -- fallos     attempts that failed so far
 -- Order      principal, then by name; the dedicated handler before the subscribers
 -- Index      eventos_pkey, posiciones_pkey, entregas_pkey, fallos_evento; lotes is read whole
 with este as (
-    select e.id, e.origen, e.tipo, e.carril, e.tx, e.orden, e.creado_en from cauce.eventos e where e.id = %(id)s),
+    select e.id, e.origen, e.tipo, e.carril, e.tx, e.orden, e.creado_en, cauce.sin_atender(e.id) sin_atender
+      from cauce.eventos e where e.id = %(id)s),
 oyentes as (
     select s.grupo, s.suscriptor from cauce.suscripciones s join este e on (s.origen, s.tipo) = (e.origen, e.tipo)
      where s.retirada_en is null),
@@ -32,6 +34,7 @@ select n.grupo, n.suscriptor,
             when d.estado = 'error' then 'error'
             when d.evento is not null then 'pendiente'
             when f.descartada then 'descartado'
+            when n.grupo = 'principal' and e.sin_atender then 'ignorado'
             when g.creado_en > e.creado_en and n.grupo <> 'principal' and f.fallos = 0 then 'anterior'
             else 'procesado' end estado,
        f.fallos, coalesce(d.error, f.error) error,
@@ -50,9 +53,9 @@ select n.grupo, n.suscriptor,
                 select from unnest(q.reintentos, q.suscriptores) u(evento, suscriptor)
                  where u.evento = e.id and u.suscriptor = d.suscriptor)) limit 1) l on true
  cross join lateral (
-    select count(*) filter (where q.error <> 'discarded by hand') fallos,
+    select count(q.trabajador) fallos,
            (array_agg(q.error order by q.id desc))[1] error,
-           coalesce((array_agg(q.error order by q.id desc))[1] = 'discarded by hand', false) descartada
+           count(*) > 0 and (array_agg(q.trabajador order by q.id desc))[1] is null descartada
       from cauce.fallos q
      where q.evento = e.id and q.grupo = n.grupo and q.suscriptor in (n.suscriptor, '*')) f
  order by n.grupo <> 'principal', n.grupo, n.suscriptor <> 'manejador', n.suscriptor

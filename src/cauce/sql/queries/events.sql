@@ -1,6 +1,6 @@
 -- Events that match, at most `limite` of them, looking at the newest `alcance` before id `antes` and no further.
 -- Order   newest first
--- Index   eventos_pkey, backward
+-- Index   eventos_pkey, backward; with `ignorado`, eventos_pkey and fallos_evento once for each that is
 select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.intentos, e.ignorado,
        e.creado_en, e.procesado_en, e.ultimo_error
   from (select q.* from cauce.eventos q
@@ -9,4 +9,5 @@ select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.i
    and (%(origen)s::text is null or e.origen = %(origen)s)
    and (%(tipo)s::text is null or e.tipo = %(tipo)s)
    and (%(clave)s::text is null or e.clave = %(clave)s)
+   and (not %(ignorado)s or e.ignorado and cauce.sin_atender(e.id))
  order by e.id desc limit %(limite)s
