@@ -2,7 +2,7 @@
 --
 -- eventos      the log: one row an event, written once by its publisher, once more when `principal` settles it
 -- catalogo     what the application's catalog says of each event: priority, key
--- suscripciones who listens to what, and whose program runs it: what every delivery is laid out by
+-- suscripciones who listens to what, and which application runs it: they say to whom every event is due
 -- grupos       consumer groups; a group is a position in the log and the subscribers that share it
 -- posiciones   how far each group has read each lane: append-only, the highest n counts
 -- lotes        leases: which worker holds which events, until when, under which fencing token (ficha)
@@ -12,13 +12,14 @@
 -- causas       what made attempts fail, with a traceback: one row a cause, however often it strikes
 -- trabajadores who is alive, for people to read
 -- poda         how far retention has come (0007_operate.sql)
+-- destinos     the receivers of outgoing webhooks that have failed (0008_destinations.sql)
 -- rechazados   the quarantine of webhooks that were not verified (0009_quarantine.sql)
 -- instancia    one row: the highest transaction id this bus has surely seen, to notice a foreign restore
 --
 -- No foreign key points at eventos: sharing locks on hot rows make multixacts.
 
--- Types rather than CHECKs wherever one column says it all: the server parses every CHECK of a table anew for every
--- statement (3 us each, ten of them were a tenth of a publish), a type's rules once a connection.
+-- Types rather than CHECKs wherever one column says it all: the server parses every CHECK of a table for every
+-- statement (3 us each; ten of them took a tenth of a publish), and a type's rules once a connection.
 create type cauce.estado as enum ('pendiente', 'en_proceso', 'procesado', 'error');
 create domain cauce.nombre as varchar(255) check (value <> '');
 create domain cauce.nivel as smallint check (value between 0 and 9);
@@ -51,7 +52,7 @@ create table cauce.eventos (
 ) with (fillfactor = 50);
 
 -- The rules between columns. An UPDATE may not break them; a row that broke them before may still be settled, failed or
--- discarded. INSERTs are asked by the trigger eventos_completar. A CHECK would be parsed anew by every INSERT (13 us for
+-- discarded. The trigger eventos_completar checks INSERTs. A CHECK would be parsed anew by every INSERT (13 us for
 -- these two), a WHEN on updates by every settling, which has hundreds of rows.
 create function cauce.es_coherente(estado cauce.estado, procesado_en timestamptz, payload jsonb, cuerpo bytea)
 returns boolean language sql immutable as $$

@@ -14,7 +14,7 @@ $$;
 
 -- Refuses a database restored into a younger cluster: what is published there would never be delivered. What is stored
 -- was committed, so it lies before the end of the snapshot; the own id says nothing, for it may be older than others.
--- Once a connection is enough, since a restore begins with new connections: hence the mark in the session.
+-- Once a connection is enough, since a restore begins with new connections; a setting of the session notes it.
 create function cauce.comprobar_instancia() returns void language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -75,9 +75,9 @@ create function cauce.avisar() returns boolean language sql as $$
         else cauce.tocar_timbre() end
 $$;
 
--- Completes a new event that does not bring its lane, and refuses any that breaks a rule: lane and key from the catalog (the event's own row, else its
--- origin's, else priority 5), and the doorbell. What no INSERT may say is refused: a forged or copied tx or orden would
--- never be delivered, and the rules between columns are those of eventos_coherente (0001_tables.sql).
+-- Completes a new event that does not bring its lane: lane and key from the catalog (the event's own row, else its
+-- origin's, else priority 5); rings the doorbell. Refuses an event that breaks the rules between columns (those of
+-- eventos_coherente, 0001_tables.sql), and a forged or copied tx or orden, with which it would never be delivered.
 create function cauce.completar_evento() returns trigger language plpgsql as $$
 declare
     nivel smallint;
@@ -106,9 +106,9 @@ begin
     return new;
 end $$;
 
--- Rows that bring their lane were completed by their publisher (publicar_eventos, and Python's publicar_evento), except
--- those without a payload, which may have no content at all. What else breaks a rule no publisher may say (see
--- permitir_publicar). A WHEN is parsed by every statement: one that says all the rules costs a publish 6 us, this one 2.
+-- Rows that bring their lane were completed by their publisher (publicar_eventos, and Python's publicar_evento). Of the
+-- rules, they can only break the one about content, for a publisher has no privilege on the other columns
+-- (permitir_publicar). Every statement parses the WHEN: one with all the rules costs a publish 6 us, this one 2.
 create trigger eventos_completar before insert on cauce.eventos for each row
     when (new.carril is null or new.payload is null)
     execute function cauce.completar_evento();
@@ -140,7 +140,7 @@ end $$;
 
 -- Publish many events in one statement: [{"origen", "tipo", "payload", "clave", "prioridad", "id_externo", "cabeceras"}],
 -- of which the first three are required. Returns their ids in the order given; for a known id_externo the stored id.
--- Runs as the owner, since it writes tx, orden, id and carril: hence no leave for everybody (see permitir_publicar).
+-- Runs as the owner, since it writes tx, orden and id; so EXECUTE is revoked from public (see permitir_publicar).
 create function cauce.publicar_eventos(eventos jsonb) returns bigint[]
 language plpgsql
 security definer

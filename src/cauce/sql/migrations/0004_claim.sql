@@ -11,8 +11,8 @@
 --      xip(desde) and     |                              |
 --      visible in hasta   |                              |
 
--- Entries of eventos_log that this transaction has read so far, those of rows too that nobody may see: what a claim costs,
--- counted rather than timed, for the clock of a busy machine says little. One expression, so it is put in place of a call.
+-- Entries of eventos_log that this transaction has read so far, those of invisible rows included. They are the cost of a
+-- claim, counted because the clock of a busy machine says little. One expression, so that the planner inlines it.
 create function cauce.leidas() returns bigint language sql volatile as $$
     select pg_stat_get_xact_tuples_returned('cauce.eventos_log'::regclass)
 $$;
@@ -147,7 +147,7 @@ declare
     inicio constant integer := case when random() < 0.05 then floor(random() * 10) else 0 end;
     primero smallint;
     antes constant bigint := cauce.leidas();
-    -- entries that a look at the lanes reads in vain at most, claim after claim
+    -- entries that a look at the lanes may read before it moves the positions past them
     muchas constant bigint := 1000;
     ids bigint[] := '{}';
 begin
@@ -169,10 +169,10 @@ begin
     return ids;
 end $$;
 
--- The due retries of an application that come next, at most `maximo` of them; or, of those whose worker died, a single
--- one, unless this worker has one in hand. Writes nothing to entregas, only the marks: what lies before the mark of its
--- lane is not looked at again, so whoever gets these must list them in a lote in the same transaction.
--- Locks   the caller holds the group's lock; the rows, to the end of the transaction, but skip locked: an operator or a
+-- The due retries of an application that come next, at most `maximo` of them. `sospechosas`: of those whose worker died,
+-- and none if this worker has one in hand. Writes nothing to entregas, only the marks: a claim reads nothing before the
+-- mark of its lane, so the caller must list these in a lote in the same transaction.
+-- Locks   the caller has the group's turn; the rows, to the end of the transaction, but skip locked: an operator or a
 --         settling worker may hold some
 -- Index   marcas_pkey, backward; entregas_debidas, as a range from the mark to now
 create function cauce.tomar_reintentos(
@@ -239,14 +239,15 @@ end $$;
 -- `version` is that of the group's subscriptions, read after the events were chosen: whatever was subscribed before one of
 -- them was published counts in it.
 -- Order     due retries, at most half of the claim; then events of the first lane that has any, in window order. One
---           claim in 20, by lot, begins with the lane whose oldest event has waited longest. One in two begins with a
---           delivery whose worker died, if there is one, alone: what kills a process shall not take others with it.
+--           claim in 20 begins at a lane drawn by lot (cauce.siguientes). One claim in two, and one that finds nothing
+--           else, hands out a delivery whose worker died, if there is one, alone: what kills a process takes nothing along.
 -- Locks     the group's turn, to the end of the transaction: one claim of a group at a time
--- Whose     new events are any application's; retries come to the workers of the application that they wait for
+-- Index     those of the functions it calls; entregas_pkey and eventos_pkey for the rows; all pinned by its settings
+-- Owner     a worker of any application claims new events; retries go to workers of the application they wait for
 -- Isolation a READ COMMITTED transaction of its own
--- Disk      a claim of new events does not wait for it, unless it is `prudente`: one that a server crash undoes is made
---           again, and the token tells the two apart. After a crash workers are: what they claim may have caused it, and
---           must be counted. With retries it always waits, for it counts their attempts.
+-- Disk      a claim of new events does not wait for the disk: if a server crash undoes it, the events are claimed again,
+--           and the token tells the two claims apart. It waits if it is `prudente`, as claims of workers are after a crash:
+--           what they hold may have caused it, and must be counted. A claim with retries waits: it counts their attempts.
 create function cauce.tomar(
     grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false, aplicacion text default '')
 returns table (

@@ -58,7 +58,7 @@ end $$;
 
 -- Derives the state of events from what is left of their deliveries in `principal`, the only group that writes it; and
 -- notes what is given of them, in step: the highest attempt, the last error, whether nobody handles them.
--- `tocados`: the events; their rows are locked already or nobody else can hold them.
+-- `tocados`: the events; the caller has locked their rows, or no other transaction can hold them.
 create function cauce.actualizar_estado(
     tocados bigint[], intentos integer[] default null, errores text[] default null, ignorados boolean[] default null)
 returns void language plpgsql as $$
@@ -134,7 +134,7 @@ begin
          where i.traza is not null and i.causa is not null
            and i.causa not in (select c.huella from cauce.causas c where c.huella = any (causas))
          order by i.causa),
-    explicadas as (   -- whoever explains the same cause in a transaction that stays open is not waited for
+    explicadas as (   -- does not wait for a transaction that has stored the same cause and stays open
         insert into cauce.causas (huella, tipo, mensaje, traza)
         select e.causa, e.tipo, e.mensaje, e.traza from explicables e
          where pg_try_advisory_xact_lock(1128355143, hashint8(e.causa))
@@ -163,12 +163,14 @@ end $$;
 --             devuelta    given back: due in "espera" seconds, the attempt is not spent
 --             retenida    still in hand: becomes a row of its own, under the same lease
 --             ignorada    nobody anywhere knows the event
---           "aplicacion" names whose workers shall have it, if not those of the application that claimed the lote. Of a
+--           "aplicacion" names the application whose workers get it next, if not the one that claimed the lote. Of a
 --           failure, "huella" names the cause; a report that is the first to name it brings its "tipo", "mensaje" and
 --           "traza" (traceback) as well.
--- Returns the causes that were named and are not known: the next report that names one shall explain it.
+-- Returns the causes that were named and are not known: the next report that names one must explain it.
 -- Raises CA001, and undoes everything of its transaction, when the lease was lost.
--- Locks     the lote's row; then the rows of events with failures in id order, before their entregas
+-- Locks     the lote's row; in `principal`, then the rows of the events in `entregas` in id order, before their deliveries;
+--           a cause that it stores, by an advisory lock that it only tries
+-- Index     lotes_pkey, eventos_pkey, entregas_pkey; pinned by its settings
 create function cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb default null) returns bigint[]
 language plpgsql
 set plan_cache_mode = force_generic_plan

@@ -110,7 +110,7 @@ end $$;
 -- passed by d seconds ago is found within about d / 10 looks, and looks cost little on the average however much a held
 -- snapshot keeps from being removed. A mark in the future says that the clock was set back: its lane begins again at the
 -- beginning, and what is in hand there is put out of the claims' way.
--- Locks   the rows, and only then it looks who holds them: a claim that took one before has committed by then
+-- Locks   the rows, skip locked, before it looks at who holds them: a claim that took one before has committed by then
 -- Index   marcas_pkey, backward; entregas_debidas, as a range up to the mark; lotes is read whole
 create function cauce.repasar_reintentos(grupo text, aplicacion text default '') returns bigint
 language plpgsql

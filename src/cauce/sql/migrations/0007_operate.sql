@@ -1,7 +1,7 @@
 -- What people do to the bus: retry, discard, look at the lag, prune.
 
--- Locks an event and its deliveries, so that claims pass them by. Who claimed one before has committed then, and the next
--- statement sees it in a lote.
+-- Locks an event and its deliveries, so that claims pass them by. A claim that took one before has committed by then, so the
+-- next statement sees it in a lote.
 create function cauce.apartar_entregas(evento bigint, grupo text, suscriptor text) returns void language plpgsql as $$
 begin
     perform 1 from cauce.eventos e where e.id = $1 for no key update;
@@ -10,9 +10,9 @@ begin
       order by d.grupo, d.suscriptor for update;
 end $$;
 
--- Hands the deliveries of applications that own no subscription any more to this one, but for those in hand. What is due
--- is due now: its time may lie before the mark of the lane that it comes into.
--- Locks   the rows, skip locked, and only then it looks who holds them
+-- Hands the deliveries of applications that no longer own a subscription to this one, except those in hand. A delivery that
+-- is due gets the present time, since its own may lie before the mark of its new lane.
+-- Locks   the rows, skip locked, before it looks at who holds them
 create function cauce.adoptar_entregas(aplicacion text) returns void language plpgsql as $$
 #variable_conflict use_column
 begin
@@ -147,11 +147,13 @@ create table cauce.poda (
 );
 insert into cauce.poda default values;
 
--- Looks at the next `maximo` events, by id, and deletes those that were processed longer ago than `antes`. What any group
--- has still to read, holds under a lease or owes a delivery stays; told by one snapshot, for a claim moves an event from
--- one to another. Failures go with their event, causes with the last failure that names them. `queda`: there is more to look at; otherwise the next call begins again at the oldest event.
+-- Looks at the next `maximo` events, by id, and deletes those that were processed longer ago than `antes`. An event stays
+-- while a group has still to read it, a lote holds it or a delivery of it is left; one snapshot tells all three, for a claim
+-- moves an event from one to another. Failures go with their event, causes with the last failure that names them.
+-- `queda`: there is more to look at; otherwise the next call begins again at the oldest event.
 -- Writes nothing where there is nothing to delete, so that retention costs an idle database no WAL.
--- Locks   the table `poda`, which writes nothing, as locking its row would: whoever comes meanwhile has nothing to do
+-- Locks   the table `poda`, and only if nobody holds it: a second call meanwhile has nothing to do. Unlike a lock on its
+--         row, that writes nothing
 -- Index   eventos_pkey, from where the last call ended; pinned, for the table may never have been analyzed
 create function cauce.purgar(antes interval, maximo integer, out borrados bigint, out queda boolean)
 language plpgsql
