@@ -23,6 +23,8 @@ FIRST_STEPS: Final = "first-steps"
 """The guide that makes a bus."""
 DEPLOYING: Final = "deploying"
 """The guide about deploys, and about several applications on one bus."""
+SETTINGS: Final = "settings"
+"""The list of settings."""
 
 _PLAIN: Final = re.compile(r"[\w.*/-]{1,60}")
 """Text that may be quoted: no address of a database, which has a password in it."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cauce.arguments import FIRST_STEPS, SETTINGS, expect
+from cauce.bus import Bus
 from cauce.errors import ConfigError
 from cauce.retry import RetryPolicy
 
@@ -121,3 +123,20 @@ class Settings(BaseSettings):
         if not self.database_url:
             raise ConfigError("DATABASE_URL is not set; for example postgresql://user:password@localhost:5432/name")
         return self.database_url
+
+
+def expect_application(bus: object, settings: object, what: str) -> None:
+    """Make sure that what works for an application was given its bus and its settings.
+
+    Args:
+        bus: what it was given as the bus.
+        settings: what it was given as the settings.
+        what: its name, as its caller wrote it.
+
+    Raises:
+        WrongArgument: one is something else.
+    """
+    expect(bus, Bus, f"the bus of {what}", "a cauce.Bus: the object itself, not its name", FIRST_STEPS)
+    expect(
+        settings, Settings, f"the settings of {what}", "a cauce.Settings: Settings() reads the environment", SETTINGS
+    )

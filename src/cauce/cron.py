@@ -6,6 +6,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypedDict
 
+from cauce.config import expect_application
 from cauce.refusals import explaining
 from cauce.runner import Runner, Tally
 from cauce.upkeep import Upkeep
@@ -43,7 +44,9 @@ async def procesar_lote(bus: Bus, settings: Settings, *, limite: int = 500, segu
     Raises:
         SchemaError: the tables are missing or old.
         ForeignRestore: the database was restored into a younger cluster.
+        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
     """
+    expect_application(bus, settings, "procesar_lote")
     with explaining():
         return await _process(bus, settings, limite, monotonic() + segundos)
 

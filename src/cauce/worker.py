@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from cauce import schema
+from cauce.config import expect_application
 from cauce.connections import Connections
 from cauce.doorbell import Doorbell
 from cauce.errors import ConfigError, ForeignRestore
@@ -105,9 +106,11 @@ class Worker:
 
     Raises:
         ConfigError: the bus has no such group, or none at all.
+        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
     """
 
     def __init__(self, bus: Bus, settings: Settings, groups: Sequence[str] = ()) -> None:
+        expect_application(bus, settings, "Worker")
         if not bus.groups:
             raise ConfigError("the bus has no handler and no subscriber: there is nothing for a worker to do")
         unknown = set(groups) - set(bus.groups)

@@ -8,7 +8,7 @@ import functools
 import re
 import sys
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
 import pytest
@@ -22,13 +22,18 @@ from cauce import (
     EventHandlers,
     Evento,
     EventType,
+    Settings,
     Subscriber,
     WrongArgument,
     publicar_evento,
     publicar_eventos,
 )
 from cauce.arguments import describe
+from cauce.cron import procesar_lote
+from cauce.testing import drain
 from cauce.threads import run_sync
+from cauce.web import create_app
+from cauce.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -71,6 +76,8 @@ BINDING = Cosas.una.handled_by(handler)
 HANDLERS = EventHandlers(BINDING)
 CONN: Any = object.__new__(psycopg.Connection)
 """A connection, as far as its type goes; nothing here comes so far as to use it."""
+
+BUS: Final = Bus(catalogs=[Cosas], event_handlers=HANDLERS)
 
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "an address": (
@@ -148,6 +155,29 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a bus that tells a text": (
         lambda: Bus(catalogs=[Cosas], event_handlers=HANDLERS, on_error=cast("Any", "sentry")),
         "on_error of a Bus is the text 'sentry'",
+    ),
+    "a worker of a name": (
+        lambda: Worker(cast("Any", "shop:bus"), Settings()),
+        "the bus of Worker is a text, and should be a cauce.Bus",
+    ),
+    "a worker of an address": (
+        lambda: Worker(BUS, cast("Any", "postgresql://u:hush@h/d")),
+        "the settings of Worker is a text, and should be a cauce.Settings",
+    ),
+    "a cron of a catalog": (
+        lambda: asyncio.run(procesar_lote(cast("Any", Cosas), Settings())),
+        "the bus of procesar_lote is the class Cosas",
+    ),
+    "a cron of a dict": (
+        lambda: asyncio.run(procesar_lote(BUS, cast("Any", {}))),
+        "the settings of procesar_lote is a dict",
+    ),
+    "a draining of a name": (lambda: drain(cast("Any", "x"), Settings()), "the bus of drain is the text 'x'"),
+    "a draining of nothing": (lambda: drain(BUS, cast("Any", None)), "the settings of drain is None"),
+    "an inbox of a name": (lambda: create_app(cast("Any", "x"), Settings()), "the bus of the inbox is the text 'x'"),
+    "an inbox of a class": (
+        lambda: create_app(BUS, cast("Any", Settings)),
+        "the settings of the inbox is the class Settings",
     ),
 }
 

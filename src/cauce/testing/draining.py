@@ -7,6 +7,7 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cauce.config import expect_application
 from cauce.connections import connect
 from cauce.cron import procesar_lote
 from cauce.testing.loop import run
@@ -88,6 +89,7 @@ def drain(bus: Bus, settings: Settings, *, check: bool = True, hurry: bool = Tru
     Raises:
         DrainError: an attempt failed and ``check`` is on, its cause being what the first handler raised; or the limit
             is reached.
+        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
     """
     return run(drain_async(bus, settings, check=check, hurry=hurry, limit=limit), "drain")
 
@@ -96,6 +98,7 @@ async def drain_async(
     bus: Bus, settings: Settings, *, check: bool = True, hurry: bool = True, limit: int = LIMIT
 ) -> Drained:
     """Do the same as ``drain`` in the running event loop, which the handlers then share with the test."""
+    expect_application(bus, settings, "drain")
     await asyncio.to_thread(prepare, bus, settings)
     raised: list[BaseException] = []
     watched = _watched(bus, raised)

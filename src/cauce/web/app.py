@@ -49,6 +49,7 @@ def create_app(
 
     Raises:
         ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
+        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
     """
     endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from cauce.config import expect_application
 from cauce.web.connections import Connections
 from cauce.web.salud import PATH, Salud
 from cauce.web.secrets import secrets_in
@@ -50,6 +51,7 @@ class Endpoints:
     def __init__(
         self, bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
     ) -> None:
+        expect_application(bus, settings, "the inbox")
         self._connections = Connections(settings)
         known = own_providers(bus, providers)
         self._inbox = Webhooks(self._connections, known, secrets or secrets_in(settings, known), settings)
