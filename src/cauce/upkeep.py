@@ -33,6 +33,8 @@ ROUND_SECONDS: Final = 5.0
 """Seconds between looks for expired leases, at most, while anybody holds one."""
 LOOK_BACK_SECONDS: Final = 20.0
 """Seconds between looks for retries that were passed by, while nobody holds a lease."""
+COMMIT_SECONDS: Final = 5.0
+"""Seconds that a settlement takes to commit, at most, for the next look to find surely what it made due meanwhile."""
 CHORES_SECONDS: Final = 60.0
 """Seconds between the chores that nobody waits for, unless retention has more to delete than one of them may."""
 PRESENT_SECONDS: Final = 15.0
@@ -47,6 +49,7 @@ NOTE_EVERY: Final = 10_000
 
 PRESENTAR = "select cauce.presentar_trabajador(%s, %s, %s, %s, %s)"
 DESPEDIR = "delete from cauce.trabajadores where trabajador = %s"
+REPASAR = "select cauce.repasar_reintentos(%s, %s, make_interval(secs => %s))"
 # Where nobody holds a lease, none expires before it has been taken and has run out.
 RESCATAR = "select cauce.rescatar(%s), exists (select from cauce.lotes)"
 
@@ -73,6 +76,8 @@ class Upkeep:
         self._conn: AsyncConnection[Any] | None = None
         self._held = True
         """Whether anybody held a lease at the last look."""
+        self._looked_back = monotonic() - LOOK_BACK_SECONDS
+        """When it last looked for retries that were passed by."""
         self._due: dict[Chore, float] = {}
         """When a chore shall be done again; those that are not here, now."""
 
@@ -151,8 +156,11 @@ class Upkeep:
 
     async def _look_back(self, conn: AsyncConnection[Any]) -> float:
         """Look for retries that claims have passed by."""
+        began = monotonic()
+        reach = began - self._looked_back + COMMIT_SECONDS
         for grupo in self._groups:
-            await conn.execute("select cauce.repasar_reintentos(%s, %s)", (grupo, self._application))
+            await conn.execute(REPASAR, (grupo, self._application, reach))
+        self._looked_back = began
         return 0.0 if self._held else LOOK_BACK_SECONDS
 
     async def _prune(self, conn: AsyncConnection[Any]) -> float:

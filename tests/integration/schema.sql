@@ -229,7 +229,7 @@ CREATE FUNCTION cauce.renovar(lotes bigint[], fichas bigint[], arriendo interval
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.repasar_reintentos(grupo text, aplicacion text DEFAULT ''::text) RETURNS bigint
+CREATE FUNCTION cauce.repasar_reintentos(grupo text, aplicacion text DEFAULT ''::text, alcance interval DEFAULT '00:00:10'::interval) RETURNS bigint
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from tests.integration.engine.kit import claim, outcome, publish, settle, until, value
+from cauce.upkeep import Upkeep
+from tests.integration.engine.kit import claim, outcome, publish, quick, settle, until, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
     from tests.integration.engine.kit import Conn
 
@@ -45,6 +51,24 @@ def test_a_retry_whose_settlement_commits_late_is_found(conn: Conn, connect: Cal
     until(claimed, "the retry that was passed by")
     assert found == [late]
     settle(conn, held, [outcome(row.id, "s", "hecha", 2) for row in held.rows])
+
+
+def test_a_worker_looks_back_to_its_last_look(conn: Conn, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of an hour, in which the mark has moved on: at once, not by lot."""
+    (passed, _) = failed(conn, 2)
+    assert claim(conn, 2).ids == [passed]
+    conn.execute("delete from cauce.lotes")
+    conn.execute(
+        "update cauce.entregas set proximo_en = proximo_en - interval '15 minutes' where evento = %s", (passed,)
+    )
+
+    async def look() -> None:
+        async with aclosing(Upkeep(quick(database), "w", ["principal"])) as upkeep:
+            monkeypatch.setattr("cauce.upkeep.monotonic", lambda: monotonic() + 900)
+            await upkeep.once()
+
+    asyncio.run(look())
+    assert value(conn, "select proximo_en > now() - interval '1 minute' from cauce.entregas where evento = %s", passed)
 
 
 def test_what_is_in_hand_is_not_brought_back(conn: Conn) -> None:

@@ -106,13 +106,15 @@ end $$;
 -- by: its settlement committed after a claim had gone past its time, or somebody held its row. It becomes due again a
 -- moment from now, beyond the mark. Returns how many.
 --
--- How far a look goes back is drawn by lot: ten seconds or more, an hour or more one time in 360. So a delivery that was
--- passed by d seconds ago is found within about d / 10 looks, and looks cost little on the average however much a held
--- snapshot keeps from being removed. A mark in the future says that the clock was set back: its lane begins again at the
--- beginning, and what is in hand there is put out of the claims' way.
+-- `alcance` is how far a look goes back at least. Workers give the time since their last look, and some seconds for
+-- settlements that take long to commit, so the next look finds what was passed by. What took longer, or was held by an
+-- operator who changed nothing, is found by lot: one look in two goes back twice as far, one in ten ten times. So looks cost
+-- little on the average however much a held snapshot keeps from being removed. A mark in the future says that the clock was
+-- set back: its lane begins again at the beginning, and what is in hand there is put out of the claims' way.
 -- Locks   the rows, skip locked, before it looks at who holds them: a claim that took one before has committed by then
 -- Index   marcas_pkey, backward; entregas_debidas, as a range up to the mark; lotes is read whole
-create function cauce.repasar_reintentos(grupo text, aplicacion text default '') returns bigint
+create function cauce.repasar_reintentos(
+    grupo text, aplicacion text default '', alcance interval default '10 seconds') returns bigint
 language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -122,7 +124,7 @@ as $$
 #variable_conflict use_column
 declare
     ahora constant timestamptz := clock_timestamp();
-    alcance constant interval := least(10 / (1 - random()), 1e9) * interval '1 second';
+    hasta_donde constant interval := alcance * least(1 / (1 - random()), 1e6);
     m record;
     eventos bigint[];
     suscriptores text[];
@@ -147,7 +149,7 @@ begin
         select array_agg(d.evento), array_agg(d.suscriptor) into eventos, suscriptores from (
             select q.evento, q.suscriptor from cauce.entregas q
              where q.grupo = $1 and q.aplicacion = $2 and (q.caidas > 0) = m.sospechosas and q.prioridad = m.prioridad
-               and q.estado = 'pendiente' and q.proximo_en > m.proximo_en - alcance
+               and q.estado = 'pendiente' and q.proximo_en > m.proximo_en - hasta_donde
                and (q.proximo_en, q.evento, q.suscriptor) <= (m.proximo_en, m.evento, m.suscriptor)
                and (q.evento, q.suscriptor) not in (select h.evento, h.suscriptor from cauce.en_mano h where h.grupo = $1)
                for update skip locked) d;
