@@ -73,7 +73,7 @@ class Layout:
         except (MemoryError, *STOPS):
             raise
         except BaseException as error:  # noqa: BLE001 - a validator of the application may raise anything
-            self._misfit(row, to, report, f"the payload is not a {route.tipo.payload!r} any more: {message_of(error)}")
+            self._misfit(row, to, report, f"the payload is not a valid {route.tipo.payload_name}: {message_of(error)}")
             return
         try:
             headers = _headers(row.cabeceras) if row.cabeceras else NO_HEADERS

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar, cast, overload
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, AsyncRawCursor, Connection, Cursor, RawCursor
@@ -257,8 +257,9 @@ def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> t
     """Return priority and lane; no lane if the event's key stands in its payload, where SQL finds it."""
     nivel = tipo.prioridad if prioridad is None else prioridad
     if prioridad is not None and prioridad not in LEVELS:
-        hint = f"it is {prioridad}" if isinstance(prioridad, int) else ""
-        raise wrong("prioridad", prioridad, "a whole number from 0 (first) to 9 (last)", PUBLISHING, hint)
+        given = cast("object", prioridad)
+        hint = f"it is {given}" if isinstance(given, int) else ""
+        raise wrong("prioridad", given, "a whole number from 0 (first) to 9 (last)", PUBLISHING, hint)
     return nivel, nivel if tipo.clave is None or clave is not None else None
 
 
@@ -342,7 +343,7 @@ def _headers(cabeceras: Mapping[str, Any]) -> str:
     try:
         return json.dumps(cabeceras if isinstance(cabeceras, dict) else dict(cabeceras))
     except (TypeError, ValueError) as error:
-        hint = str(error) if isinstance(cabeceras, Mapping) else ""
+        hint = str(error) if isinstance(cast("object", cabeceras), Mapping) else ""
         raise wrong("cabeceras", cabeceras, "a dict that JSON can hold", PUBLISHING, hint) from error
 
 

@@ -150,7 +150,7 @@ class Upkeep:
         row = await (await conn.execute(RESCATAR, (self._settings.crash_limit,))).fetchone()
         rescued, self._held = row or (0, True)
         if rescued:
-            logger.warning("took over %s batches of workers that died or lost their lease", rescued)
+            logger.warning("took over batches of workers that died or lost their lease: %s", rescued)
             await conn.execute("select pg_notify('cauce', '')")
         return 0.0
 

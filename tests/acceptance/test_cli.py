@@ -154,6 +154,11 @@ def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) 
         ("events --limit 0", 2, "--limit"),
         ("discard 1", 2, "say --yes"),
         ("discard -", 2, "say --yes"),
+        ("show 1.5", 2, "1.5"),
+        ("serve events:bus --port 99999", 2, "--port"),
+        ("publish a b {} --prioridad 10", 2, "--prioridad"),
+        ("publish a b {n:1} --bus no:bus", 1, "is not JSON: Expecting property name"),
+        ("worker tests.bus", 1, "for example tests:bus"),
         ("retry", 2, "Say which events"),
         ("retry 1 x", 2, "'x' is no id of an event"),
         ("retry 0", 2, "'0' is no id of an event"),
@@ -176,6 +181,8 @@ def test_mistakes_are_told_in_one_line(command: str, code: int, said: str) -> No
     [
         ("postgresql://user:hush@127.0.0.1:1/x", "cannot reach the database of DATABASE_URL: "),
         ("user:hush@localhost", "DATABASE_URL is no address that libpq can read"),
+        ("postgresql+psycopg://user:hush@localhost/x", "leave out the + and the driver's name"),
+        ("'postgresql://user:hush@localhost/x'", "begins with a quotation mark"),
     ],
 )
 def test_a_database_that_is_not_there_is_told_without_its_password(dsn: str, said: str) -> None:
@@ -200,7 +207,7 @@ def test_a_misspelt_setting_is_said_at_the_start() -> None:
     """With the nearest name; the command goes on, for another program may read the variable."""
     environment = {**os.environ, "CAUCE_BATCHSIZE": "7", "DATABASE_URL": ""}
     done = subprocess.run([*CAUCE, "status"], env=environment, capture_output=True, text=True, timeout=60, check=False)
-    said = "cauce: CAUCE_BATCHSIZE is no setting, but CAUCE_BATCH_SIZE is: cauce docs settings"
+    said = "cauce: CAUCE_BATCHSIZE is not a setting; did you mean CAUCE_BATCH_SIZE? All settings: cauce docs settings"
     assert done.stderr.splitlines()[0] == said
 
 
@@ -402,7 +409,7 @@ def test_publish_checks_the_payload_where_the_bus_is_known(shop: Path, dsn: str)
     assert "it has pedido/pedido.creado" in cauce("publish", "a", "b", "{}", *known, dsn=dsn, cwd=shop, ok=False).stderr
     done = cauce(*command, '{"pedido_id": 1, "total": 2}', *known, dsn=dsn, cwd=shop)
     assert (done.stdout, done.stderr) == ("published event 1\n", "")
-    assert "is not checked: say whose types with --bus" in cauce(*command, "{}", dsn=dsn, cwd=shop).stderr
+    assert "is not checked against its type; to check it, give --bus" in cauce(*command, "{}", dsn=dsn, cwd=shop).stderr
 
 
 def test_publish_reads_standard_input(shop: Path, dsn: str) -> None:
@@ -455,3 +462,10 @@ def test_the_demo_ends_by_itself() -> None:
     played = cauce("demo")
     assert "every event's journey" in played.stdout
     assert "not as it should be" not in played.stdout
+
+
+def test_a_terminal_that_lacks_letters_is_shown_their_numbers() -> None:
+    """Documents and payloads hold any letter, and some terminals are in ASCII."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*CAUCE, "docs", "glosario"], env=environment, capture_output=True, timeout=60, check=True)
+    assert b"\\xf1" in done.stdout

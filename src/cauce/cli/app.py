@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Final
 
 import psycopg
@@ -81,6 +82,9 @@ def launch(
 
 def run(tokens: Sequence[str]) -> int:
     """Run a command line and return its exit code; errors are said in one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter is shown its number, and no error
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app.meta(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()

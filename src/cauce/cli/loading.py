@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -87,7 +88,8 @@ def load_settings(**given: object) -> Settings:
         ConfigError: a setting makes no sense; all of those are named.
     """
     for name, near in misspelt(os.environ).items():
-        print(f"cauce: {name} is no setting{f', but {near} is' if near else ''}: cauce docs settings", file=sys.stderr)
+        hint = f"; did you mean {near}?" if near else "."
+        print(f"cauce: {name} is not a setting{hint} All settings: cauce docs settings", file=sys.stderr)
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
@@ -123,8 +125,18 @@ def _address(settings: Settings) -> str:
         # libpq's own words would show the password
         raise ConfigError(
             "DATABASE_URL is no address that libpq can read; write postgresql://user:password@host:5432/name"
+            + _hint_about(url)
         ) from None
     return url
+
+
+def _hint_about(url: str) -> str:
+    """Say what is usual and wrong in an address, without showing any of it."""
+    if url[:1] in "\"'":
+        return ". It begins with a quotation mark: leave that to the shell"
+    if re.match(r"(postgresql|postgres)\+\w+://", url):
+        return ". It is SQLAlchemy's spelling: leave out the + and the driver's name"
+    return ""
 
 
 def _load(place: str, app_dir: str, kind: type[T], what: str) -> T:
@@ -135,9 +147,8 @@ def _load(place: str, app_dir: str, kind: type[T], what: str) -> T:
         aside = "" if path.parent == Path() else f" --app-dir {Path(app_dir) / path.parent}"
         raise ConfigError(f"{module_name} is a path, and a module is wanted: write {path.stem}:{name or what}{aside}")
     if not (module_name and colon and name):
-        raise ConfigError(
-            f"{place!r} names no {what}: write module:{what}, for example {module_name or 'events'}:{what}"
-        )
+        example = module_name.removesuffix(f".{what}") or "events"
+        raise ConfigError(f"{place!r} names no {what}: write module:{what}, for example {example}:{what}")
     folder = str(Path(app_dir).resolve())
     if not Path(folder).is_dir():
         raise ConfigError(f"--app-dir: there is no folder {folder}")

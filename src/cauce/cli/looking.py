@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from cauce import operations
-from cauce.cli import tables
+from cauce.cli import many, tables
 from cauce.cli.loading import connect, load_settings
 from cauce.evento import Estado  # noqa: TC001 - the command line is made from the annotations
 
@@ -68,13 +68,14 @@ def events(  # noqa: PLR0913 - options of a command
     return 0
 
 
-def show(evento: int, /, *, json: bool = False) -> None:
+def show(evento: str, /, *, json: bool = False) -> None:
     """See all there is to know of one event: contents, subscribers, deliveries, failures.
 
     Args:
         evento: The event's id.
         json: Print JSON.
     """
+    (number,) = many.read_ids([evento])
     with connect(load_settings()) as conn:
-        found = operations.show(conn, evento)
+        found = operations.show(conn, number)
     tables.show(found, tables.of_detail, json=json)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import suppress
+from json import JSONDecodeError, loads
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from pydantic import ValidationError
 
 from cauce import operations, schema
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus
     from cauce.operations import Mended
+
+
+QUOTES: Final = """; in a shell, put it between single quotes: '{"id": 1}'"""
+"""What helps most of those whose JSON is none."""
 
 
 def migrate(
@@ -77,7 +83,7 @@ def publish(  # noqa: PLR0913 - the event's columns
     /,
     *,
     clave: str | None = None,
-    prioridad: int | None = None,
+    prioridad: Annotated[int | None, Parameter(validator=validators.Number(gte=0, lte=9))] = None,
     id_externo: str | None = None,
     bus: Annotated[str | None, Parameter(env_var="CAUCE_BUS")] = None,
     app_dir: str = ".",
@@ -97,13 +103,27 @@ def publish(  # noqa: PLR0913 - the event's columns
         json: Print JSON.
     """
     text = sys.stdin.read() if payload == "-" else payload
+    _check_json(text)
     if bus is None:
-        print("cauce: the payload is not checked: say whose types with --bus module:bus", file=sys.stderr)
+        print("cauce: the payload is not checked against its type; to check it, give --bus module:bus", file=sys.stderr)
     else:
         _check_payload(load_bus(bus, app_dir), origen, tipo, text)
     with connect(load_settings()) as conn:
         evento = operations.publish(conn, origen, tipo, text, clave=clave, prioridad=prioridad, id_externo=id_externo)
     print(as_json({"id": evento}) if json else f"published event {evento}")
+
+
+def _check_json(text: str) -> None:
+    """Make sure that a text is JSON; what is JSON and more than Python reads, the database judges.
+
+    Raises:
+        InvalidPayload: it is not.
+    """
+    with suppress(RecursionError, ValueError):
+        try:
+            loads(text)
+        except JSONDecodeError as error:
+            raise InvalidPayload(f"nothing was published: the payload is not JSON: {error}{QUOTES}") from error
 
 
 def _check_payload(bus: Bus, origen: str, tipo: str, text: str) -> None:

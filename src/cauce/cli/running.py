@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import psycopg
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from psycopg import sql
 from rich.console import Console
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from cauce.bus import Bus
     from cauce.serving import Part
     from cauce.webhooks import Provider
+
+
+Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))]
 
 
 def worker(  # noqa: PLR0913 - options of a command
@@ -74,7 +77,7 @@ def serve(  # noqa: PLR0913 - options of a command
     app_dir: str = ".",
     provider: list[str] | None = None,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Port = 8000,
     worker: bool = False,
     log_level: LogLevel = "info",
 ) -> None:
@@ -106,7 +109,7 @@ def dev(  # noqa: PLR0913 - options of a command
     app_dir: str = ".",
     provider: list[str] | None = None,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Port = 8000,
     log_level: LogLevel = "info",
 ) -> None:
     """Run all of an application in one process: PostgreSQL, migrated, HTTP and a worker.
