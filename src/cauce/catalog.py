@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from secrets import token_hex
@@ -41,6 +42,8 @@ END: Final = f',"{MARK}"]]'
 """How the mark stands in JSON after the last of many payloads."""
 BETWEEN: Final = f',"{MARK}"],['
 """How it stands between two of them."""
+
+_FINITE: Final = json.JSONEncoder(allow_nan=False)
 
 T = TypeVar("T")
 
@@ -117,8 +120,7 @@ class EventType(Generic[T]):
         """
         try:
             valid = self._validator.validate_python(payload)
-            # a model's instance counts as valid whatever became of its fields; the serializer looks at those
-            return self._serializer.to_json(valid, by_alias=True, warnings="error").decode()
+            return self._checked(self._serializer, valid)
         except (ValidationError, ValueError) as error:
             raise InvalidPayload(f"the payload of {self} is not a valid {self.payload_name}: {error}") from error
 
@@ -135,10 +137,47 @@ class EventType(Generic[T]):
             return []
         try:
             valid = self._marked.validator.validate_python([(payload, MARK) for payload in payloads])
-            text = self._marked.serializer.to_json(valid, by_alias=True, warnings="error").decode()
+            text = self._checked(self._marked.serializer, valid)
         except (ValidationError, ValueError):
             return [*map(self.dump, payloads)]  # one by one, so that the error is the guilty one's
         return text[2 : -len(END)].split(BETWEEN)
+
+    def _checked(self, serializer: SchemaSerializer, valid: object) -> str:
+        """Write what was validated, and refuse what its readers would find to be something else.
+
+        Pydantic writes NaN and the infinities of a float field as null, so only a text with a null in it is looked at.
+        In a field of type Any, which takes anything, the null stays.
+
+        Raises:
+            ValueError: the value holds such a number, or a field that is not of its type.
+        """
+        # a model's instance counts as valid whatever became of its fields; the serializer looks at those
+        text = serializer.to_json(valid, by_alias=True, warnings="error").decode()
+        if "null" in text and self._loses_nan:
+            try:
+                _FINITE.encode(serializer.to_python(valid, mode="json", by_alias=True, warnings=False))
+            except ValueError:
+                raise ValueError(
+                    "it holds NaN or an infinity, which JSON does not have; a model with ser_json_inf_nan='strings'"
+                    " writes them as text"
+                ) from None
+        return text
+
+    @cached_property
+    def _loses_nan(self) -> bool:
+        """Whether the payload has a float somewhere, and none of its types says how NaN is to be written."""
+        found, nodes = False, [cast("object", self.adapter.core_schema)]
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, dict):
+                fields = cast("dict[str, object]", node)
+                if fields.get("ser_json_inf_nan", "null") != "null":
+                    return False
+                found = found or fields.get("type") == "float"
+                nodes += [value for name, value in fields.items() if name != "metadata"]
+            elif isinstance(node, (list, tuple)):
+                nodes += cast("list[object]", node)
+        return found
 
     @cached_property
     def _marked(self) -> TypeAdapter[Any]:

@@ -271,10 +271,10 @@ def _document(evento: NuevoEvento[Any], payload: str) -> str:
         "clave": evento.clave,
         "prioridad": _levels(tipo, evento.prioridad, evento.clave)[0],
         "id_externo": evento.id_externo,
-        "cabeceras": None if evento.cabeceras is None else dict(evento.cabeceras),
     }
     fields |= {name: value for name, value in optional.items() if value is not None}
-    return f'{json.dumps(fields)[:-1]}, "payload": {payload}}}'
+    headers = "" if evento.cabeceras is None else f', "cabeceras": {_headers(evento.cabeceras)}'
+    return f'{json.dumps(fields)[:-1]}{headers}, "payload": {payload}}}'
 
 
 def _line(evento: NuevoEvento[Any], payload: str) -> str:
@@ -341,7 +341,10 @@ def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
 
 def _headers(cabeceras: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(cabeceras if isinstance(cabeceras, dict) else dict(cabeceras))
+        return json.dumps(cabeceras if isinstance(cabeceras, dict) else dict(cabeceras), allow_nan=False)
+    except RecursionError as error:
+        wanted, hint = "a dict that JSON can hold", "it is nested too deeply"
+        raise wrong("cabeceras", cabeceras, wanted, PUBLISHING, hint) from error
     except (TypeError, ValueError) as error:
         hint = str(error) if isinstance(cast("object", cabeceras), Mapping) else ""
         raise wrong("cabeceras", cabeceras, "a dict that JSON can hold", PUBLISHING, hint) from error

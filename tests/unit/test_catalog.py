@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from cauce import Catalog, EventHandlers, EventType, InvalidPayload, RetryPolicy
@@ -32,6 +33,23 @@ class Tabla(TypedDict):
     """A payload."""
 
     n: int
+
+
+class Medida(BaseModel):
+    """A payload with numbers that JSON may not have."""
+
+    valor: float = 0.0
+    lista: list[dict[str, float]] = []
+    cierto: float | None = None
+
+
+class Texto(BaseModel):
+    """A payload that writes them as text."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    valor: float
+    nada: None = None
 
 
 class ReservaEvents(Catalog, origen="reserva", prioridad=2):
@@ -113,6 +131,25 @@ def test_a_model_whose_fields_were_spoilt_is_refused() -> None:
     spoilt.reserva_id = "one"  # type: ignore[assignment]  # wrong on purpose
     with pytest.raises(InvalidPayload):
         ReservaEvents.creada.dump(spoilt)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["valor", "lista", "cierto"])
+def test_a_number_that_json_does_not_have_is_refused(field: str, number: float) -> None:
+    """Alone and among others; it would be written as null, and not fit its type when it is read, or fit as none."""
+    tipo = EventType("x", Medida)
+    wrong = Medida.model_validate({field: [{"a": number}] if field == "lista" else number})
+    with pytest.raises(InvalidPayload, match="NaN or an infinity"):
+        tipo.dump(wrong)
+    with pytest.raises(InvalidPayload, match="NaN or an infinity"):
+        tipo.dump_all([Medida(), wrong])
+    assert json.loads(tipo.dump(Medida(valor=1.5))) == {"valor": 1.5, "lista": [], "cierto": None}
+
+
+def test_a_model_may_write_such_numbers_as_text() -> None:
+    """As pydantic lets it, and reads it again."""
+    tipo = EventType("x", Texto)
+    assert tipo.adapter.validate_json(tipo.dump(Texto(valor=math.inf))).valor == math.inf
 
 
 def test_the_map_of_handlers_is_a_map_in_order_that_remembers_repetitions() -> None:

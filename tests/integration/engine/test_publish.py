@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -22,6 +23,7 @@ from cauce import (
     NuevoEvento,
     PublishError,
     UnknownEvent,
+    WrongArgument,
     publicar_evento,
     publicar_eventos,
     publishing,
@@ -141,6 +143,29 @@ def test_a_column_out_of_bounds_is_refused_in_our_words(conn: Conn, wrong: dict[
     """Priority 0 to 9, keys and ids of 500 characters at most."""
     with pytest.raises(PublishError, match="was not published"):
         publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), alone=True, **wrong)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Return headers that hold lists in lists."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return {"a": value}
+
+
+@pytest.mark.parametrize("cabeceras", [nested(100_000), {"a": math.nan}, {"a": {1, 2}}])
+@pytest.mark.parametrize("id_externo", [None, "one"])
+def test_headers_that_json_cannot_hold_are_refused_in_our_words(
+    conn: Conn, cabeceras: dict[str, Any], id_externo: str | None
+) -> None:
+    """In whichever way the event travels, and before anything is sent."""
+    with pytest.raises(WrongArgument, match="cabeceras is a dict, and should be a dict that JSON can hold"):
+        publicar_evento(
+            conn, PruebaEvents.anotada, Nota(texto="a"), alone=True, id_externo=id_externo, cabeceras=cabeceras
+        )
+    evento = NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), id_externo=id_externo, cabeceras=cabeceras)
+    with pytest.raises(WrongArgument, match="cabeceras is a dict, and should be a dict that JSON can hold"):
+        publicar_eventos(conn, [evento], alone=True)
 
 
 def test_a_known_external_id_returns_the_stored_event(conn: Conn) -> None:
