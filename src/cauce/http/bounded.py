@@ -69,6 +69,8 @@ class Bounded(Uvicorns):
     """The latest request whose header fields are whole, and its answer."""
     _unsent = 0
     """Bytes that the client had not taken when its deadline was set."""
+    _is_last = False
+    """No request comes after the latest."""
 
     # ---------------------------------------------------------------------------------------------- called by the loop
 
@@ -84,6 +86,11 @@ class Bounded(Uvicorns):
         """Read."""
         super().data_received(data)
         self._watch()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a true value as: keep it open
+        """Answer what a client asked before it stopped sending; without a whole request, close."""
+        self._is_last = self.owes_answer
+        return self._is_last
 
     def pause_writing(self) -> None:
         """Wait until the client has read what there is."""
@@ -107,8 +114,18 @@ class Bounded(Uvicorns):
         """Wait for the next request, or for the client to take the last answer."""
         super().on_response_complete()
         self.since = next(_steps)
+        if self._is_last and not self.owes_answer:
+            self.transport.close()
         if self.transport.is_closing():
             self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; behind a whole request, whose answer that is not, by closing after its answer."""
+        if self.owes_answer:
+            self._is_last = True
+            self.flow.pause_reading()
+        else:
+            super().send_400_response(msg)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""
@@ -124,6 +141,12 @@ class Bounded(Uvicorns):
     def is_answering(self) -> bool:
         """Whether the application has a request in hand."""
         return self._latest is not None and not self._latest.response_complete
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether a request is whole and has no answer yet, be it in hand or in the queue."""
+        cycle: Cycle | None = self.cycle  # None before the first
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
 
     @property
     def waits_for_client(self) -> bool:

@@ -154,3 +154,41 @@ def test_half_a_body_is_nothing() -> None:
         return app.requests
 
     assert run(work()) == []
+
+
+@pytest.mark.parametrize("framed", FRAMED)
+def test_a_client_that_stops_sending_is_answered(framed: str) -> None:
+    """Whoever shuts his side down behind a whole request, or several, still listens; then the connection is closed."""
+
+    async def work(count: int) -> tuple[list[Request], bytes]:
+        app = Recorder()
+        app.may_answer.clear()
+        async with serving(app) as address, connected(address) as (reader, writer):
+            writer.write((LINE + FRAMED[framed]) * count)
+            writer.write_eof()
+            await app.until(1)
+            answer = asyncio.create_task(rest(reader))
+            await asyncio.sleep(0)  # the server reads the end, mostly, before it answers; it must not matter
+            app.may_answer.set()
+            return app.requests, await answer
+
+    for count in (1, 3):
+        requests, answer = run(work(count))
+        assert [request.body for request in requests] == [BODY] * count
+        assert answer.count(END) == count
+
+
+@pytest.mark.parametrize("bad", [b"NO HTTP\r\n\r\n", b"GET /two HTTP/1.1\r\nHost: x\r\nX Y: 1\r\n\r\n"])
+def test_a_request_has_its_own_answer_whatever_follows_it(bad: bytes) -> None:
+    """Not the 400 of what was sent behind it; and what follows that is not read."""
+
+    async def work() -> tuple[list[Request], bytes]:
+        app = Recorder()
+        async with serving(app) as address, connected(address) as (reader, writer):
+            writer.write(LINE + LENGTH + bad + LINE + LENGTH)
+            return app.requests, await rest(reader)
+
+    requests, answer = run(work())
+    assert [request.body for request in requests] == [BODY]
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 200 ") == 1
