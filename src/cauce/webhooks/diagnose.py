@@ -19,7 +19,7 @@ from cauce.webhooks.registry import PROVIDERS
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.standard import StandardWebhooks
-from cauce.webhooks.urls import INBOX, public_base, rewritten
+from cauce.webhooks.urls import INBOX, public_base, rewritten, shown_url
 from cauce.webhooks.verdict import Reason, Verified
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ class Inquiry:
                 todo = f"Set CAUCE_PUBLIC_URL={base}, which is what senders have before {INBOX}."
             else:
                 todo = f"Configure the provider with public_url={url.partition('?')[0]!r}."
-            return Cause(f"the provider signed {url} ({hint}), and the inbox sees {seen}", todo)
+            signed, here = shown_url(url), shown_url(seen)
+            return Cause(f"the provider signed {signed} ({hint}), and the inbox sees {here}", todo)
         return None
 
     def _undecided(self) -> Cause:

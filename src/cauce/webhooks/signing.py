@@ -26,7 +26,7 @@ from cauce.webhooks.limits import MAX_SIGNATURES
 from cauce.webhooks.payload import at, read_json
 from cauce.webhooks.provider import Draft, Provider, header_of, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
-from cauce.webhooks.urls import rewritten
+from cauce.webhooks.urls import rewritten, shown_url
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 
 if TYPE_CHECKING:
@@ -282,7 +282,8 @@ def blame_url(seen: str, matches: Callable[[str], int | None]) -> None:
     """
     for url in rewritten(seen):
         if matches(url) is not None:
-            raise Refusal(Reason.URL_MISMATCH, f"the provider signed {url}, and here the URL is {seen}")
+            signed, here = shown_url(url), shown_url(seen)
+            raise Refusal(Reason.URL_MISMATCH, f"the provider signed {signed}, and here the URL is {here}")
 
 
 def no_match(header: str, secrets: Sequence[object], setting: str) -> Refusal:

@@ -25,6 +25,12 @@ def called_at(public_url: str, url: str) -> str:
     return public_url + url[len(base) :] if base else url
 
 
+def shown_url(url: str) -> str:
+    """Return a URL for logs and for what is kept: people put secrets into queries."""
+    base, mark, _ = url.partition("?")
+    return f"{base}?..." if mark else base
+
+
 def with_and_without_port(url: str) -> tuple[str, ...]:
     """Return the URL, and the same with its scheme's default port added or its port taken away."""
     scheme, mark, rest = url.partition("://")

@@ -235,7 +235,8 @@ def test_a_url_that_a_proxy_changed_is_recognized(
     inside = with_headers(replace(request, url=request.url.replace(called, seen.format(path))), **forwarded)
     lines = told(inside, secret, provider=provider)
     assert todo.format(path) in lines["to do"]
-    assert called in lines["cause"]
+    assert called.partition("?")[0] in lines["cause"]
+    assert "b=c" not in lines["cause"], "it is kept in the quarantine, and people put secrets there"
     wrong = told(inside, Secret("other"), provider=provider)
     assert "the provider signed" not in wrong["cause"]
     assert f"or the URL, which is signed and was seen as {inside.url}" in wrong["to do"]
