@@ -87,7 +87,7 @@ class Bounded(Uvicorns):
         super().data_received(data)
         self._watch()
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a true value as: keep it open
+    def eof_received(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer what a client asked before it stopped sending; without a whole request, close."""
         self._is_last = self.owes_answer
         return self._is_last
@@ -145,7 +145,7 @@ class Bounded(Uvicorns):
     @property
     def owes_answer(self) -> bool:
         """Whether a request is whole and has no answer yet, be it in hand or in the queue."""
-        cycle: Cycle | None = self.cycle  # None before the first
+        cycle = cast("Cycle | None", self.cycle)  # None before the first
         return cycle is not None and not cycle.response_complete and not cycle.more_body
 
     @property
