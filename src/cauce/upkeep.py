@@ -103,6 +103,7 @@ class Upkeep:
             self._say_hello,
             self._rescue,
             self._look_back,
+            self._adopt,
             self._prune,
             self._prune_refused,
             self._call_the_roll,
@@ -162,6 +163,11 @@ class Upkeep:
             await conn.execute(REPASAR, (grupo, self._application, reach))
         self._looked_back = began
         return 0.0 if self._held else LOOK_BACK_SECONDS
+
+    async def _adopt(self, conn: AsyncConnection[Any]) -> float:
+        """Look after what waits for applications that have left its group."""
+        await conn.execute("select cauce.adoptar_entregas(%s)", (self._application,))
+        return CHORES_SECONDS
 
     async def _prune(self, conn: AsyncConnection[Any]) -> float:
         """Delete old events."""

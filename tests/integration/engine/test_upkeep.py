@@ -37,6 +37,11 @@ CHORES: Final = [
         "repasar_reintentos",
         "select d.proximo_en > m.proximo_en from cauce.entregas d, cauce.marcas m where d.suscriptor = 's'",
     ),
+    Chore(
+        "look after what waits for applications that have left its group",
+        "adoptar_entregas",
+        "select count(*) = 0 from cauce.entregas where aplicacion = 'gone'",
+    ),
     Chore("delete old events", "purgar", "select hasta = 0 from cauce.poda"),
     Chore("delete old refused webhooks", "purgar_rechazados", "select count(*) = 0 from cauce.rechazados"),
     Chore("note which workers are gone", "pasar_lista", "select count(perdido_en) = 1 from cauce.trabajadores"),
@@ -74,6 +79,11 @@ def test_a_chore_that_fails_stops_no_other(
     conn.execute(
         "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, intentos, proximo_en)"
         " values (1, 'principal', 's', 5, 1, now() - interval '1 s')"
+    )
+    conn.execute("insert into cauce.suscripciones values ('principal', 's', 'prueba', 'hecha')")
+    conn.execute(
+        "insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, intentos, proximo_en)"
+        " values (1, 'principal', 't', 'gone', 5, 1, 'infinity')"
     )
     conn.execute(OLD_REFUSED)
     conn.execute(f"alter function cauce.{spoilt.function} rename to apartada")

@@ -127,10 +127,8 @@ begin
     update cauce.grupos g set version = g.version + 1
      where g.grupo = any (cambiados)
         or g.grupo in (select s.grupo from cauce.suscripciones s where s.aplicacion = $1 and s.retirada_en = now());
-    -- What waits for an application that has been renamed or is gone would wait for ever: this one looks after it.
-    if exists (select from jsonb_array_elements($3)) then
-        perform cauce.adoptar_entregas($1);
-    end if;
+    -- What waits for an application that has been renamed or is gone would wait for ever: another one looks after it.
+    perform cauce.adoptar_entregas($1);
 end $$;
 
 -- Notes how far the cluster has come, when it has come more than `holgura` transactions further; or, in a database restored

@@ -10,21 +10,29 @@ begin
       order by d.grupo, d.suscriptor for update;
 end $$;
 
--- Hands the deliveries of applications that no longer own a subscription to this one, except those in hand. A delivery that
--- is due gets the present time, since its own may lie before the mark of its new lane.
--- Locks   the rows, skip locked, before it looks at who holds them
+-- Hands the deliveries of applications that have no subscription in their group any more to one that has: this one, or the
+-- first by name; except those in hand. In a group without any subscription they stay. A delivery that is due gets the
+-- present time, since its own may lie before the mark of its new lane.
+-- Locks   the rows, skip locked, before it looks at who holds them: a row that it has not locked may be claimed meanwhile
 create function cauce.adoptar_entregas(aplicacion text) returns void language plpgsql as $$
 #variable_conflict use_column
+declare
+    eventos bigint[];
+    grupos text[];
+    suscriptores text[];
 begin
-    perform 1 from cauce.entregas d
-      where d.aplicacion not in (select s.aplicacion from cauce.suscripciones s where s.retirada_en is null)
-        for update skip locked;
-    update cauce.entregas d set aplicacion = $1, proximo_en = greatest(d.proximo_en, clock_timestamp())
-     where (d.evento, d.grupo, d.suscriptor) in (
-        select q.evento, q.grupo, q.suscriptor from cauce.entregas q
-         where q.aplicacion not in (select s.aplicacion from cauce.suscripciones s where s.retirada_en is null)
-           and (q.evento, q.grupo, q.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m)
-           for update skip locked);
+    select array_agg(q.evento), array_agg(q.grupo), array_agg(q.suscriptor) into eventos, grupos, suscriptores from (
+        select d.evento, d.grupo, d.suscriptor from cauce.entregas d
+         where (d.grupo, d.aplicacion) not in (
+                select s.grupo::text, s.aplicacion::text from cauce.suscripciones s where s.retirada_en is null)
+           and d.grupo in (select s.grupo::text from cauce.suscripciones s where s.retirada_en is null)
+           for update of d skip locked) q;
+    update cauce.entregas d set aplicacion = h.aplicacion, proximo_en = greatest(d.proximo_en, clock_timestamp())
+      from unnest(eventos, grupos, suscriptores) q(evento, grupo, suscriptor)
+      join (select distinct on (s.grupo) s.grupo, s.aplicacion from cauce.suscripciones s
+             where s.retirada_en is null order by s.grupo, s.aplicacion <> $1, s.aplicacion) h on h.grupo = q.grupo
+     where d.evento = q.evento and d.grupo = q.grupo and d.suscriptor = q.suscriptor
+       and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m);
 end $$;
 
 -- Whether an event ended `ignorado` because nobody handled it. One that a person gave up is `ignorado` too, and has a
