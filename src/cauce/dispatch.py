@@ -133,6 +133,10 @@ class Dispatcher:
         alike.deliveries.append(delivery)
         self._tell(error, delivery)
 
+    def busy(self) -> bool:
+        """Whether handlers without ``tx`` run now."""
+        return self._lanes.busy()
+
     def stop(self) -> None:
         """Begin nothing any more: what has not begun is given back at once, whatever the lanes are busy with."""
         self.stopping = True

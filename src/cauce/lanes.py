@@ -62,6 +62,10 @@ class Lanes(Generic[T]):
         self._loads: deque[Load[T]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def busy(self) -> bool:
+        """Whether anything runs."""
+        return bool(self._tasks)
+
     async def run(self, items: Sequence[T], call: Callable[[T, Lane], Awaitable[None]]) -> None:
         """Call something for each item, after the items that came before; return when the last call has ended.
 

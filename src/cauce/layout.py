@@ -5,6 +5,7 @@ What it cannot run is decided here: deliveries of other programs are given back,
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from datetime import UTC
@@ -20,7 +21,7 @@ from cauce.routing import GIVE_BACK_SECONDS
 from cauce.watch import STOPS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from cauce.bus import Route
@@ -34,13 +35,20 @@ NO_JSON: Final = "the body is not JSON that PostgreSQL can hold; it is kept in `
 NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
 UNREADABLE: Final = (ValueError, RecursionError)
 """What Python's JSON reader raises over what PostgreSQL holds: a number of 5,000 digits, 3,000 nested lists."""
+BREATH: Final = 32
+"""Deliveries that are laid out in one piece, while handlers of other batches wait for the event loop."""
 
 
 class Layout:
-    """Lays out the batches of one group."""
+    """Lays out the batches of one group.
 
-    def __init__(self, routing: Routing) -> None:
-        self._routing = routing
+    Args:
+        routing: whom its events go to.
+        busy: says whether handlers of the group run meanwhile.
+    """
+
+    def __init__(self, routing: Routing, busy: Callable[[], bool]) -> None:
+        self._routing, self._busy = routing, busy
         self._in_catalog: dict[tuple[str, str], bool] = {}
         """What the database has said about events of the batch in hand."""
 
@@ -52,7 +60,9 @@ class Layout:
                 await self._routing.read(conn)
         known, nobody = self._routing.known, self._routing.nobody
         self._in_catalog.clear()
-        for row in batch.rows:
+        for number, row in enumerate(batch.rows):
+            if not number % BREATH and self._busy():
+                await asyncio.sleep(0)
             to = known.get((row.origen, row.tipo), nobody)
             if row.suscriptor is not None:
                 to = self._again(row, row.suscriptor, to, report)

@@ -136,8 +136,8 @@ class Group:
 
     def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
         self.name = grupo
-        self.layout = Layout(Routing(bus, grupo))
         self.dispatcher = Dispatcher(bus, grupo, settings, watch)
+        self.layout = Layout(Routing(bus, grupo), self.dispatcher.busy)
         self.pace = Pace(settings)
 
 

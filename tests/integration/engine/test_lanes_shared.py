@@ -6,7 +6,9 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cauce.worker import Worker
+from cauce.layout import BREATH
+from cauce.runner import Runner
+from cauce.worker import Worker, process
 from tests.integration.engine.kit import column, quick, states, until_async, value, working
 from tests.integration.engine.scenery import bus, settled, tell
 
@@ -111,5 +113,36 @@ def test_a_batch_whose_lease_is_lost_while_it_waits_settles_nothing(conn: Conn, 
         assert [gate.calls[event] for event in events] == [1, 1, 1, 2, 2, 2]
         assert column(conn, "select intentos from cauce.eventos order by id") == [1, 1, 1, 2, 2, 2]
         assert states(conn) == {"procesado": 6}
+
+    asyncio.run(scene())
+
+
+def test_handlers_go_on_while_a_batch_is_laid_out(conn: Conn, database: str) -> None:
+    """The event loop turns every few rows, so that what waits in other lanes is not held up by a large batch."""
+    deliveries = 4 * BREATH
+
+    async def scene() -> None:
+        gate = Gate()
+
+        async def handler(evento: Evento[Cosa]) -> None:
+            await gate(evento)
+
+        tell(conn, 1 + deliveries)
+        async with process(bus(handler), quick(database, slots=2, batch_size=deliveries, lease_seconds=30)) as shared:
+            runner, another = Runner(shared, "principal"), Runner(shared, "principal")
+            first, second = await runner.claim(1), await another.claim(deliveries)
+            assert first
+            assert second
+            running = asyncio.create_task(runner.run(first, lambda: 0))
+            await until_async(lambda: gate.running == 1)
+            reading = asyncio.create_task(shared.group("principal").layout.read(second, shared.connections))
+            turns = 0
+            while not reading.done():
+                await asyncio.sleep(0)
+                turns += 1
+            assert turns >= deliveries // BREATH
+            assert len(reading.result().plain) == deliveries
+            gate.open.set()
+            await running
 
     asyncio.run(scene())
