@@ -26,6 +26,10 @@ class Plan:
     """F: seconds the worker has to fall asleep before the first."""
     waiting_seconds: float = 1.5
     """handlers: seconds that a drain would take if nothing but the handlers took time."""
+    come_to_rest_seconds: float = 25.0
+    """idle: seconds after the last event; connections that nobody uses are closed after 10 to 20."""
+    rest_seconds: float = 60.0
+    """idle: seconds that the worker is watched: every chore is done in them."""
     wal_events: int = 20_000
     """G: events drained for each payload size."""
     crowd_seconds: int = 5
@@ -53,6 +57,8 @@ QUICK: Final = Plan(
     bells=5,
     idle_seconds=0.3,
     waiting_seconds=0.1,
+    come_to_rest_seconds=0.5,
+    rest_seconds=2.0,
     wal_events=500,
     crowd_seconds=1,
     claims=100,

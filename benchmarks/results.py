@@ -26,10 +26,12 @@ class Bar:
     of: Literal["ratio", "ours"] = "ratio"
 
     def verdict(self, ratio: float, ours: float) -> str:
-        """Say "met", or by how much of the bar it is missed."""
+        """Say "met", or by how much of the bar it is missed; where the bar is 0, by how much."""
         value = ratio if self.of == "ratio" else ours
         short = (self.limit - value) if self.kind == "at least" else (value - self.limit)
-        return "met" if short <= 0 else f"short by {short / self.limit:.0%}"
+        if short <= 0:
+            return "met"
+        return f"short by {short / self.limit:.0%}" if self.limit else f"short by {short:,.0f}"
 
     def __str__(self) -> str:
         """Write the bound as the table shows it."""

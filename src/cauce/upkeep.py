@@ -31,11 +31,11 @@ logger = logging.getLogger("cauce.upkeep")
 
 ROUND_SECONDS: Final = 5.0
 """Seconds between looks for expired leases, at most, while anybody holds one."""
-LOOK_BACK_SECONDS: Final = 20.0
+LOOK_BACK_SECONDS: Final = 30.0
 """Seconds between looks for retries that were passed by, while nobody holds a lease."""
 COMMIT_SECONDS: Final = 5.0
 """Seconds that a settlement takes to commit, at most, for the next look to find surely what it made due meanwhile."""
-CHORES_SECONDS: Final = 60.0
+CHORES_SECONDS: Final = 120.0
 """Seconds between the chores that nobody waits for, unless retention has more to delete than one of them may."""
 PRESENT_SECONDS: Final = 15.0
 """Seconds between two times that a worker behind a pooler writes that it is alive."""
