@@ -136,13 +136,18 @@ def test_text_that_postgresql_cannot_hold_is_refused_in_our_words(conn: Conn) ->
         publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a\0b"))], alone=True)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"prioridad": 10}, {"prioridad": -1}, {"clave": "x" * 501}, {"id_externo": "x" * 501}]
-)
+@pytest.mark.parametrize("wrong", [{"clave": "x" * 501}, {"id_externo": "x" * 501}])
 def test_a_column_out_of_bounds_is_refused_in_our_words(conn: Conn, wrong: dict[str, Any]) -> None:
-    """Priority 0 to 9, keys and ids of 500 characters at most."""
+    """Keys and ids have 500 characters at most."""
     with pytest.raises(PublishError, match="was not published"):
         publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), alone=True, **wrong)
+
+
+@pytest.mark.parametrize("prioridad", [10, -1])
+def test_a_priority_out_of_bounds_is_refused_before_anything_is_sent(conn: Conn, prioridad: int) -> None:
+    """0 to 9, and the error names the argument."""
+    with pytest.raises(WrongArgument, match="prioridad"):
+        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), alone=True, prioridad=prioridad)
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -403,7 +408,7 @@ def test_nothing_of_many_is_stored_if_one_is_refused(conn: Conn) -> None:
     """One statement, one fate."""
     many = [
         NuevoEvento(PruebaEvents.anotada, Nota(texto="a")),
-        NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), prioridad=10),
+        NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), clave="x" * 501),
     ]
     with pytest.raises(PublishError):
         publicar_eventos(conn, many, alone=True)
