@@ -9,6 +9,7 @@ import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -94,7 +95,8 @@ def mode() -> str:
 def pgbouncer(db: Database, tmp_path_factory: pytest.TempPathFactory, mode: str) -> Iterator[PgBouncer]:
     """A PgBouncer in front of the test's database."""
     folder = tmp_path_factory.mktemp("pgbouncer")
-    for entered in (folder, *folder.parents[:2]):  # pytest keeps them to itself
+    # pytest keeps its folders to itself, one more of them where several processes share the tests out
+    for entered in (folder, *(parent for parent in folder.parents if Path(gettempdir()) in parent.parents)):
         entered.chmod(0o711)
     running = PgBouncer(db, folder, mode)
     try:
