@@ -36,7 +36,7 @@ logger = logging.getLogger("cauce.serving")
 
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted; uvicorn's own default."""
-ACCEPTED_AT_ONCE: Final = 64
+ACCEPTED_AT_ONCE: Final = 16
 """Connections that asyncio's loop accepts before anything else runs. With more, a burst takes every descriptor before
 the first connection is counted (``cauce.http.bounded.max_connections``)."""
 
