@@ -15,6 +15,8 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
+
 from cauce.connections import connect, unexpected
 
 if TYPE_CHECKING:
@@ -125,7 +127,10 @@ class Upkeep:
     async def leave(self) -> None:
         """Say goodbye, and disconnect."""
         async with contextlib.aclosing(self):
-            await (await self._connected()).execute(DESPEDIR, (self._worker,))
+            try:
+                await (await self._connected()).execute(DESPEDIR, (self._worker,))
+            except psycopg.OperationalError:  # the connection was lost, and nobody had noticed
+                await (await self._connected()).execute(DESPEDIR, (self._worker,))
 
     async def aclose(self) -> None:
         """Disconnect."""
