@@ -87,6 +87,17 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert broken == []
 
 
+def test_a_link_out_of_the_spanish_site_names_the_built_page() -> None:
+    """What is not translated is a page of another build: a link to its source would lead nowhere there."""
+    outside = [
+        f"{page.relative_to(TOP)}: {target}"
+        for page in TOP.glob("docs/es/**/*.md")
+        for target in re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / target).resolve().is_relative_to(TOP / "docs/es")
+    ]
+    assert outside == []
+
+
 def named_by(site: str) -> set[str]:
     """The pages in the navigation of a site."""
     return set(re.findall(r'"([\w/-]+\.md)"', (TOP / site).read_text()))
