@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from benchmarks import application, floor
-from cauce.worker import Worker, relax_garbage_collection
+from cauce.engine.worker import Worker, relax_garbage_collection
 
 if TYPE_CHECKING:
     from collections.abc import Callable

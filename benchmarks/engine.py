@@ -10,9 +10,9 @@ import psycopg
 
 from benchmarks.application import Publisher
 from benchmarks.results import BenchError
-from cauce import log
 from cauce.catalog import PRINCIPAL
-from cauce.log import Claim
+from cauce.database import claims
+from cauce.database.claims import Claim
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -54,27 +54,27 @@ class Engine:
         """Claim and settle once; return the claim's milliseconds and how many events it had."""
         conn = self._connected
         began = perf_counter()
-        batch = await log.claim(conn, self._wanted(size))
+        batch = await claims.claim(conn, self._wanted(size))
         took = perf_counter() - began
         if batch is None:
             return took * 1e3, 0
-        await log.settle(conn, batch, [])
+        await claims.settle(conn, batch, [])
         self.claimed += len(batch.rows)
         return took * 1e3, len(batch.rows)
 
     async def drain(self, size: int) -> tuple[int, int, float]:
         """Claim and settle until nothing is left, as a worker does; return claims, events and seconds."""
         conn, wanted = self._connected, self._wanted(size)
-        claims = events = 0
+        asked = events = 0
         began = perf_counter()
-        batch = await log.claim(conn, wanted)
+        batch = await claims.claim(conn, wanted)
         while batch is not None:
-            claims, events = claims + 1, events + len(batch.rows)
-            unknown, batch = await log.settle_and_claim(conn, batch, [], wanted)
+            asked, events = asked + 1, events + len(batch.rows)
+            unknown, batch = await claims.settle_and_claim(conn, batch, [], wanted)
             if unknown is None:
                 raise BenchError("a lease of 300 s was lost: nothing else may work on this database")
         self.claimed += events
-        return claims, events, perf_counter() - began
+        return asked, events, perf_counter() - began
 
     @property
     def _connected(self) -> psycopg.AsyncConnection[Any]:

@@ -28,7 +28,7 @@ from benchmarks.web import PATH, SECRET
 from cauce.config import Settings
 from cauce.webhooks import PROVIDERS, Secret
 from cauce.webhooks.raw import write_request
-from cauce.webhooks.samples import samples_of
+from cauce.webhooks.trying.samples import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

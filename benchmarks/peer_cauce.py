@@ -42,9 +42,9 @@ from cauce import (
     Subscriber,
     publicar_evento,
     publicar_eventos,
-    schema,
 )
-from cauce.worker import Worker, relax_garbage_collection
+from cauce.database import schema
+from cauce.engine.worker import Worker, relax_garbage_collection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,7 +20,7 @@ import uvloop
 from benchmarks import application
 from benchmarks.draining import LIMIT, publish
 from benchmarks.results import BenchError, say
-from cauce.worker import Worker
+from cauce.engine.worker import Worker
 
 if TYPE_CHECKING:
     from benchmarks.server import Server

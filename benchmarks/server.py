@@ -13,7 +13,7 @@ from psycopg import sql
 
 from benchmarks.application import make_bus
 from benchmarks.results import BenchError
-from cauce import schema
+from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from psycopg.rows import tuple_row
 
 from cauce.arguments import PUBLISHING, expect_connection, expect_names, wrong
 from cauce.catalog import expect_event
+from cauce.database.refusals import explained
 from cauce.errors import InvalidPayload, NotInTransaction, PublishError, UnknownEvent
 from cauce.evento import NuevoEvento
-from cauce.refusals import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence

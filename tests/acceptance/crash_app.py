@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from cauce import Bus, Catalog, EventHandlers, EventType, Settings
-from cauce.worker import Worker
+from cauce.engine.worker import Worker
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from cauce import publicar_evento, schema
+from cauce import publicar_evento
+from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 from cauce.testing import wait_for
 from tests.acceptance.cli_app import Cosa, PuertaEvents, bus

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 import pytest
 
-from cauce import publicar_evento, schema
+from cauce import publicar_evento
+from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 from tests.acceptance.crash_app import GATE, POISON, CaidaEvents, Cosa, bus
 from tests.integration.engine.kit import (

@@ -60,7 +60,7 @@ def test_the_bus_is_found_from_anywhere(db: Database) -> None:
     """`events:bus` needs nothing but `examples/reservas/src` on the path, and its catalog can be written."""
     program = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "import psycopg\nfrom cauce.schema import migrate\nfrom events import bus\n"
+        "import psycopg\nfrom cauce.database.schema import migrate\nfrom events import bus\n"
         "migrate(psycopg.connect(sys.argv[1], autocommit=True), bus)\n"
     )
     command = [sys.executable, "-c", program, db.dsn, str(EXAMPLE / "src")]

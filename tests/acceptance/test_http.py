@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import stripe
 
-from cauce import schema
+from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 from cauce.testing import wait_for
 

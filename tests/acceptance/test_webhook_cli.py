@@ -18,7 +18,7 @@ import pytest
 from cauce.cli.app import run
 from cauce.webhooks import PROVIDERS
 from cauce.webhooks.raw import read_request, write_request
-from cauce.webhooks.samples import samples_of
+from cauce.webhooks.trying.samples import samples_of
 from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, serving, settings_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from cauce.cli.app import run
 from cauce.webhooks import PROVIDERS
-from cauce.webhooks.keys import Keys, new_keys
+from cauce.webhooks.trying.keys import Keys, new_keys
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
@@ -30,7 +30,7 @@ from dataclasses import replace
 from cauce import Bus, Catalog, EventHandlers, EventType, Settings
 from cauce.web import create_app
 from cauce.webhooks import PROVIDERS
-from cauce.webhooks.keys import trusting
+from cauce.webhooks.trying.keys import trusting
 from own_provider import ACME
 
 class StripeEvents(Catalog, origen="stripe"):

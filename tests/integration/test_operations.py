@@ -22,12 +22,9 @@ from cauce import (
     SchemaError,
     Subscriber,
     UnknownEvent,
-    look,
-    operations,
     publicar_evento,
-    quarantine,
-    schema,
 )
+from cauce.database import look, operations, quarantine, schema
 from cauce.testing import drain
 
 if TYPE_CHECKING:

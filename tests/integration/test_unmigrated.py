@@ -17,13 +17,13 @@ from cauce import (
     NuevoEvento,
     SchemaError,
     Settings,
-    operations,
     publicar_evento,
     publicar_eventos,
 )
-from cauce.cron import procesar_lote
+from cauce.database import operations
+from cauce.engine.cron import procesar_lote
+from cauce.engine.worker import Worker
 from cauce.testing import drain, eventos
-from cauce.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

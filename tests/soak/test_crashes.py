@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cauce import schema
+from cauce.database import schema
 from tests.acceptance.crash_app import bus
 from tests.acceptance.test_crashes import IDLE, Workers, effects, tell
 from tests.integration.engine.kit import states, until, value

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from cauce import schema
+from cauce.database import schema
 from tests.integration.engine.rivals import Rivals
 from tests.integration.engine.test_windows import STEPS, Scene
 

@@ -28,10 +28,10 @@ from hypothesis import strategies as st
 from cauce import Bus, EventHandlers, Settings
 from cauce.web import create_app
 from cauce.webhooks import PROVIDERS, Outcome, Secret, Verified
-from cauce.webhooks.explain import explain
-from cauce.webhooks.keys import Keys, new_keys
+from cauce.webhooks.explaining.explain import explain
 from cauce.webhooks.provider import TIPO_DESCONOCIDO
 from cauce.webhooks.raw import read_request, write_request
+from cauce.webhooks.trying.keys import Keys, new_keys
 from tests.acceptance.test_http import SECRET, Service
 from tests.soak.hostile import TOKENS, Target, Wire, signed_parts, spoiled, strange, target
 

@@ -29,11 +29,11 @@ from cauce import (
     publicar_eventos,
 )
 from cauce.arguments import describe
-from cauce.cron import procesar_lote
+from cauce.engine.cron import procesar_lote
+from cauce.engine.threads import run_sync
+from cauce.engine.worker import Worker
 from cauce.testing import drain
-from cauce.threads import run_sync
 from cauce.web import create_app
-from cauce.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

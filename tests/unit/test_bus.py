@@ -18,9 +18,9 @@ from cauce import (
     Settings,
     Subscriber,
 )
+from cauce.engine.worker import Worker
 from cauce.errors import WrongArgument
 from cauce.webhooks import PROVIDERS
-from cauce.worker import Worker
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cauce.causes import MAX_CAUSES, Causes
+from cauce.engine.causes import MAX_CAUSES, Causes
 
 
 def charge(number: int, shape: str = "payment {} of 'cus_{}' failed") -> None:

@@ -13,7 +13,7 @@ import pytest
 from cauce import arguments
 from cauce.cli.app import COMMANDS
 from cauce.config import Settings
-from cauce.look import LOOK_SECONDS
+from cauce.database.look import LOOK_SECONDS
 from cauce.webhooks import limits
 
 TOP = Path(__file__).parents[2]

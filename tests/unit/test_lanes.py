@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cauce.lanes import Lanes
-from cauce.watch import Lane, Watch
+from cauce.engine.deadlines import Lane, Watch
+from cauce.engine.lanes import Lanes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,12 +8,12 @@ from typing import Final
 
 import pytest
 
-from cauce import quarantine
-from cauce.quarantine import FullRejected
+from cauce.database import quarantine
+from cauce.database.quarantine import FullRejected
 from cauce.webhooks import PROVIDERS, Headers, Provider, Reason, Rejected, Secret, Verified, WebhookRequest
-from cauce.webhooks.keys import Keys, new_keys
-from cauce.webhooks.samples import samples_of
 from cauce.webhooks.signing import HmacProvider
+from cauce.webhooks.trying.keys import Keys, new_keys
+from cauce.webhooks.trying.samples import samples_of
 
 NOW: Final = 1_764_000_000.0
 KEYS: Final[dict[str, Keys]] = {origen: new_keys(provider, NOW) for origen, provider in PROVIDERS.items()}

@@ -6,8 +6,8 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cauce.log import Batch, Row
-from cauce.runner import Room
+from cauce.database.claims import Batch, Row
+from cauce.engine.runner import Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

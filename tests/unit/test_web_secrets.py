@@ -13,7 +13,7 @@ from cauce import ConfigError, Settings
 from cauce.web import secrets
 from cauce.web.secrets import KEPT_SECONDS, Keyring, secrets_in
 from cauce.webhooks import PROVIDERS, Reason, Rejected, Secret
-from cauce.webhooks.stripe import Stripe
+from cauce.webhooks.providers.stripe import Stripe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

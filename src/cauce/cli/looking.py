@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from cauce import operations
 from cauce.cli import many, tables
 from cauce.cli.loading import connect, load_settings
+from cauce.database import operations
 from cauce.evento import Estado  # noqa: TC001 - the command line is made from the annotations
 
 

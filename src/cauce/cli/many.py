@@ -11,7 +11,7 @@ from cyclopts import CycloptsError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from cauce.operations import Mended
+    from cauce.database.operations import Mended
 
 NAMED: Final = 10
 """Events that are named one by one, where something is to be said of each."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter, validators
 from pydantic import ValidationError
 
-from cauce import operations, schema
 from cauce.catalog import PRINCIPAL, TODOS
 from cauce.cli import codes, many
 from cauce.cli.loading import connect, load_bus, load_settings
 from cauce.cli.tables import as_json, complain
+from cauce.database import operations, schema
 from cauce.errors import InvalidPayload, NotFound, UnknownEvent
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from cauce.bus import Bus
-    from cauce.operations import Mended
+    from cauce.database.operations import Mended
 
 
 QUOTES: Final = """; in a shell, put it between single quotes: '{"id": 1}'"""

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from cauce import quarantine
 from cauce.cli import codes, tables
 from cauce.cli.loading import connect, connect_async, load_provider, load_settings
 from cauce.cli.secrets import called_at_of, given_secrets, other_secrets, secrets_of
 from cauce.cli.tables import ago, as_json, clean, complain
+from cauce.database import quarantine
+from cauce.database.quarantine import SIGNED, Reverified
 from cauce.errors import NotFound
-from cauce.quarantine import SIGNED, Reverified
 from cauce.webhooks import PROVIDERS, Headers, Reason
-from cauce.webhooks.explain import explain
-from cauce.webhooks.keys import trusting
-from cauce.webhooks.moments import iso, moment_of
+from cauce.webhooks.explaining.explain import explain
+from cauce.webhooks.explaining.moments import iso, moment_of
 from cauce.webhooks.raw import write_request
+from cauce.webhooks.trying.keys import trusting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
 
     from cauce.config import Settings
-    from cauce.quarantine import FullRejected, Moment
+    from cauce.database.quarantine import FullRejected, Moment
     from cauce.webhooks import Provider, Secret, Verdict, WebhookRequest
 
 

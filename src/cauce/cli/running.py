@@ -15,20 +15,20 @@ from cyclopts import Parameter, validators
 from psycopg import sql
 from rich.console import Console
 
-from cauce import schema
 from cauce.cli.loading import connect, load_bus, load_providers, load_settings
 from cauce.cli.process import LogLevel, configure_logging
-from cauce.serving import HttpServer
-from cauce.serving import serve as serve_parts
+from cauce.database import schema
+from cauce.engine.worker import Worker, relax_garbage_collection
 from cauce.web.endpoints import own_providers
+from cauce.web.serving import HttpServer
+from cauce.web.serving import serve as serve_parts
 from cauce.webhooks import PROVIDERS
-from cauce.worker import Worker, relax_garbage_collection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cauce.bus import Bus
-    from cauce.serving import Part
+    from cauce.web.serving import Part
     from cauce.webhooks import Provider
 
 
@@ -149,7 +149,7 @@ def demo(
         stay: Serve on afterwards until Ctrl-C; by default if there is a terminal.
         log_level: What to log. The failures of the demo are warnings.
     """
-    from cauce.demo import play  # noqa: PLC0415 - brings an application along
+    from cauce.cli.demo import play  # noqa: PLC0415 - brings an application along
 
     configure_logging(log_level)
     play(stay=sys.stdin.isatty() and sys.stdout.isatty() if stay is None else stay)

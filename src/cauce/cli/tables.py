@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from rich.console import RenderableType
 
-    from cauce import quarantine
-    from cauce.operations import Detail, EventRow, Page, Status, Step, WorkerSeen
+    from cauce.database import quarantine
+    from cauce.database.operations import Detail, EventRow, Page, Status, Step, WorkerSeen
 
     D = TypeVar("D", bound=DataclassInstance)
 

@@ -16,22 +16,21 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from cauce import simulator
-from cauce.cli import codes
+from cauce.cli import codes, simulator
 from cauce.cli.loading import load_provider
 from cauce.cli.secrets import called_at_of, given_secrets, other_secrets, secrets_of, text_of
 from cauce.cli.tables import clean, complain
 from cauce.webhooks import PROVIDERS, Provider, Secret
-from cauce.webhooks.explain import explain
-from cauce.webhooks.keys import has_two_keys, new_keys, trusting
-from cauce.webhooks.moments import moment_of
+from cauce.webhooks.explaining.explain import explain
+from cauce.webhooks.explaining.moments import moment_of
 from cauce.webhooks.raw import read_request, write_request
-from cauce.webhooks.samples import samples_of
 from cauce.webhooks.table import duration, signed_of
+from cauce.webhooks.trying.keys import has_two_keys, new_keys, trusting
+from cauce.webhooks.trying.samples import samples_of
 from cauce.webhooks.verdict import Verified
 
 if TYPE_CHECKING:
-    from cauce.simulator import Plan
+    from cauce.cli.simulator import Plan
     from cauce.webhooks.payload import JsonValue
 
 MAX_COUNT: Final = 100_000

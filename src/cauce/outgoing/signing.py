@@ -1,7 +1,7 @@
 """What is sent: the envelope, its id, and its signatures, as Standard Webhooks 1.0.0 has them.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md. The signer is that of
-``cauce.webhooks.standard``, the same that verifies what others send.
+``cauce.webhooks.providers.standard``, the same that verifies what others send.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pydantic_core import to_json
 from cauce.errors import ConfigError
 from cauce.webhooks.asymmetric import from_base64
 from cauce.webhooks.provider import Draft
+from cauce.webhooks.providers.standard import StandardWebhooks
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.secrets import Secret
-from cauce.webhooks.standard import StandardWebhooks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,8 +15,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from cauce import schema
 from cauce.config import Settings
+from cauce.database import schema
 from cauce.embedded import EmbeddedError, EmbeddedPostgres
 
 if TYPE_CHECKING:

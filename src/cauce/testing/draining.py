@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cauce.config import expect_application
-from cauce.connections import connect
-from cauce.cron import procesar_lote
+from cauce.engine.connections import connect
+from cauce.engine.cron import procesar_lote
+from cauce.engine.worker import prepare
 from cauce.testing.loop import run
-from cauce.worker import prepare
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from cauce.bus import Bus
     from cauce.config import Settings
-    from cauce.cron import Conteo
+    from cauce.engine.cron import Conteo
     from cauce.evento import Evento
     from cauce.outcome import Attempt
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cauce.database.refusals import explaining
 from cauce.evento import Estado
-from cauce.refusals import explaining
 
 if TYPE_CHECKING:
     from datetime import datetime

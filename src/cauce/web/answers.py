@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
 
+from cauce.database.refusals import explained
 from cauce.errors import ForeignRestore, SchemaError
-from cauce.refusals import explained
 from cauce.web.framing import RULE, hang_up, is_ambiguous
 from cauce.webhooks import Answer
 

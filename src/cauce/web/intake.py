@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg
 
-from cauce import inbox
+from cauce.database import inbox
 from cauce.web.connections import DATABASE_SECONDS, LOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.inbox import Row, Stored
+    from cauce.database.inbox import Row, Stored
     from cauce.web.connections import Connections
 
 WRITERS: Final = 4

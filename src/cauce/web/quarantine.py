@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from cauce import quarantine
-from cauce.webhooks.diagnose import Inquiry
+from cauce.database import quarantine
+from cauce.webhooks.explaining.diagnose import Inquiry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 import psycopg
 
-from cauce.cron import procesar_lote
+from cauce.engine.cron import procesar_lote
 from cauce.errors import CauceError
 from cauce.web.answers import Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
 from cauce.web.body import read_headers

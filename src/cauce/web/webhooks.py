@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import psycopg
 
-from cauce import inbox
-from cauce.refusals import explained
+from cauce.database import inbox
+from cauce.database.refusals import explained
 from cauce.web.answers import JSON, Endpoint, ErrorCode, Failed, error, json_answer, no_database, wrong_method
 from cauce.web.body import read_body, read_headers
 from cauce.web.intake import Intake
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from cauce.config import Settings
-    from cauce.inbox import Stored
+    from cauce.database.inbox import Stored
     from cauce.web.connections import Connections
     from cauce.web.secrets import SecretSource
     from cauce.webhooks import Headers, NuevoWebhook, Provider

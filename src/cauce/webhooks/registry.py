@@ -45,7 +45,7 @@ class Registry(Mapping[str, "Provider"]):
     """Providers by ``origen``. Iterating it loads nothing; looking one up imports its module once."""
 
     def __init__(self, where: Mapping[str, str]) -> None:
-        """Take ``module:Class`` or ``module:INSTANCE``, inside this package, by name."""
+        """Take ``module:Class`` or ``module:INSTANCE`` of ``cauce.webhooks.providers``, by name."""
         self._where = dict(where)
         self._loaded: dict[str, Provider] = {}
 
@@ -57,7 +57,7 @@ class Registry(Mapping[str, "Provider"]):
         """
         if origen not in self._loaded:
             module, _, name = self._where[origen].partition(":")
-            found = getattr(import_module(f"cauce.webhooks.{module}"), name)
+            found = getattr(import_module(f"cauce.webhooks.providers.{module}"), name)
             self._loaded[origen] = found() if isinstance(found, type) else found
         return self._loaded[origen]
 

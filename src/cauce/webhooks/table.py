@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cauce.webhooks.keys import new_keys
 from cauce.webhooks.provider import DAY, WHOLE_BODY, Outcome, text_at
 from cauce.webhooks.registry import PROVIDERS
-from cauce.webhooks.samples import samples_of
 from cauce.webhooks.secrets import Secret
+from cauce.webhooks.trying.keys import new_keys
+from cauce.webhooks.trying.samples import samples_of
 from cauce.webhooks.verdict import Verified
 
 if TYPE_CHECKING:

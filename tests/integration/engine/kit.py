@@ -13,8 +13,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from cauce.config import Settings
-from cauce.log import Row
-from cauce.worker import Worker
+from cauce.database.claims import Row
+from cauce.engine.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence

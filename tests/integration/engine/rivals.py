@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cauce import Subscriber, publicar_evento, schema
+from cauce import Subscriber, publicar_evento
+from cauce.database import schema
 from tests.integration.engine.kit import quick, states, until_async, value, working
 from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, effects, make_effects
 

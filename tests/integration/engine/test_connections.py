@@ -10,8 +10,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from cauce import Subscriber, connections, heartbeat
-from cauce.connections import Connections
+from cauce import Subscriber
+from cauce.engine import connections, heartbeat
+from cauce.engine.connections import Connections
 from tests.integration.engine.kit import column, quick, until_async, value, working
 from tests.integration.engine.scenery import PruebaEvents, bus, effect, effects, make_effects, quiet, settled, tell
 

@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from pydantic import BaseModel, model_validator
 
-from cauce import Bus, Catalog, EventHandlers, EventType, Subscriber, schema
-from cauce.cron import procesar_lote
+from cauce import Bus, Catalog, EventHandlers, EventType, Subscriber
+from cauce.database import schema
+from cauce.engine.cron import procesar_lote
+from cauce.engine.worker import Worker
 from cauce.testing import wait_for
-from cauce.worker import Worker
 from tests.integration.engine.kit import (
     claim,
     column,

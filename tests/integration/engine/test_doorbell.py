@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cauce.doorbell import SLEEPING
+from cauce.engine.doorbell import SLEEPING
 from tests.integration.engine.kit import PATIENCE, drain, publish, until, value
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from cauce import Attempt, Discard, RetryAfter, Subscriber, log, schema
-from cauce.runner import Runner
-from cauce.worker import process
+from cauce import Attempt, Discard, RetryAfter, Subscriber
+from cauce.database import claims, schema
+from cauce.engine.runner import Runner
+from cauce.engine.worker import process
 from tests.integration.engine.kit import column, quick, states, until, value, work
 from tests.integration.engine.scenery import (
     PruebaEvents,
@@ -433,7 +434,7 @@ def test_an_answer_lost_after_a_commit_repeats_no_effect(
     """
     make_effects(conn)
     commits = iter(range(100))
-    settle = log.settle
+    settle = claims.settle
     calls: Counter[int] = Counter()
 
     async def settle_and_lose(mine: psycopg.AsyncConnection[Any], *args: Any, **more: Any) -> None:  # noqa: ANN401 - passed on
@@ -444,7 +445,7 @@ def test_an_answer_lost_after_a_commit_repeats_no_effect(
             await mine.close()
             raise psycopg.OperationalError("the connection is lost")
 
-    monkeypatch.setattr("cauce.log.settle", settle_and_lose)
+    monkeypatch.setattr("cauce.database.claims.settle", settle_and_lose)
 
     async def handler(evento: Evento[Cosa], tx: AsyncConnection[Any]) -> None:
         await effect(evento, tx)

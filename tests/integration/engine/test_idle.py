@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cauce import Subscriber, log, operations, schema, upkeep
-from cauce.doorbell import Doorbell
+from cauce import Subscriber
+from cauce.database import claims, operations, schema
 from cauce.embedded import EmbeddedPostgres
-from cauce.worker import Worker
+from cauce.engine import upkeep
+from cauce.engine.doorbell import Doorbell
+from cauce.engine.worker import Worker
 from tests.integration.engine.kit import quick, until_async, value, working
 from tests.integration.engine.scenery import PruebaEvents, bus, quiet, settled, tell
 
@@ -26,9 +28,9 @@ ASLEEP = "select count(*) from pg_locks where locktype = 'advisory' and classid 
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The groups whose logs were looked at, and `-` for every time the bell let somebody look."""
     seen: list[str] = []
-    claim, wake = log.claim, Doorbell.wake
+    claim, wake = claims.claim, Doorbell.wake
 
-    async def counted(conn: psycopg.AsyncConnection[object], wanted: log.Claim) -> log.Batch | None:
+    async def counted(conn: psycopg.AsyncConnection[object], wanted: claims.Claim) -> claims.Batch | None:
         seen.append(wanted.grupo)
         return await claim(conn, wanted)
 
@@ -36,7 +38,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append("-")
         wake(self, rung=rung, everybody=everybody)
 
-    monkeypatch.setattr("cauce.log.claim", counted)
+    monkeypatch.setattr("cauce.database.claims.claim", counted)
     monkeypatch.setattr(Doorbell, "wake", woken)
     return seen
 

@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cauce.layout import BREATH
-from cauce.runner import Runner
-from cauce.worker import Worker, process
+from cauce.engine.layout import BREATH
+from cauce.engine.runner import Runner
+from cauce.engine.worker import Worker, process
 from tests.integration.engine.kit import column, quick, states, until_async, value, working
 from tests.integration.engine.scenery import bus, settled, tell
 

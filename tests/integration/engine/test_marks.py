@@ -7,7 +7,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from cauce.upkeep import Upkeep
+from cauce.engine.upkeep import Upkeep
 from tests.integration.engine.kit import claim, outcome, publish, quick, settle, until, value
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def test_a_worker_looks_back_to_its_last_look(conn: Conn, database: str, monkeyp
 
     async def look() -> None:
         async with aclosing(Upkeep(quick(database), "w", ["principal"])) as upkeep:
-            monkeypatch.setattr("cauce.upkeep.monotonic", lambda: monotonic() + 900)
+            monkeypatch.setattr("cauce.engine.upkeep.monotonic", lambda: monotonic() + 900)
             await upkeep.once()
 
     asyncio.run(look())

@@ -15,7 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cauce import Bus, Catalog, EventHandlers, EventType, SchemaError, Subscriber, schema, sql
+from cauce import Bus, Catalog, EventHandlers, EventType, SchemaError, Subscriber, sql
+from cauce.database import schema
 from cauce.embedded.place import find_wheel
 from tests.integration.engine.kit import column, drain, publish, value
 from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, quiet

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cauce import Bus, Catalog, CatalogError, EventHandlers, EventType, Subscriber, publicar_evento, schema
-from cauce.cron import procesar_lote
-from cauce.worker import Worker
+from cauce import Bus, Catalog, CatalogError, EventHandlers, EventType, Subscriber, publicar_evento
+from cauce.database import schema
+from cauce.engine.cron import procesar_lote
+from cauce.engine.worker import Worker
 from tests.integration.engine.kit import (
     PATIENCE,
     claim,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cauce import ForeignRestore, inbox, schema
+from cauce import ForeignRestore
+from cauce.database import inbox, schema
 from cauce.embedded import EmbeddedPostgres
 from tests.conftest import programs
 from tests.integration.engine.kit import claim, drain, publish, settle, value

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 import pytest
 
-from cauce import Discard, NuevoEvento, Subscriber, log, operations, publicar_evento, publicar_eventos, schema
-from cauce.connections import connect as connect_async
-from cauce.cron import procesar_lote
-from cauce.log import Claim
+from cauce import Discard, NuevoEvento, Subscriber, publicar_evento, publicar_eventos
+from cauce.database import claims, operations, schema
+from cauce.database.claims import Claim
+from cauce.engine.connections import connect as connect_async
+from cauce.engine.cron import procesar_lote
 from tests.integration.engine.kit import claim, column, quick, role, value, work
 from tests.integration.engine.scenery import (
     PruebaEvents,
@@ -54,7 +55,7 @@ def let_handlers_write(conn: Conn) -> None:
 
 def test_a_worker_works(conn: Conn, database: str, worker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deliveries of every outcome, in two groups, long ones, misfits; retention; the batch of a dead worker."""
-    monkeypatch.setattr("cauce.upkeep.CHORES_SECONDS", 0.0)
+    monkeypatch.setattr("cauce.engine.upkeep.CHORES_SECONDS", 0.0)
     let_handlers_write(conn)
 
     async def handler(evento: Evento[Cosa], tx: Any) -> None:  # noqa: ANN401 - psycopg's
@@ -113,10 +114,10 @@ def test_a_batch_that_runs_alone_is_noted(conn: Conn, database: str, worker: str
 
     async def scene() -> None:
         async with await connect_async(quick(worker)) as mine:
-            batch = await log.claim(mine, Claim("principal", 1, "w", 30.0))
+            batch = await claims.claim(mine, Claim("principal", 1, "w", 30.0))
             assert batch is not None
-            await log.run_alone(mine, batch)
-            await log.settle(mine, batch, [])
+            await claims.run_alone(mine, batch)
+            await claims.settle(mine, batch, [])
 
     asyncio.run(scene())
     assert asyncio.run(procesar_lote(bus(), quick(worker)))["procesados"] == 1

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cauce import Subscriber, schema
-from cauce.runner import Runner
-from cauce.worker import Worker, process
+from cauce import Subscriber
+from cauce.database import schema
+from cauce.engine.runner import Runner
+from cauce.engine.worker import Worker, process
 from tests.integration.engine.kit import claim, column, outcome, quick, settle, states, until, until_async, value, work
 from tests.integration.engine.scenery import PruebaEvents, bus, quiet, settled, tell
 
@@ -43,7 +44,7 @@ def test_every_event_published_after_migrate_reaches_the_new_subscriber(
     conn: Conn, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old worker goes on for a while, alone and then beside the new one; the publisher never pauses."""
-    monkeypatch.setattr("cauce.routing.GIVE_BACK_SECONDS", 0.05)
+    monkeypatch.setattr("cauce.engine.routing.GIVE_BACK_SECONDS", 0.05)
     handled: list[int] = []
     heard: list[int] = []
     published: list[int] = []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from cauce import RetryAfter, schema
-from cauce.cron import procesar_lote
+from cauce import RetryAfter
+from cauce.database import schema
+from cauce.engine.cron import procesar_lote
 from tests.integration.engine.kit import claim, column, outcome, quick, settle, states, value, work
 from tests.integration.engine.scenery import bus, effect, effects, make_effects, settled, tell
 

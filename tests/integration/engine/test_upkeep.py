@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
 
 import pytest
 
-from cauce import connections
-from cauce.upkeep import Upkeep
+from cauce.engine import connections
+from cauce.engine.upkeep import Upkeep
 from tests.integration.engine.kit import claim, publish, quick, until_async, value, working
 from tests.integration.engine.scenery import bus, settled, tell
 
@@ -69,7 +69,7 @@ def test_a_chore_that_fails_stops_no_other(
     conn: Conn, database: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, spoilt: Chore
 ) -> None:
     """All others are done, and one line of the log names the one that was not."""
-    monkeypatch.setattr("cauce.upkeep.NOTE_EVERY", 0)
+    monkeypatch.setattr("cauce.engine.upkeep.NOTE_EVERY", 0)
     conn.execute("select cauce.presentar_trabajador('gone', '{principal}', 'host', 1)")
     conn.execute("update cauce.trabajadores set visto_en = visto_en - interval '1 day'")
     publish(conn)

@@ -8,8 +8,8 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from cauce.fast import event_loop
-from cauce.serving import Server, configured
+from cauce.web.fast import event_loop
+from cauce.web.serving import Server, configured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine
@@ -28,10 +28,10 @@ END: Final = b"the end"
 
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     """Have these modules look as if they were not installed."""
-    ours = ("uvicorn.protocols.http.httptools_impl", "cauce.http.httptools")
+    ours = ("uvicorn.protocols.http.httptools_impl", "cauce.web.http.httptools")
     for name in [name for name in sys.modules if name.startswith((*ours, *modules))]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("cauce.http.httptools", raising=False)
+    monkeypatch.delattr("cauce.web.http.httptools", raising=False)
     for name in modules:
         monkeypatch.setitem(sys.modules, name, None)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from cauce import Bus, EventHandlers, Settings
-from cauce import serving as serving_module
-from cauce.http import bounded
 from cauce.web import create_app
+from cauce.web import serving as serving_module
+from cauce.web.http import bounded
 from tests.integration.http.kit import END, Recorder, connected, rest, run, serving
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from cauce.fast import event_loop, name_of
-from cauce.http import h11, http_protocol
-from cauce.http.httptools import MAX_PENDING_BYTES
+from cauce.web.fast import event_loop, name_of
+from cauce.web.http import h11, http_protocol
+from cauce.web.http.httptools import MAX_PENDING_BYTES
 from tests.integration.http.kit import connected, run, serving, without
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_what_is_installed_is_used() -> None:
     loop = event_loop()
     loop.close()
     assert name_of(loop) == "uvloop"
-    assert http_protocol().__module__ == "cauce.http.httptools"
+    assert http_protocol().__module__ == "cauce.web.http.httptools"
 
 
 def test_nothing_of_it_is_required(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 from standardwebhooks.webhooks import Webhook as Official
 
-from cauce import Bus, Catalog, EventHandlers, Evento, EventType, RetryPolicy, Subscriber, publicar_evento, schema
+from cauce import Bus, Catalog, EventHandlers, Evento, EventType, RetryPolicy, Subscriber, publicar_evento
+from cauce.database import schema
+from cauce.engine.worker import Worker
 from cauce.outgoing import WEBHOOK_RETRY, Destinations, Webhook
 from cauce.testing import drain, wait_for_async
-from cauce.worker import Worker
 from tests.integration.outgoing.kit import OK, OWN, SECRET, status
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import psycopg
 import pytest
 
-from cauce import operations, quarantine, sql
+from cauce import sql
+from cauce.database import operations, quarantine
+from cauce.database.operations import COUNT_CAP, FAILURES_SHOWN, REACH
 from cauce.errors import NotFound
-from cauce.operations import COUNT_CAP, FAILURES_SHOWN, REACH
 from tests.integration.plans.conftest import fresh
 from tests.integration.plans.explained import Listener, Ran, know
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cauce import inbox
+from cauce.database import inbox
 from tests.integration.engine.kit import claim, drain, outcome, publish, settle, value
 from tests.integration.plans.conftest import FILL, FILL_LANE
 from tests.integration.plans.explained import Listener, know

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cauce import schema
+from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 from cauce.testing import wait_for_async
 from cauce.web import connections

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Subscriber, schema
+from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Subscriber
 from cauce.cli.app import run
+from cauce.database import schema
 from cauce.web import create_app
 from tests.integration.web.conftest import BUS, CRON_SECRET, StripeEvents, checkout_session_completed
 

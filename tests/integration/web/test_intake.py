@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from cauce import inbox as inbox_table
-from cauce.inbox import Row, Stored
+from cauce.database import inbox as inbox_table
+from cauce.database.inbox import Row, Stored
 from cauce.testing import wait_for_async
 from cauce.web import intake
 from cauce.web.connections import Connections

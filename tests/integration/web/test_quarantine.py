@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from cauce import NotFound, quarantine
-from cauce.quarantine import Reverified
-from cauce.upkeep import Upkeep
+from cauce import NotFound
+from cauce.database import quarantine
+from cauce.database.quarantine import Reverified
+from cauce.engine.upkeep import Upkeep
 from cauce.web import quarantine as gate
 from cauce.web.connections import Connections
 from cauce.webhooks import PROVIDERS, Headers, Reason, Rejected, Secret, WebhookRequest
-from cauce.webhooks.diagnose import Inquiry
+from cauce.webhooks.explaining.diagnose import Inquiry
 from cauce.webhooks.limits import MAX_HEADER_BYTES
 from cauce.webhooks.provider import Draft
-from cauce.webhooks.square import Square
+from cauce.webhooks.providers.square import Square
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -341,7 +342,7 @@ def test_what_cannot_be_stored_stays(inbox: Inbox, signed: Sign, monkeypatch: py
         raise psycopg.OperationalError("as asked")
 
     inbox.deliver(signed(secrets=["whsec_other"]))
-    monkeypatch.setattr("cauce.inbox.differences", fail)
+    monkeypatch.setattr("cauce.database.inbox.differences", fail)
     inbox.deliver(signed())
     with pytest.raises(psycopg.OperationalError):
         again(inbox, 1, secrets=["whsec_other"])

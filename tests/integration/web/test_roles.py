@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cauce import quarantine
+from cauce.database import quarantine
 from cauce.webhooks import PROVIDERS, Secret
 from tests.integration.engine.kit import role
 

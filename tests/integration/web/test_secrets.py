@@ -14,7 +14,7 @@ from cauce.web import create_app, secrets
 from cauce.web.blocking import Blocking
 from cauce.web.endpoints import Endpoints
 from cauce.webhooks import Secret
-from cauce.webhooks.stripe import Stripe
+from cauce.webhooks.providers.stripe import Stripe
 
 if TYPE_CHECKING:
     import httpx

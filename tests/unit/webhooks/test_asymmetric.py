@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Reason, Rejected, Secret, Verified, WebhookRequest
 from cauce.webhooks.asymmetric import certificate_verifies, ecdsa_verifies
-from cauce.webhooks.paypal import PayPal
+from cauce.webhooks.providers.paypal import PayPal
 from cauce.webhooks.verdict import Refusal
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Provider, Reason, Rejected, Secret, Verified, WebhookRequest
 from cauce.webhooks.limits import MAX_SIGNATURE_HEADER
-from cauce.webhooks.paypal import PayPal
 from cauce.webhooks.provider import TIPO_DESCONOCIDO
+from cauce.webhooks.providers.paypal import PayPal
 from cauce.webhooks.signing import HmacProvider
 
 NOW = 1_760_000_000.0

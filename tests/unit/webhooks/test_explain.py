@@ -11,11 +11,11 @@ from functools import cache
 import pytest
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Provider, Reason, Rejected, Secret, Verified, WebhookRequest
-from cauce.webhooks.explain import explain
-from cauce.webhooks.keys import Keys, new_keys
-from cauce.webhooks.moments import moment_of, signed_at
+from cauce.webhooks.explaining.explain import explain
+from cauce.webhooks.explaining.moments import moment_of, signed_at
 from cauce.webhooks.raw import read_request, write_request
-from cauce.webhooks.samples import samples_of
+from cauce.webhooks.trying.keys import Keys, new_keys
+from cauce.webhooks.trying.samples import samples_of
 from cauce.webhooks.urls import called_at, public_base
 
 NOW = 1_764_000_000.0

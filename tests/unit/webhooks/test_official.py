@@ -30,9 +30,9 @@ from twilio import request_validator as twilio
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Secret, Verified, WebhookRequest
 from cauce.webhooks.limits import MAX_SIGNATURES
-from cauce.webhooks.redsys import Redsys
-from cauce.webhooks.standard import MIN_KEY
-from cauce.webhooks.twilio import Twilio
+from cauce.webhooks.providers.redsys import Redsys
+from cauce.webhooks.providers.standard import MIN_KEY
+from cauce.webhooks.providers.twilio import Twilio
 
 SUITE: Final = int(os.environ.get("EXAMPLES", "200"))
 """Cases of each check in the suite."""

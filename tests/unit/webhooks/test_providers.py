@@ -12,14 +12,14 @@ from urllib.parse import urlencode
 import pytest
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Outcome, Reason, Rejected, Secret, Verified, WebhookRequest
-from cauce.webhooks.adyen import Adyen
-from cauce.webhooks.github import SHAPES
 from cauce.webhooks.limits import MAX_SIGNATURES
-from cauce.webhooks.mercadopago import MercadoPago
-from cauce.webhooks.paypal import PayPal, message_of
-from cauce.webhooks.redsys import Redsys
-from cauce.webhooks.square import Square
-from cauce.webhooks.twilio import Twilio
+from cauce.webhooks.providers.adyen import Adyen
+from cauce.webhooks.providers.github import SHAPES
+from cauce.webhooks.providers.mercadopago import MercadoPago
+from cauce.webhooks.providers.paypal import PayPal, message_of
+from cauce.webhooks.providers.redsys import Redsys
+from cauce.webhooks.providers.square import Square
+from cauce.webhooks.providers.twilio import Twilio
 
 if TYPE_CHECKING:
     from cauce.webhooks import NuevoWebhook, Provider

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cauce import simulator
-from cauce.simulator import Answered, Plan
+from cauce.cli import simulator
+from cauce.cli.simulator import Answered, Plan
 from cauce.stripe import StripeEvent, StripeThinEvent
 from cauce.webhooks import PROVIDERS, Provider, Reason, Rejected, Secret, Verified
-from cauce.webhooks.keys import Keys, has_two_keys, new_keys
 from cauce.webhooks.limits import MAX_ID
-from cauce.webhooks.samples import changed, samples_of
+from cauce.webhooks.trying.keys import Keys, has_two_keys, new_keys
+from cauce.webhooks.trying.samples import changed, samples_of
 
 if TYPE_CHECKING:
     from cauce.webhooks import NuevoWebhook, WebhookRequest

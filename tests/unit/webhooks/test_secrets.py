@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from cauce.webhooks import PROVIDERS, Draft, Reason, Rejected, Secret, Verdict, Verified
-from cauce.webhooks.diagnose import Inquiry
-from cauce.webhooks.explain import explain
-from cauce.webhooks.keys import new_keys
-from cauce.webhooks.samples import samples_of
-from cauce.webhooks.standard import MIN_KEY
+from cauce.webhooks.explaining.diagnose import Inquiry
+from cauce.webhooks.explaining.explain import explain
+from cauce.webhooks.providers.standard import MIN_KEY
+from cauce.webhooks.trying.keys import new_keys
+from cauce.webhooks.trying.samples import samples_of
 
 NOW = 1_764_000_000.0
 MOMENT = datetime.fromtimestamp(NOW, UTC)

@@ -8,7 +8,7 @@ import pytest
 
 from cauce.webhooks import PROVIDERS, Draft, Headers, Reason, Rejected, Secret, Verified, WebhookRequest
 from cauce.webhooks.limits import MAX_SIGNATURES
-from cauce.webhooks.stripe import Stripe, is_thin
+from cauce.webhooks.providers.stripe import Stripe, is_thin
 
 NOW = 1_760_000_000.0
 SECRET = Secret("whsec_5k1mcVs0Tt2xGkUqYbCz")

@@ -5,7 +5,7 @@ import logging
 import signal
 
 from cauce import Settings
-from cauce.worker import Worker
+from cauce.engine.worker import Worker
 from events import bus
 
 

@@ -16,15 +16,15 @@ import pytest
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from cauce import ConfigError, Settings
-from cauce.simulator import Plan
+from cauce.cli.simulator import Plan
 from cauce.testing import wait_for
 from cauce.web import body as reading
 from cauce.web.blocking import CHUNK_BYTES
 from cauce.web.wsgi import create_wsgi_app, scope_of
 from cauce.webhooks import PROVIDERS, Headers, Rejected, Secret, Verified
-from cauce.webhooks.diagnose import signature_headers
-from cauce.webhooks.keys import new_keys
-from cauce.webhooks.samples import samples_of
+from cauce.webhooks.explaining.diagnose import signature_headers
+from cauce.webhooks.trying.keys import new_keys
+from cauce.webhooks.trying.samples import samples_of
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -373,7 +373,7 @@ def test_the_package_needs_no_framework() -> None:
     """``cauce.web`` loads none of them, and each face only its own."""
     program = """
 import sys
-import cauce.cli, cauce.serving, cauce.web, cauce.web.wsgi
+import cauce.cli, cauce.web.serving, cauce.web, cauce.web.wsgi
 frameworks = {"django", "fastapi", "flask", "werkzeug"}
 assert not frameworks & set(sys.modules)
 import cauce.web.flask

@@ -1,0 +1,276 @@
+"""The log as a worker sees it: claim a batch, settle it. Each is one SQL function; here is how to call it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
+
+import psycopg
+from psycopg import AsyncCursor, AsyncTransaction
+from psycopg.pq import Format
+from psycopg.rows import TupleRow, tuple_row
+
+from cauce.database.refusals import explained
+from cauce.errors import ENDED, LEASE_LOST, NOT_HELD, LeaseLost, TransactionEnded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
+
+    from psycopg import AsyncConnection
+
+TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s)"
+TERMINAR = "select cauce.terminar(%s, %s, %s::bigint[], %s::jsonb)"
+# A transaction in which handlers run carries the fencing token as a setting that ends with it. Where that is gone, a
+# handler ended the transaction and this is another: no row, and nothing is settled.
+MARCAR = "select set_config('cauce.asiento', %s, true)"
+TERMINAR_SI_ES_LA_MISMA = f"{TERMINAR} where current_setting('cauce.asiento', true) = %s"
+# In a pipeline an error would take the claim behind it along, so a lost lease shows as no row here.
+TERMINAR_SI_ES_MIO = (
+    "select cauce.terminar(l.id, l.ficha, null, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
+)
+CORRER_A_SOLAS = "select cauce.correr_a_solas(%s, %s)"
+SUSCRIPCIONES = (
+    "select g.version, s.origen, s.tipo, s.suscriptor, s.aplicacion, s.retirada_en"
+    " from cauce.grupos g left join cauce.suscripciones s on s.grupo = g.grupo where g.grupo = %s"
+)
+EN_CATALOGO = "select exists (select from cauce.catalogo c where c.origen = %s and c.tipo = %s)"
+
+
+class Row(NamedTuple):
+    """One delivery as ``cauce.tomar`` hands it out; the columns of that function, in order."""
+
+    lote: int
+    ficha: int
+    suscriptor: str | None
+    intento: int
+    caidas: int
+    id: int
+    origen: str
+    tipo: str
+    clave: str | None
+    id_externo: str | None
+    prioridad: int
+    creado_en: datetime
+    payload: str | None
+    cabeceras: str | None
+    version: int
+    """Of the group's subscriptions: those committed before the event was, or later ones."""
+
+
+class Subscription(NamedTuple):
+    """A row of ``suscripciones``, of one group."""
+
+    origen: str
+    tipo: str
+    suscriptor: str
+    aplicacion: str
+    retirada_en: datetime | None
+
+
+class Failure(TypedDict, total=False):
+    """What went wrong, and when the delivery is due again."""
+
+    error: str
+    espera: float
+    """Seconds from now."""
+    huella: int
+    """Names the cause (``cauce.engine.causes``)."""
+    tipo: str
+    """Of the error. This and what follows explain a cause that the database may not know."""
+    mensaje: str
+    traza: str
+    """The traceback."""
+
+
+class Entrega(Failure, total=False):
+    """What there is to say of a delivery that did not simply succeed; the objects that ``cauce.terminar`` reads."""
+
+    evento: Required[int]
+    suscriptor: Required[str]
+    resultado: Required[str]
+    intento: Required[int]
+    aplicacion: str
+    """Whose workers shall have it; left out: those of the application that claimed the batch."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Deliveries under one lease, and the fencing token that proves it."""
+
+    lote: int
+    ficha: int
+    rows: list[Row]
+
+    @property
+    def ids(self) -> list[int]:
+        """The events that come for the first time: named, where a call whose answer was lost may have settled some."""
+        return [row.id for row in self.rows if row.suscriptor is None]
+
+    @property
+    def version(self) -> int:
+        """The version of the group's subscriptions that these are due to: the last row's was read last."""
+        return self.rows[-1].version
+
+    @property
+    def suspect(self) -> bool:
+        """A worker died holding one of these; nothing else shall be in hand with it."""
+        return self.deaths > 0
+
+    @property
+    def deaths(self) -> int:
+        """How many workers died holding it, as far as that is known."""
+        return self.rows[0].caidas
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """How to ask for a batch.
+
+    ``careful``: the claim must outlive a crash of the server. ``aplicacion``: whose retries come along.
+    """
+
+    grupo: str
+    size: int
+    worker: str
+    lease: float
+    careful: bool = False
+    aplicacion: str = ""
+
+    @property
+    def values(self) -> tuple[str, int, str, float, bool, str]:
+        """The parameters of ``cauce.tomar``."""
+        return self.grupo, self.size, self.worker, self.lease, self.careful, self.aplicacion
+
+
+async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
+    """Claim a batch in a transaction of its own; None: nothing is due.
+
+    Raises:
+        ForeignRestore: the database was restored into a younger cluster.
+    """
+    try:
+        cursor = await _cursor(conn, Format.BINARY).execute(TOMAR, wanted.values)
+    except psycopg.Error as error:
+        _translate(error)
+        raise
+    return _batch(await cursor.fetchall())
+
+
+async def run_alone(conn: AsyncConnection[Any], batch: Batch) -> None:
+    """Note that nothing else runs in this process while the batch does.
+
+    Raises:
+        LeaseLost: somebody else has it now.
+    """
+    row = await (await _cursor(conn).execute(CORRER_A_SOLAS, (batch.lote, batch.ficha))).fetchone()
+    if row is None or not row[0]:
+        raise LeaseLost(f"the lease of batch {batch.lote} is gone")
+
+
+async def settle(
+    conn: AsyncConnection[Any],
+    batch: Batch,
+    entregas: Sequence[Entrega],
+    ids: Sequence[int] | None = None,
+    *,
+    with_effects: bool = False,
+) -> list[int]:
+    """Settle a batch, whole or only the events of these ids, in the transaction the connection is in.
+
+    Args:
+        conn: the worker's.
+        batch: what was claimed.
+        entregas: what there is to say of its deliveries.
+        ids: which of its events; None: all.
+        with_effects: the transaction is the one of ``transaction``, with the effects of handlers.
+
+    Returns:
+        The causes that were named and are not known.
+
+    Raises:
+        LeaseLost: somebody else has it now.
+        TransactionEnded: a handler ended the transaction with its effects, and this is another.
+    """
+    values = batch.lote, batch.ficha, None if ids is None else list(ids), _document(entregas)
+    cursor = _cursor(conn)
+    try:
+        if with_effects:
+            await cursor.execute(TERMINAR_SI_ES_LA_MISMA, (*values, str(batch.ficha)))
+        else:
+            await cursor.execute(TERMINAR, values)
+    except psycopg.Error as error:
+        _translate(error)
+        raise
+    if not cursor.rowcount:
+        raise TransactionEnded(ENDED)
+    return _only(await cursor.fetchone()) or []
+
+
+@asynccontextmanager
+async def transaction(conn: AsyncConnection[Any], batch: Batch) -> AsyncGenerator[None]:
+    """Open the transaction for the effects of handlers and their settlement; one round trip."""
+    async with AsyncExitStack() as stack:
+        async with conn.pipeline():
+            # not conn.transaction(): that one, begun in a pipeline, stays in it to the end
+            await stack.enter_async_context(AsyncTransaction(conn))
+            await _cursor(conn).execute(MARCAR, (str(batch.ficha),))
+        yield
+
+
+async def settle_and_claim(
+    conn: AsyncConnection[Any], batch: Batch, entregas: Sequence[Entrega], wanted: Claim
+) -> tuple[list[int] | None, Batch | None]:
+    """Settle a whole batch and claim the next: two transactions, one round trip.
+
+    Returns:
+        The causes that were named and are not known, None if the lease was lost; and the next batch.
+    """
+    settled, claimed = _cursor(conn), _cursor(conn, Format.BINARY)
+    async with conn.pipeline() as pipeline:
+        await settled.execute(TERMINAR_SI_ES_MIO, (_document(entregas), batch.lote, batch.ficha))
+        await pipeline.sync()
+        await claimed.execute(TOMAR, wanted.values)
+    return _only(await settled.fetchone()), _batch(await claimed.fetchall())
+
+
+async def subscriptions(conn: AsyncConnection[Any], grupo: str) -> tuple[int, list[Subscription]]:
+    """Read the subscriptions of a group, those that were removed among them, and their version."""
+    rows = await (await _cursor(conn).execute(SUSCRIPCIONES, (grupo,))).fetchall()
+    return rows[0][0], [Subscription._make(row[1:]) for row in rows if row[1] is not None]
+
+
+async def is_in_catalog(conn: AsyncConnection[Any], origen: str, tipo: str) -> bool:
+    """Say whether any application's catalog has this event."""
+    row = await (await _cursor(conn).execute(EN_CATALOGO, (origen, tipo))).fetchone()
+    return bool(row and row[0])
+
+
+def _cursor(conn: AsyncConnection[Any], results: Format = Format.TEXT) -> AsyncCursor[TupleRow]:
+    """Make a cursor as needed here: handlers have the same connection, and may have set how its own are."""
+    cursor = AsyncCursor(conn, row_factory=tuple_row)
+    cursor.format = results
+    return cursor
+
+
+def _batch(rows: Sequence[tuple[Any, ...]]) -> Batch | None:
+    if not rows:
+        return None
+    return Batch(rows[0][0], rows[0][1], [Row._make(row) for row in rows])
+
+
+def _only(row: tuple[Any, ...] | None) -> list[int] | None:
+    return row[0] if row else None
+
+
+def _document(entregas: Sequence[Entrega]) -> str | None:
+    return json.dumps(entregas) if entregas else None
+
+
+def _translate(error: psycopg.Error) -> None:
+    if error.sqlstate in (LEASE_LOST, NOT_HELD):
+        raise LeaseLost(f"{error.diag.message_primary}") from error
+    if (better := explained(error)) is not None:
+        raise better from error

@@ -1,0 +1,53 @@
+"""A look at the bus: one snapshot that only reads, bounded in what it goes through and in how long it may take."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from cauce.database import schema
+from cauce.errors import CauceError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from psycopg import Connection
+
+LOOK_SECONDS: Final = 15.0
+"""Seconds that each statement of a look may take, the wait for locks included. A look normally takes milliseconds."""
+
+_LOOK: Final = """
+    set transaction isolation level repeatable read read only;
+    set local enable_seqscan = off;
+    set local enable_bitmapscan = off;
+    set local enable_hashjoin = off;
+    set local enable_mergejoin = off;
+    set local jit = off"""
+"""One snapshot, and plans that stop where a limit says: along indexes, row by row. Left to itself, the planner reads
+the whole of a table that nobody has analyzed, or of one in which what is asked for seems to be everywhere."""
+
+
+@contextmanager
+def look(conn: Connection[Any]) -> Generator[None]:
+    """Run what only reads, in a transaction of its own, on tables that are those of this program.
+
+    Args:
+        conn: a connection in autocommit.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+        CauceError: a statement took longer than ``LOOK_SECONDS``.
+    """
+    try:
+        with conn.transaction():
+            conn.execute(_LOOK)
+            conn.execute("select set_config('statement_timeout', %s, true)", (f"{LOOK_SECONDS * 1000:.0f}ms",))
+            schema.check_version(conn)
+            yield
+    except psycopg.errors.QueryCanceled as error:
+        raise CauceError(
+            f"this took longer than {LOOK_SECONDS:g} s and was stopped: the database is overloaded, or somebody holds a"
+            " lock on a table of schema cauce. pg_stat_activity shows who, and pg_blocking_pids(pid) for whom it waits"
+        ) from error

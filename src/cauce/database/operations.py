@@ -1,0 +1,483 @@
+"""What people do to a running bus: look at it, retry, discard, publish. The command line is a face of these functions.
+
+Every look is bounded: it costs the same on a table of a hundred million events as on one of ten thousand, also where
+nobody has ever analyzed it, and no statement of it may take longer than ``look.LOOK_SECONDS``. Fields are named as the
+columns and the JSON keys are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import psycopg
+from psycopg.rows import class_row, scalar_row, tuple_row
+
+from cauce import sql
+from cauce.database import schema
+from cauce.database.look import look
+from cauce.database.refusals import explaining
+from cauce.errors import InvalidPayload, NotFound, UnknownEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from psycopg import Connection
+
+T = TypeVar("T")
+
+COUNT_CAP: Final = 10_000
+"""How far anything is counted."""
+REACH: Final = 100_000
+"""How many events one look for those that match goes through, at most."""
+DISCARD_BATCH: Final = 1_000
+"""Deliveries that are looked at in one transaction, where all of a subscriber are given up."""
+FAILURES_SHOWN: Final = 50
+"""Failed attempts of an event that are read, the last ones."""
+CHUNK: Final = 500
+"""Events that are retried or discarded in one statement, so that none holds locks for long."""
+ALIVE_SECONDS: Final = 30.0
+"""Seconds a worker may be silent and pass for alive; it speaks every five, or more often."""
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """Events by state, each counted to ``COUNT_CAP``."""
+
+    pendiente: int
+    en_proceso: int
+    procesado: int | None
+    """None: not known, since so many others are there that counting them had to stop."""
+    error: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What a group has not been handed yet in a lane, counted to ``COUNT_CAP``."""
+
+    grupo: str
+    carril: int
+    pendientes: int
+    desde: datetime | None
+    """When the oldest was published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What a group has in hand, has to try again and has given up; each counted to ``COUNT_CAP``."""
+
+    grupo: str
+    lotes: int
+    en_mano: int
+    """Deliveries under a lease."""
+    reintentos: int
+    """Deliveries that wait for another attempt."""
+    proximo_en: datetime | None
+    muertas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a subscriber that a deploy has removed has left behind, among the first ``COUNT_CAP`` of its group."""
+
+    grupo: str
+    suscriptor: str
+    reintentos: int
+    """Deliveries that wait for another attempt; they end in ``error`` when their time comes."""
+    muertas: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSeen:
+    """A worker that has said that it is alive within the last hour."""
+
+    trabajador: str
+    grupos: list[str]
+    maquina: str
+    pid: int
+    iniciado_en: datetime
+    visto_en: datetime
+    vivo: bool
+    """It said so within ``ALIVE_SECONDS``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Webhooks that were refused and are kept to be explained (``quarantine``), counted to ``COUNT_CAP``."""
+
+    rechazados: int
+    ultimo_en: datetime | None
+    """When the newest came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The bus at one moment."""
+
+    estados: States
+    retraso: list[Lag]
+    grupos: list[Group]
+    retiradas: list[Removed]
+    """Subscribers that no application has any more, with deliveries left: ``discard_subscriber`` ends them."""
+    trabajadores: list[WorkerSeen]
+    cuarentena: Quarantined
+    tope: int
+    """Where counting stopped: a number as high as this means "or more"."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event without its contents."""
+
+    id: int
+    origen: str
+    tipo: str
+    clave: str | None
+    id_externo: str | None
+    prioridad: int
+    estado: str
+    intentos: int
+    ignorado: bool
+    creado_en: datetime
+    procesado_en: datetime | None
+    ultimo_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FullEvent(EventRow):
+    """An event with its contents: whatever JSON was published, hence Any."""
+
+    disponible_en: datetime | None
+    payload: Any
+    cabeceras: Any
+    cuerpo: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some events, newest first."""
+
+    eventos: list[EventRow]
+    siguiente: int | None
+    """Give this as ``antes`` to go on; None: there is nothing older."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery that is outstanding or dead; ``suscriptor`` "*" is every subscriber of the group."""
+
+    grupo: str
+    suscriptor: str
+    estado: str
+    intentos: int
+    caidas: int
+    """Workers that died holding it."""
+    proximo_en: datetime
+    error: str | None
+    lote: int | None
+    """The lease that holds it now."""
+    trabajador: str | None
+    arriendo_hasta: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failed attempt."""
+
+    id: int
+    grupo: str
+    suscriptor: str
+    intento: int
+    error: str
+    traza: str | None
+    trabajador: str | None
+    ocurrido_en: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What has become of an event for one subscriber; the states are in ``sql/queries/event_journey.sql``."""
+
+    grupo: str
+    suscriptor: str
+    estado: str
+    fallos: int
+    """Attempts that failed."""
+    error: str | None
+    """Why the last of them did."""
+    proximo_en: datetime | None
+    lote: int | None
+    trabajador: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """All there is to know of an event."""
+
+    evento: FullEvent
+    camino: list[Step]
+    """Subscriber by subscriber."""
+    entregas: list[Delivery]
+    fallos: list[Failed]
+    """The last ``FAILURES_SHOWN``, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What was done to an event by ``retry_many`` or ``discard_many``."""
+
+    id: int
+    entregas: int | None
+    """Of how many deliveries; None: there is no such event."""
+
+
+def status(conn: Connection[Any]) -> Status:
+    """Look at the bus: what waits, what is in hand, what is dead, who works, what was refused.
+
+    Args:
+        conn: a connection in autocommit. All is read from one snapshot.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    cap = {"tope": COUNT_CAP}
+    with look(conn):
+        return Status(
+            estados=_all(conn, States, "status_states", cap)[0],
+            retraso=_all(conn, Lag, "status_lag", cap),
+            grupos=_all(conn, Group, "status_groups", cap),
+            retiradas=_all(conn, Removed, "status_removed", cap),
+            trabajadores=_all(conn, WorkerSeen, "status_workers", {"segundos": ALIVE_SECONDS}),
+            cuarentena=_all(conn, Quarantined, "status_rejected", cap)[0],
+            tope=COUNT_CAP,
+        )
+
+
+def events(  # noqa: PLR0913 - the columns it can be asked for, by name
+    conn: Connection[Any],
+    *,
+    estado: str | None = None,
+    origen: str | None = None,
+    tipo: str | None = None,
+    clave: str | None = None,
+    ignorado: bool = False,
+    antes: int | None = None,
+    limite: int = 20,
+) -> Page:
+    """List the newest events that match, looking at ``REACH`` of them at most.
+
+    Args:
+        conn: a connection in autocommit.
+        estado: only those in this state.
+        origen: only those of this origin.
+        tipo: only those of this name.
+        clave: only those about this key.
+        ignorado: only those that nobody handled, which ``retry`` delivers once somebody does.
+        antes: only those with a lower id.
+        limite: how many.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    asked: dict[str, object] = {"estado": estado, "origen": origen, "tipo": tipo, "clave": clave, "ignorado": ignorado}
+    with look(conn):
+        bounds: dict[str, object] = {"antes": antes, "limite": limite + 1, "alcance": REACH}
+        found = _all(conn, EventRow, "events", asked | bounds)
+        if len(found) > limite:
+            return Page(found[:limite], found[limite - 1].id)
+        return Page(found, _number(conn, "events_reach", {"antes": antes, "alcance": REACH}))
+
+
+def dead(conn: Connection[Any], *, grupo: str | None = None, antes: int | None = None, limite: int = 20) -> Page:
+    """List the newest events that some subscriber has given up, of one group or of any, however old they are.
+
+    Args:
+        conn: a connection in autocommit.
+        grupo: only those given up in this group.
+        antes: only those with a lower id.
+        limite: how many.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    with look(conn):
+        found = _all(conn, EventRow, "events_dead", {"grupo": grupo, "antes": antes, "limite": limite + 1})
+    return Page(found[:limite], found[limite - 1].id if len(found) > limite else None)
+
+
+def show(conn: Connection[Any], evento: int) -> Detail:
+    """Read all there is to know of an event.
+
+    Args:
+        conn: a connection in autocommit.
+        evento: the event's id.
+
+    Raises:
+        NotFound: there is no such event.
+        SchemaError: the tables are missing, older or newer.
+    """
+    values: dict[str, object] = {"id": evento}
+    with look(conn):
+        found = _all(conn, FullEvent, "event", values)
+        if not found:
+            raise _no_event(evento)
+        return Detail(
+            evento=found[0],
+            camino=_all(conn, Step, "event_journey", values),
+            entregas=_all(conn, Delivery, "event_deliveries", values),
+            fallos=_all(conn, Failed, "event_failures", values | {"limite": FAILURES_SHOWN}),
+        )
+
+
+def retry(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
+    """Make the failed or waiting deliveries of an event due at once, with all their attempts before them.
+
+    An event that nobody handled is delivered to the handler and the subscribers that ``principal`` has for it by now.
+
+    Args:
+        conn: a connection.
+        evento: the event's id.
+        grupo: only those of this group.
+        suscriptor: only those of this subscriber; ``manejador`` is the dedicated handler.
+
+    Returns:
+        How many; 0 if none failed or waits, or still nobody handles the event. One that a worker holds right now is
+        left to it.
+
+    Raises:
+        NotFound: there is no such event.
+        SchemaError: the tables are missing, older or newer.
+    """
+    return _only(retry_many(conn, [evento], grupo=grupo, suscriptor=suscriptor))
+
+
+def retry_many(
+    conn: Connection[Any], eventos: Iterable[int], *, grupo: str | None = None, suscriptor: str | None = None
+) -> Iterator[list[Mended]]:
+    """Do the same to many events, ``CHUNK`` of them in one statement, while the result is gone through.
+
+    Args:
+        conn: a connection; in autocommit, each chunk is committed by itself.
+        eventos: the events' ids; an unknown one is no error.
+        grupo: as of ``retry``.
+        suscriptor: as of ``retry``.
+
+    Yields:
+        What became of the next events, in the order of their ids.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    return _mend(conn, "retry", eventos, grupo, suscriptor)
+
+
+def discard(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
+    """Give the failed or waiting deliveries of an event up, for good; arguments, result and errors as of ``retry``."""
+    return _only(discard_many(conn, [evento], grupo=grupo, suscriptor=suscriptor))
+
+
+def discard_many(
+    conn: Connection[Any], eventos: Iterable[int], *, grupo: str | None = None, suscriptor: str | None = None
+) -> Iterator[list[Mended]]:
+    """Do the same to many events; arguments, result and errors as of ``retry_many``."""
+    return _mend(conn, "discard", eventos, grupo, suscriptor)
+
+
+def discard_subscriber(conn: Connection[Any], suscriptor: str, *, grupo: str | None = None) -> int:
+    """Give up all that a subscriber has failed at or waits for, whatever the event.
+
+    Args:
+        conn: a connection in autocommit: ``DISCARD_BATCH`` deliveries are looked at in a transaction.
+        suscriptor: the subscriber's name, whether or not an application has it.
+        grupo: only in this group.
+
+    Returns:
+        How many deliveries. One that a worker holds right now is left to it.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    schema.check_version(conn)
+    count, event = 0, -1  # below every id
+    while True:
+        values = {"suscriptor": suscriptor, "grupo": grupo, "desde": event, "maximo": DISCARD_BATCH}
+        found = conn.cursor(row_factory=tuple_row).execute(sql.query("discard_subscriber"), values).fetchone()
+        discarded, last = found or (0, None)
+        count += int(discarded)
+        if last is None:
+            return count
+        event = last
+
+
+def publish(  # noqa: PLR0913 - the event's columns, by name
+    conn: Connection[Any],
+    origen: str,
+    tipo: str,
+    payload: str,
+    *,
+    clave: str | None = None,
+    prioridad: int | None = None,
+    id_externo: str | None = None,
+) -> int:
+    """Publish an event by its name, without the application's types; return its id.
+
+    Args:
+        conn: a connection; in autocommit, the event is committed at once.
+        origen: the event's origin.
+        tipo: its name, which some application's catalog must have.
+        payload: JSON text. Whether it fits the event's type shows when it is handled.
+        clave: the event's key; by default the payload's field that the catalog names.
+        prioridad: 0 (first) to 9; by default the catalog's.
+        id_externo: an id that makes the event unique in its origin: publishing it again returns the stored id.
+
+    Raises:
+        UnknownEvent: no catalog has it, so nobody would handle it.
+        InvalidPayload: it is not JSON, or not such as PostgreSQL can store.
+        ForeignRestore: the database was restored into a younger cluster.
+        SchemaError: the tables are missing, older or newer.
+    """
+    schema.check_version(conn)
+    if not _number(conn, "event_known", {"origen": origen, "tipo": tipo}):
+        raise UnknownEvent(
+            f"{origen}/{tipo} was not published: no catalog in this database has it; run: cauce migrate module:bus"
+        )
+    values = {"origen": origen, "tipo": tipo, "payload": payload, "clave": clave, "prioridad": prioridad}
+    try:
+        with explaining():
+            return _number(conn, "publish", values | {"id_externo": id_externo}) or 0
+    except psycopg.errors.DataError as error:
+        raise InvalidPayload(f"{origen}/{tipo} was not published: {error.diag.message_primary}") from error
+
+
+def _mend(
+    conn: Connection[Any], query: str, eventos: Iterable[int], grupo: str | None, suscriptor: str | None
+) -> Iterator[list[Mended]]:
+    schema.check_version(conn)
+    ids = iter(sorted(set(eventos)))
+    while chunk := list(islice(ids, CHUNK)):
+        yield _all(conn, Mended, query, {"ids": chunk, "grupo": grupo, "suscriptor": suscriptor})
+
+
+def _only(mended: Iterator[list[Mended]]) -> int:
+    """Return how many deliveries of the one event were mended."""
+    ((one,),) = mended
+    if one.entregas is None:
+        raise _no_event(one.id)
+    return one.entregas
+
+
+def _no_event(evento: int) -> NotFound:
+    return NotFound(f"there is no event {evento}; it may have been pruned: cauce events lists what there is")
+
+
+def _all(conn: Connection[Any], made: type[T], query: str, values: Mapping[str, object]) -> list[T]:
+    with conn.cursor(row_factory=class_row(made)) as cursor:
+        return cursor.execute(sql.query(query), values).fetchall()
+
+
+def _number(conn: Connection[Any], query: str, values: Mapping[str, object]) -> int | None:
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        found = cursor.execute(sql.query(query), values).fetchone()
+    return None if found is None else int(found)

@@ -1,0 +1,84 @@
+"""``procesar_lote``: the work of a worker, for a moment, for whoever has a cron and no process of his own."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from cauce.config import expect_application
+from cauce.database.refusals import explaining
+from cauce.engine.runner import Runner, Tally
+from cauce.engine.upkeep import Upkeep
+from cauce.engine.worker import process
+
+if TYPE_CHECKING:
+    from cauce.bus import Bus
+    from cauce.config import Settings
+
+PENDING_COUNT: Final = 10_000
+"""How far ``pendientes`` counts."""
+
+
+class Conteo(TypedDict):
+    """What one call has done: deliveries, by what became of them; ``pendientes`` counts events to 10,000 at most."""
+
+    procesados: int
+    reintentos: int
+    errores: int
+    ignorados: int
+    devueltos: int
+    lotes: int
+    pendientes: int
+
+
+async def procesar_lote(bus: Bus, settings: Settings, *, limite: int = 500, segundos: float = 20.0) -> Conteo:
+    """Process what is due in every group of the bus: expired leases, due retries, new events; Stripe's first.
+
+    Args:
+        bus: the application's.
+        settings: as a worker's.
+        limite: deliveries of events and retries claimed at most, over all groups.
+        segundos: no batch begins after so many seconds.
+
+    Raises:
+        SchemaError: the tables are missing or old.
+        ForeignRestore: the database was restored into a younger cluster.
+        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
+    """
+    expect_application(bus, settings, "procesar_lote")
+    with explaining():
+        return await _process(bus, settings, limite, monotonic() + segundos)
+
+
+async def _process(bus: Bus, settings: Settings, limite: int, ends: float) -> Conteo:
+    tally, claimed = Tally(), 0
+    async with process(bus, settings) as shared:
+        async with aclosing(Upkeep(settings, shared.worker, bus.groups, bus.application)) as upkeep:
+            await upkeep.once()
+            for grupo in bus.groups:
+                runner = Runner(shared, grupo)
+                while claimed < limite and monotonic() < ends:
+                    batch = await runner.claim(min(limite - claimed, runner.size))
+                    if batch is None:
+                        break
+                    claimed += len(batch.rows)
+                    await runner.run(batch, lambda: 0)
+                tally += runner.tally
+            await upkeep.leave()
+        async with shared.connections.lend() as conn:
+            cursor = await conn.execute(
+                "select coalesce(sum(r.pendientes), 0)::bigint from unnest(%s::text[]) g(grupo)"
+                " cross join lateral cauce.retraso(g.grupo, %s) r",
+                (list(bus.groups), PENDING_COUNT),
+            )
+            row = await cursor.fetchone()
+    return Conteo(
+        procesados=tally.done,
+        reintentos=tally.retried,
+        errores=tally.dead,
+        ignorados=tally.ignored,
+        devueltos=tally.given_back,
+        lotes=tally.batches,
+        pendientes=min(int(row[0]), PENDING_COUNT) if row else 0,
+    )

@@ -1,0 +1,120 @@
+"""Lanes: the tasks that run a group's handlers, so many at once, whatever batch they come from.
+
+Batches stand in a queue and share the lanes: when the last handlers of one still run, the free lanes have begun with
+the next. So the concurrency stays full while a batch is settled and another claimed, and at the end of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from cauce.engine.deadlines import STOPS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from cauce.engine.deadlines import Lane, Watch
+
+T = TypeVar("T")
+
+
+class Load(Generic[T]):
+    """What one batch brings."""
+
+    __slots__ = ("call", "finished", "items", "left")
+
+    def __init__(self, items: Sequence[T], call: Callable[[T, Lane], Awaitable[None]]) -> None:
+        self.call = call
+        self.items = deque(items)
+        """Those that have not begun."""
+        self.left = len(items)
+        """Items that have not ended yet."""
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ended(self) -> None:
+        """Note that one more item has ended."""
+        self.left -= 1
+        if not self.left and not self.finished.done():
+            self.finished.set_result(None)
+
+    def broke(self, error: BaseException) -> None:
+        """Note that an item did not end as it must."""
+        self.items.clear()
+        if not self.finished.done():
+            if isinstance(error, asyncio.CancelledError):
+                self.finished.cancel()
+            else:
+                self.finished.set_exception(error)
+
+
+class Lanes(Generic[T]):
+    """Runs what it is given, with so many tasks at most. They are made when there is work, and end when there is none.
+
+    Args:
+        watch: over the time limits of what the lanes run.
+        limit: how many run at once.
+    """
+
+    def __init__(self, watch: Watch, limit: int) -> None:
+        self._watch, self._limit = watch, limit
+        self._loads: deque[Load[T]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def busy(self) -> bool:
+        """Whether anything runs."""
+        return bool(self._tasks)
+
+    async def run(self, items: Sequence[T], call: Callable[[T, Lane], Awaitable[None]]) -> None:
+        """Call something for each item, after the items that came before; return when the last call has ended.
+
+        Raises:
+            Exception: what a call raised; the items that had not begun are left out.
+        """
+        if not items:
+            return
+        load = Load(items, call)
+        self._loads.append(load)
+        self._widen()
+        try:
+            await load.finished
+        finally:
+            load.items.clear()  # if the wait was cancelled, nobody will settle them
+
+    async def close(self) -> None:
+        """Cancel what runs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def hurry(self) -> None:
+        """Make one more lane, whatever the limit: what waits is only to be called off."""
+        task = asyncio.create_task(self._lane())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _widen(self) -> None:
+        """Make one more lane, if there may be. Each that finds something to do makes the next before it begins."""
+        if len(self._tasks) < self._limit:
+            self.hurry()
+
+    async def _lane(self) -> None:
+        with self._watch.lane() as lane:
+            while self._loads:
+                load = self._loads[0]
+                while load.items:
+                    item = load.items.popleft()
+                    if len(self._tasks) < self._limit:
+                        self._widen()
+                    try:
+                        await load.call(item, lane)
+                    except STOPS as stop:
+                        load.broke(stop)
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - whoever brought it is told
+                        load.broke(error)
+                    else:
+                        load.ended()
+                if self._loads and self._loads[0] is load:
+                    self._loads.popleft()

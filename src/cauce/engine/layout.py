@@ -1,0 +1,188 @@
+"""Layout: from the rows of a batch to the deliveries of which this program runs the handlers.
+
+What it cannot run is decided here: deliveries of other programs are given back, and what nobody can handle ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from datetime import UTC
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from cauce.catalog import MANEJADOR, TODOS
+from cauce.database import claims
+from cauce.engine.causes import MAX_ERROR, message_of, storable
+from cauce.engine.deadlines import STOPS
+from cauce.engine.report import Delivery, Report
+from cauce.engine.routing import GIVE_BACK_SECONDS
+from cauce.evento import Evento
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from cauce.bus import Route
+    from cauce.database.claims import Batch, Row
+    from cauce.engine.connections import Connections
+    from cauce.engine.routing import Recipients, Routing
+
+logger = logging.getLogger("cauce.dispatch")
+
+NO_JSON: Final = "the body is not JSON that PostgreSQL can hold; it is kept in `cuerpo`"
+NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
+UNREADABLE: Final = (ValueError, RecursionError)
+"""What Python's JSON reader raises over what PostgreSQL holds: a number of 5,000 digits, 3,000 nested lists."""
+BREATH: Final = 32
+"""Deliveries that are laid out in one piece, while handlers of other batches wait for the event loop."""
+
+
+class Layout:
+    """Lays out the batches of one group.
+
+    Args:
+        routing: whom its events go to.
+        busy: says whether handlers of the group run meanwhile.
+    """
+
+    def __init__(self, routing: Routing, busy: Callable[[], bool]) -> None:
+        self._routing, self._busy = routing, busy
+        self._in_catalog: dict[tuple[str, str], bool] = {}
+        """What the database has said about events of the batch in hand."""
+
+    async def read(self, batch: Batch, connections: Connections) -> Report:
+        """Lay out a batch: whom each event goes to; what fits nowhere is settled here."""
+        report = Report()
+        if batch.version != self._routing.version:
+            async with connections.lend() as conn:
+                await self._routing.read(conn)
+        known, nobody = self._routing.known, self._routing.nobody
+        self._in_catalog.clear()
+        for number, row in enumerate(batch.rows):
+            if not number % BREATH and self._busy():
+                await asyncio.sleep(0)
+            to = known.get((row.origen, row.tipo), nobody)
+            if row.suscriptor is not None:
+                to = self._again(row, row.suscriptor, to, report)
+            route = to.route if to.plain or to.transactional else None
+            if route is None or to.elsewhere or to.orphan:
+                await self._not_here(row, to, report, connections)
+            if route is not None:
+                self._lay_out(row, to, route, report)
+        return report
+
+    def _lay_out(self, row: Row, to: Recipients, route: Route, report: Report) -> None:
+        """Prepare the deliveries to the recipients that this program runs."""
+        if row.payload is None:
+            self._misfit(row, to, report, NO_JSON)
+            return
+        try:
+            payload = route.validate(row.payload)
+        except (MemoryError, *STOPS):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a validator of the application may raise anything
+            self._misfit(row, to, report, f"the payload is not a valid {route.tipo.payload_name}: {message_of(error)}")
+            return
+        try:
+            headers = _headers(row.cabeceras) if row.cabeceras else NO_HEADERS
+        except UNREADABLE as error:
+            self._misfit(row, to, report, f"Python cannot read the headers (`cabeceras`): {error}")
+            return
+        evento = Evento(
+            row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
+            row.clave, row.id_externo, headers,
+        )  # fmt: skip
+        held = row.suscriptor is not None and row.suscriptor != TODOS
+        for consumer in to.plain:
+            report.plain.append(Delivery(consumer, evento, held))
+        for consumer in to.transactional:
+            report.transactional.append(Delivery(consumer, evento, held))
+
+    @staticmethod
+    def _again(row: Row, suscriptor: str, to: Recipients, report: Report) -> Recipients:
+        """Return the recipients of a stored delivery: one, or all after a worker died."""
+        if suscriptor != TODOS:
+            return to.only(suscriptor)
+        if to.anybody or not to.orphan:
+            report.say(row.id, TODOS, "hecha", row.intento)
+        return to
+
+    async def _not_here(self, row: Row, to: Recipients, report: Report, connections: Connections) -> None:
+        """Leave deliveries to other programs, and settle what no program has."""
+        for other in to.elsewhere:
+            report.pass_on(row, other)
+        if to.orphan:
+            await self._orphan(row, to, report, connections)
+        elif to.anybody:
+            return
+        elif row.suscriptor is None or row.suscriptor == TODOS:
+            report.done += 1  # the group does not listen to it
+        else:
+            self._dead(row, row.suscriptor, report, _gone(row, to, self._routing.grupo))
+
+    async def _orphan(self, row: Row, to: Recipients, report: Report, connections: Connections) -> None:
+        """Settle what should go to a dedicated handler, where no application has one stored."""
+        whole = row.suscriptor is None or row.suscriptor == TODOS
+        name = MANEJADOR if to.anybody or not whole else TODOS
+        event = f"{row.origen}/{row.tipo}"
+        if row.payload is None:
+            self._dead(row, name, report, NO_JSON)
+        elif (moment := to.removed.get(MANEJADOR)) is None and await self._is_in_catalog(row, connections):
+            report.say(row.id, name, "devuelta", row.intento, {"espera": GIVE_BACK_SECONDS})
+        elif whole and _is_webhook(row):
+            if name == TODOS:
+                report.say(row.id, TODOS, "ignorada", row.intento, {"error": f"nobody handles {event}"})
+        elif moment is not None:
+            self._dead(row, name, report, f"no handler for {event}: a deploy removed it {_when(moment)}")
+        else:
+            self._dead(row, name, report, f"no handler for {event} in this application nor in any catalog")
+
+    async def _is_in_catalog(self, row: Row, connections: Connections) -> bool:
+        """Ask the database, once a batch, whether any catalog has this event."""
+        key = row.origen, row.tipo
+        if key not in self._in_catalog:
+            async with connections.lend() as conn:
+                self._in_catalog[key] = await claims.is_in_catalog(conn, *key)
+        return self._in_catalog[key]
+
+    def _misfit(self, row: Row, to: Recipients, report: Report, error: str) -> None:
+        """End the deliveries of an event that cannot be handed to the handlers of this program."""
+        for consumer in (*to.plain, *to.transactional):
+            self._dead(row, consumer.nombre, report, error)
+
+    def _dead(self, row: Row, suscriptor: str, report: Report, error: str) -> None:
+        logger.error(
+            "event %s (%s/%s), subscriber %s, ends in error: %s", row.id, row.origen, row.tipo, suscriptor, error
+        )
+        report.say(row.id, suscriptor, "muerta", row.intento, {"error": storable(error)[:MAX_ERROR]})
+
+
+def _gone(row: Row, to: Recipients, grupo: str) -> str:
+    """Say why a stored delivery has nobody to go to."""
+    who = f"subscriber {row.suscriptor!r} of {row.origen}/{row.tipo}"
+    if (moment := to.removed.get(row.suscriptor or "")) is None:
+        return f"no application has a {who} in group {grupo}"
+    return (
+        f"a deploy removed {who} {_when(moment)}. Bring it back and try again (cauce migrate module:bus, cauce retry),"
+        f" or give up all it left: cauce discard --grupo {grupo} --suscriptor {row.suscriptor}"
+    )
+
+
+def _when(moment: datetime) -> str:
+    return f"on {moment.astimezone(UTC):%Y-%m-%d at %H:%M:%S} UTC"
+
+
+def _headers(text: str) -> Mapping[str, Any]:
+    """Return an event's headers; a publisher in SQL may have stored JSON that is no object."""
+    headers = json.loads(text)
+    return cast("dict[str, Any]", headers) if isinstance(headers, dict) else NO_HEADERS
+
+
+def _is_webhook(row: Row) -> bool:
+    """Whether the inbox stored it. Headers that Python cannot read are not the inbox's."""
+    try:
+        return row.cabeceras is not None and "webhook" in _headers(row.cabeceras)
+    except UNREADABLE:
+        return False

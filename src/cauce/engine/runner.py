@@ -1,0 +1,257 @@
+"""One batch after another: claim, run, settle together with the next claim.
+
+The runner is what workers and ``procesar_lote`` share. It survives a lost connection by itself: what the handlers
+without ``tx`` came to is kept and settled on the next connection, those with ``tx`` run again there, since their
+transaction was undone, or, if it was not, the fence says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Self
+
+import psycopg
+
+from cauce.database import claims
+from cauce.database.claims import Batch, Claim
+from cauce.engine.connections import backoff
+from cauce.engine.deadlines import STOPS
+from cauce.engine.dispatch import Dispatcher
+from cauce.engine.layout import Layout
+from cauce.engine.routing import Routing
+from cauce.engine.settling import Settling
+from cauce.errors import ForeignRestore, LeaseLost
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from cauce.bus import Bus
+    from cauce.config import Settings
+    from cauce.engine.connections import Connections
+    from cauce.engine.deadlines import Watch
+    from cauce.engine.heartbeat import Heartbeat
+    from cauce.engine.report import Report
+
+logger = logging.getLogger("cauce.runner")
+
+FIRST_SIZE: Final = 16
+"""Events of the first batch, while nothing is known of the handlers; then up to four times as many each time."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Deliveries, by what became of them."""
+
+    done: int = 0
+    retried: int = 0
+    dead: int = 0
+    ignored: int = 0
+    given_back: int = 0
+    batches: int = 0
+
+    def __iadd__(self, other: Tally) -> Self:
+        """Add another's."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+    def add(self, report: Report) -> None:
+        """Add a batch's."""
+        self.done += report.done
+        self.retried += report.count("reintentar")
+        self.dead += report.count("muerta")
+        self.ignored += report.count("ignorada")
+        self.given_back += report.count("devuelta")
+        self.batches += 1
+
+
+class Pace:
+    """How many events a group's next batch should have, by how long its last ones took; its runners share it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._seconds, self._limit = settings.batch_seconds, settings.batch_size
+        self.size = min(FIRST_SIZE, settings.batch_size)
+
+    def note(self, events: int, seconds: float) -> None:
+        """Take into account that so many events took so many seconds."""
+        fitting = int(self._seconds * events / max(seconds, 1e-6))
+        self.size = max(1, min(fitting, 4 * max(events, self.size), self._limit))
+
+
+class Room:
+    """Where the batches of a process run: side by side, but for those whose worker died.
+
+    One of those is in hand at a time, or two would be blamed for one death. And the run that decides (one more death
+    and it ends in ``error``) has the room for itself: the guilty one may have been the batch beside it.
+    """
+
+    def __init__(self, crash_limit: int) -> None:
+        self._limit = crash_limit
+        self._suspects = asyncio.Lock()
+        self._open, self._empty = asyncio.Event(), asyncio.Event()
+        self._open.set()
+        self._empty.set()
+        self._inside = 0
+
+    def decides(self, batch: Batch) -> bool:
+        """Say whether it must run alone."""
+        return 0 < batch.deaths >= self._limit - 1
+
+    @contextlib.asynccontextmanager
+    async def enter(self, batch: Batch) -> AsyncGenerator[None]:
+        """Wait until the batch may run."""
+        one_at_a_time = self._suspects if batch.suspect else contextlib.nullcontext()
+        async with one_at_a_time, self._alone() if self.decides(batch) else self._beside():
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _beside(self) -> AsyncGenerator[None]:
+        while not self._open.is_set():  # not `if`: another may have closed it before the one that waited got its turn
+            await self._open.wait()
+        self._inside += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        self._open.clear()
+        try:
+            await self._empty.wait()
+            yield
+        finally:
+            self._open.set()
+
+
+class Group:
+    """What the runners of one group share: subscriptions, handlers, lanes and pace."""
+
+    def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
+        self.name = grupo
+        self.dispatcher = Dispatcher(bus, grupo, settings, watch)
+        self.layout = Layout(Routing(bus, grupo), self.dispatcher.busy)
+        self.pace = Pace(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What the runners of one process share."""
+
+    bus: Bus
+    settings: Settings
+    worker: str
+    connections: Connections
+    heartbeat: Heartbeat
+    watch: Watch
+    room: Room
+    groups: dict[str, Group]
+    """By name."""
+
+    def group(self, grupo: str) -> Group:
+        """Return a group of the bus, the same every time."""
+        if grupo not in self.groups:
+            self.groups[grupo] = Group(self.bus, grupo, self.settings, self.watch)
+        return self.groups[grupo]
+
+
+class Runner:
+    """Processes the batches of one group, one after another."""
+
+    def __init__(self, process: Process, grupo: str) -> None:
+        self.process, self.grupo = process, grupo
+        self.connections = process.connections
+        group = process.group(grupo)
+        self._layout, self._pace, self.dispatcher = group.layout, group.pace, group.dispatcher
+        self._losses = self.connections.losses
+        """Those known when a batch was last settled. After another, what was claimed may have crashed the server."""
+        self._failures = 0  # batches in a row that could not be settled
+        self.tally = Tally()
+
+    @property
+    def size(self) -> int:
+        """How many events the next batch should have, going by how long the last ones took."""
+        return self._pace.size
+
+    async def claim(self, size: int | None = None, *, in_turn: bool = False) -> Batch | None:
+        """Claim a batch; None: nothing is due. ``in_turn``: nobody waits for it."""
+        async with self.connections.lend(in_turn=in_turn) as conn:
+            return self.hold(await claims.claim(conn, self.wanted(size or self.size)))
+
+    async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
+        """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none).
+
+        A batch that cannot be settled is left to its lease, and None returned: once that has expired its events are
+        handed out one by one, and the guilty one ends in ``error`` alone.
+
+        Raises:
+            ForeignRestore: the database was restored into a younger cluster.
+        """
+        try:
+            async with self.process.room.enter(batch):
+                following = await self._run(batch, more)
+        except (ForeignRestore, *STOPS):
+            raise
+        except BaseException:
+            logger.exception(
+                "batch %s of group %s (events %s to %s) could not be settled: its lease will expire, and its events be"
+                " handed out one by one",
+                batch.lote, self.grupo, min(row.id for row in batch.rows), max(row.id for row in batch.rows),
+            )  # fmt: skip
+            self.process.heartbeat.release(batch)
+            await asyncio.sleep(backoff(self._failures))
+            self._failures += 1
+            return None
+        finally:
+            self.process.heartbeat.release(batch)
+        self._failures = 0
+        return following
+
+    def wanted(self, size: int) -> Claim:
+        """Say what to claim."""
+        careful = self._losses != self.connections.losses
+        worker, application = self.process.worker, self.process.bus.application
+        return Claim(self.grupo, size, worker, self.process.settings.lease_seconds, careful, application)
+
+    def hold(self, batch: Batch | None) -> Batch | None:
+        """Keep the lease of what was claimed."""
+        if batch is not None:
+            self.process.heartbeat.hold(batch)
+        return batch
+
+    async def _run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
+        began = monotonic()
+        settling: Settling | None = None
+        failures = 0
+        while True:
+            try:
+                if settling is None:
+                    if self.process.room.decides(batch):
+                        async with self.connections.lend() as conn:
+                            await claims.run_alone(conn, batch)
+                    report = await self._layout.read(batch, self.connections)
+                    await self.dispatcher.run_plain(report)
+                    report.log_failures()
+                    settling = Settling(self, batch, report)
+                    if not report.transactional:  # before the next claim, which comes with the settlement
+                        self._pace.note(len(batch.rows), monotonic() - began)
+                following = await settling.finish(more)
+            except LeaseLost as error:
+                logger.warning("batch %s: %s", batch.lote, error)
+                return None
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                logger.warning("batch %s is settled on another connection; the last said: %s", batch.lote, error)
+                await asyncio.sleep(backoff(failures))
+                failures += 1
+            else:
+                self._losses = self.connections.losses
+                self._pace.note(len(batch.rows), monotonic() - began)
+                self.tally.add(settling.report)
+                return following

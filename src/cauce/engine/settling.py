@@ -1,0 +1,193 @@
+"""The end of a batch: its ``tx`` handlers and its settlement.
+
+Handlers with ``tx`` of a batch run one after another inside the settling transaction, without savepoints. If one
+raises, all of it rolls back, and a second pass runs each delivery in a transaction of its own; the first pass spends no
+attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg.transaction import OutOfOrderTransactionNesting
+
+from cauce.database import claims
+from cauce.engine.deadlines import STOPS, GivenBack
+from cauce.engine.report import Report
+from cauce.errors import LeaseLost, TransactionEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from psycopg import AsyncConnection
+
+    from cauce.database.claims import Batch
+    from cauce.engine.deadlines import Lane
+    from cauce.engine.report import Delivery
+    from cauce.engine.runner import Runner
+
+logger = logging.getLogger("cauce.runner")
+
+LOSSES: Final = 2
+"""Connections that handlers with ``tx`` may lose before it counts as their failure: servers do restart."""
+
+
+class Settling:
+    """The end of a batch: ``tx`` handlers and settlement, in steps that can be taken up on another connection."""
+
+    def __init__(self, runner: Runner, batch: Batch, report: Report) -> None:
+        self._runner, self._batch, self.report = runner, batch, report
+        self._dispatcher = runner.dispatcher
+        self._apart = False
+        """The second pass: every delivery with ``tx`` has a row and a transaction of its own."""
+        self._settled = False
+        self._losses = 0
+        """Connections lost while the handlers of this pass, or this delivery, ran."""
+
+    async def finish(self, more: Callable[[], int]) -> Batch | None:
+        """Settle; return the next batch if it was claimed along."""
+        report, runner = self.report, self._runner
+        if self._settled:
+            return await self._claim(more())
+        if self._dispatcher.stopping and not self._apart:
+            self._give_back_transactional()
+        if not report.transactional and not self._apart:
+            return await self._settle_plain(more())
+        with runner.process.watch.lane() as lane:
+            if not self._apart:
+                failed = await self._together(lane)
+                if failed is None:
+                    self._settled = True
+                    return await self._claim(more())
+                if len(report.transactional) == 1:
+                    self._judge(failed, report.transactional.pop())
+                    return await self._settle_plain(more())
+                await self._take_apart()
+            while report.transactional:
+                await self._alone(report.transactional[0], lane)
+                report.transactional.pop(0)
+                self._losses = 0
+        self._settled = True
+        return await self._claim(more())
+
+    async def _settle_plain(self, size: int) -> Batch | None:
+        runner = self._runner
+        async with runner.connections.lend() as conn:
+            if not size:
+                self._learn(await claims.settle(conn, self._batch, self.report.entregas))
+                return None
+            unknown, following = await claims.settle_and_claim(
+                conn, self._batch, self.report.entregas, runner.wanted(size)
+            )
+            runner.hold(following)
+        self._learn(unknown or ())
+        if unknown is None:
+            logger.warning("batch %s: the lease was lost; another worker does it again", self._batch.lote)
+        return following
+
+    async def _claim(self, size: int) -> Batch | None:
+        return await self._runner.claim(size) if size else None
+
+    async def _together(self, lane: Lane) -> BaseException | None:
+        """First pass: every ``tx`` handler and the settlement in one transaction. Return what went wrong."""
+        report = self.report
+        said, done = len(report.entregas), report.done
+        delivery: Delivery | None = None
+        async with self._runner.connections.lend() as conn:
+            try:
+                async with claims.transaction(conn, self._batch):
+                    for delivery in report.transactional:
+                        await self._dispatcher.run_in(delivery, conn, lane)
+                        report.succeeded(delivery)
+                    unknown = await claims.settle(
+                        conn, self._batch, report.entregas, self._batch.ids, with_effects=True
+                    )
+            except BaseException as error:  # noqa: BLE001 - weighed, and raised again if it is no handler's
+                del report.entregas[said:]
+                report.done = done
+                self._weigh(error, conn)
+                return error
+        self._learn(unknown)
+        return None
+
+    def _learn(self, unknown: Collection[int]) -> None:
+        """Explain again, next time, the causes that the database does not know."""
+        if unknown:
+            self._dispatcher.causes.forget(unknown)
+
+    async def _take_apart(self) -> None:
+        """Between the passes: keep what is known, and give every ``tx`` delivery a row of its own under this lease."""
+        report = self.report
+        said = len(report.entregas)
+        for delivery in report.transactional:
+            if not delivery.held:
+                report.say(delivery.evento.id, delivery.consumer.nombre, "retenida", delivery.evento.intentos)
+        try:
+            await self._settle(report, self._batch.ids)
+        except BaseException:
+            del report.entregas[said:]
+            raise
+        report.entregas = [entrega for entrega in report.entregas if entrega["resultado"] != "retenida"]
+        for delivery in report.transactional:
+            delivery.held = True
+        self._apart = True
+        self._losses = 0
+
+    async def _alone(self, delivery: Delivery, lane: Lane) -> None:
+        """Second pass: one ``tx`` delivery in a transaction of its own, no attempt spent on the first pass."""
+        single = Report()
+        if self._dispatcher.stopping:
+            single.give_back(delivery)
+        else:
+            async with self._runner.connections.lend() as conn:
+                try:
+                    async with claims.transaction(conn, self._batch):
+                        await self._dispatcher.run_in(delivery, conn, lane)
+                        single.succeeded(delivery)
+                        await claims.settle(conn, self._batch, single.entregas, ids=[], with_effects=True)
+                except BaseException as error:  # noqa: BLE001 - likewise
+                    self._weigh(error, conn)
+                    single = Report()
+                    self._judge(error, delivery, single)
+                else:
+                    self.report.done += 1
+                    return
+        await self._settle(single, ids=[])
+        self.report.entregas += single.entregas
+
+    async def _settle(self, report: Report, ids: Sequence[int]) -> None:
+        """Settle a part, in a transaction of its own."""
+        async with self._runner.connections.lend() as conn:
+            self._learn(await claims.settle(conn, self._batch, report.entregas, ids))
+
+    def _judge(self, error: BaseException, delivery: Delivery, report: Report | None = None) -> None:
+        report = report or self.report
+        if isinstance(error, GivenBack):
+            report.give_back(delivery)
+        else:
+            self._dispatcher.failed(delivery, error, report)
+            report.log_failures()
+
+    def _give_back_transactional(self) -> None:
+        for delivery in self.report.transactional:
+            self.report.give_back(delivery)
+        self.report.transactional.clear()
+
+    def _weigh(self, error: BaseException, conn: AsyncConnection[Any]) -> None:
+        """Let a handler's failure pass, to be judged; raise if the lease, the connection or the worker is lost.
+
+        A connection that is lost again and again is the handler's doing: it would be tried for ever. One whose
+        transaction the handler ended, or left a block open in, is closed here: who knows what else it is set to.
+        """
+        if isinstance(error, (TimeoutError, GivenBack)):
+            return  # a sync handler's connection is closed by then
+        if isinstance(error, (LeaseLost, *STOPS)):
+            raise error
+        if isinstance(error, (TransactionEnded, OutOfOrderTransactionNesting)):
+            conn.pgconn.finish()
+        elif conn.closed:
+            self._losses += 1
+            if self._losses <= LOSSES:
+                raise psycopg.OperationalError(f"the connection was lost while handlers ran: {error!r}") from error

@@ -1,0 +1,68 @@
+"""Sync handlers: how one runs in a thread, and uses the connection that the event loop lends it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from psycopg import Connection
+
+from cauce.engine.deadlines import STOPS
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+    from cauce.catalog import AnyHandler
+
+
+class _TxView(Connection[Any]):
+    """A sync face of an async connection that is in a transaction of ours: a handler may use it, not end it.
+
+    The libpq connection is the same; the event loop does not touch it while the handler's thread runs.
+    """
+
+    def commit(self) -> None:
+        """Refuse.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("the transaction is the bus's: return to commit, raise to roll back")
+
+    rollback = commit
+
+    def close(self) -> None:
+        """Refuse, as ``commit``."""
+        self.commit()
+
+    def __del__(self, *_: object) -> None:
+        """Leave the connection open: it is only lent."""
+
+
+def lend(conn: AsyncConnection[Any]) -> _TxView:
+    """Return a sync face, which prepares nothing: the names of prepared statements are the async face's to give."""
+    view = _TxView(conn.pgconn)
+    view.prepare_threshold = None
+    return view
+
+
+def cut(conn: AsyncConnection[Any]) -> None:
+    """End a connection that another thread may be using: shut its socket, so that the thread gets an error."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as twin:
+        twin.shutdown(socket.SHUT_RDWR)
+
+
+def run_sync(handler: AnyHandler, *arguments: object) -> None:
+    """Run a sync handler, in a thread, where what would stop a task is the handler's failure like any other.
+
+    A future cannot even carry StopIteration: its handler would never seem to end.
+    """
+    try:
+        returned = handler(*arguments)
+    except (StopIteration, *STOPS) as error:
+        raise RuntimeError(f"the handler raised {type(error).__name__}") from error
+    if inspect.iscoroutine(returned):  # a decorator, a lambda: by its signature it is sync, and it has done nothing yet
+        returned.close()
+        raise TypeError("the handler returned a coroutine, which nobody awaits: what wraps it must be `async def` too")

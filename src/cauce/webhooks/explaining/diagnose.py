@@ -1,0 +1,264 @@
+"""Why a signature does not fit: the same verifier asked about the request as it may have been before it was changed.
+
+A verifier may not guess; this may, for it accepts nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, quote, urlencode
+
+from cauce.webhooks.explaining.moments import iso, signed_at
+from cauce.webhooks.limits import MAX_FORM_FIELDS
+from cauce.webhooks.payload import without_bom
+from cauce.webhooks.providers.standard import StandardWebhooks
+from cauce.webhooks.registry import PROVIDERS
+from cauce.webhooks.secrets import Secret
+from cauce.webhooks.signing import HmacProvider
+from cauce.webhooks.urls import INBOX, public_base, rewritten, shown_url
+from cauce.webhooks.verdict import Reason, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from cauce.webhooks.provider import Provider
+    from cauce.webhooks.request import WebhookRequest
+    from cauce.webhooks.verdict import Rejected
+
+_HALF_HOUR: Final = 1800
+_NEAR: Final = 5
+"""Seconds within which a difference counts as one of whole half hours; a capture comes so near by chance only."""
+_ZONES: Final = 28
+"""Half hours that a time zone may be away from UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What was found, empty if nothing was, and what to do about it."""
+
+    found: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A refused request, and whom it was refused by; ``others`` are the secrets in other settings."""
+
+    provider: Provider
+    request: WebhookRequest
+    secrets: Sequence[Secret]
+    now: float
+    others: Mapping[str, Sequence[Secret]]
+
+    def cause(self, rejected: Rejected) -> Cause:
+        """Say why, as far as it can be found out."""
+        found: Cause | None = None
+        if rejected.reason is Reason.BAD_SIGNATURE:
+            found = (
+                self._window()
+                or self._meant_secret()
+                or self._rewritten_body()
+                or self._forwarded_url()
+                or self._undecided()
+            )
+        elif rejected.reason is Reason.URL_MISMATCH:
+            found = self._rewritten_url()
+        elif rejected.reason in (Reason.EXPIRED_SECRET, Reason.EARLY_SECRET, Reason.EMPTY_SECRET):
+            found = self._window()
+        elif rejected.reason in (Reason.STALE, Reason.FUTURE):
+            found = self._clock()
+        elif rejected.reason in (Reason.MISSING_HEADER, Reason.MALFORMED_BODY):
+            found = self._other_provider()
+        return found or Cause("", rejected.reason.advice)
+
+    def _fits(self, request: WebhookRequest, secrets: Sequence[Secret]) -> bool:
+        """Say whether the signature is good, however old it is."""
+        verdict = self.provider.verify(request, secrets, self.now)
+        return isinstance(verdict, Verified) or verdict.reason in (Reason.STALE, Reason.FUTURE, Reason.CONTRADICTION)
+
+    def _window(self) -> Cause | None:
+        """Try the secrets that do not count now, as if they did."""
+        for secret in self.secrets:
+            bare = Secret(secret.text)
+            if secret.accepted_at(self.now) or not secret.text.strip() or not self._fits(self.request, [bare]):
+                continue
+            if secret.until is not None and secret.expired_at(self.now):
+                past = f"the window of its secret ended {self.now - secret.until.timestamp():.0f} s before"
+                return Cause(f"the signature is good, and {past}", Reason.EXPIRED_SECRET.advice)
+            if secret.since is not None:
+                ahead = f"the window of its secret opens {secret.since.timestamp() - self.now:.0f} s later"
+                return Cause(f"the signature is good, and {ahead}", Reason.EARLY_SECRET.advice)
+        return None
+
+    def _meant_secret(self) -> Cause | None:
+        """Try the secret as it would be without a mistake in copying it, and those of other settings."""
+        setting = self.provider.secret_setting
+        for secret in self.secrets:
+            bare = secret.text.strip().strip("'\"")
+            for said, text in (
+                ("with quotes around it", bare),
+                ("without its whsec_", f"whsec_{bare}"),
+                ("with a whsec_ that is not the provider's", bare.removeprefix("whsec_")),
+            ):
+                if text != secret.text and self._fits(self.request, [Secret(text)]):
+                    return Cause(f"{setting} holds the secret {said}", "Set it exactly as the provider shows it.")
+        for other, secrets in self.others.items():
+            if other != setting and self._fits(self.request, secrets):
+                found = f"it is signed with the secret in {other}, and was checked with {setting}"
+                return Cause(found, "Send it to the endpoint that it is for, or exchange the two secrets.")
+        return None
+
+    def _rewritten_body(self) -> Cause | None:
+        """Try the body as it may have been sent: if one fits, the secret is right."""
+        if not self.provider.signed.raw_body:
+            return None
+        for name, body in rewritings(self.request.body):
+            if body != self.request.body and self._fits(replace(self.request, body=body), self.secrets):
+                return Cause(
+                    f"the secret is right and the body was rewritten: the signature fits the same content {name}",
+                    "Find what parses it and writes it anew (a proxy, a middleware, a test tool), and have it pass the"
+                    " bytes on as they came.",
+                )
+        return None
+
+    def _rewritten_url(self) -> Cause | None:
+        """Find the spelling of the URL that was signed, which the verifier found before."""
+        return self._public_url(rewritten(self.request.url), "another spelling of it")
+
+    def _forwarded_url(self) -> Cause | None:
+        """Try the URLs that a proxy says it was called by. The inbox never believes that; here it is a hint."""
+        headers = self.request.headers
+        scheme, _, rest = self.request.url.partition("://")
+        host, slash, path = rest.partition("/")
+        host = _first(headers.get("x-forwarded-host")) or host
+        prefix = _first(headers.get("x-forwarded-prefix")).strip("/")
+        schemes = dict.fromkeys((_first(headers.get("x-forwarded-proto")) or scheme, "https"))
+        paths = dict.fromkeys((path, f"{prefix}/{path}" if prefix else path))
+        urls = [f"{scheme}://{host}{slash}{path}" for scheme in schemes for path in paths]
+        return self._public_url(urls, "X-Forwarded-* names it")
+
+    def _public_url(self, urls: Iterable[str], hint: str) -> Cause | None:
+        """Say how to configure the first of the URLs that the signature fits."""
+        seen = self.request.url
+        if not self.provider.signed.url:
+            return None
+        for url in urls:
+            if url == seen or not self._fits(replace(self.request, url=url), self.secrets):
+                continue
+            base = public_base(url)
+            if base and base != public_base(seen):
+                todo = f"Set CAUCE_PUBLIC_URL={base}, which is what senders have before {INBOX}."
+            else:
+                todo = f"Configure the provider with public_url={url.partition('?')[0]!r}."
+            signed, here = shown_url(url), shown_url(seen)
+            return Cause(f"the provider signed {signed} ({hint}), and the inbox sees {here}", todo)
+        return None
+
+    def _undecided(self) -> Cause:
+        """Say which of a wrong secret and a changed body it can be."""
+        setting, signed, body = self.provider.secret_setting, self.provider.signed, self.request.body
+        if not signed.raw_body and "crc32" not in signed.fields:
+            covered = ", ".join(signed.names()) or "the token"
+            return Cause(
+                f"only {covered} count here, so no other change of the body is the cause: the secret is another one, or"
+                " one of those was changed",
+                f"Set {setting} to the secret of this very endpoint; test and live mode have their own.",
+            )
+        declared = self.request.headers.get("content-length") or ""
+        if declared.isdecimal() and int(declared) != len(body):
+            found = f"the body was changed after it was sent: of {declared} bytes it has {len(body)}"
+            return Cause(found, "Capture the request again, whole.")
+        length = "; its length is the one that was sent, so the secret is the likelier of the two" if declared else ""
+        return Cause(
+            f"another secret, or a body whose content was changed: none of the usual rewritings fits{length}",
+            f"Compare {setting} with the secret of this very endpoint: every endpoint, test and live mode, and a"
+            " forwarder on the command line each have their own. If it is the same, look for what changes the body"
+            + (f", or the URL, which is signed and was seen as {self.request.url}." if signed.url else "."),
+        )
+
+    def _clock(self) -> Cause | None:
+        """Tell a clock that is wrong from a request that is old; the signature itself is good."""
+        moment = signed_at(self.provider, self.request)
+        if moment is None:
+            return None
+        skew = self.now - moment
+        judged = f"The signature is good; --at {iso(moment)} judges it as of then."
+        halves = round(skew / _HALF_HOUR)
+        if 0 < abs(halves) <= _ZONES and abs(skew - halves * _HALF_HOUR) < _NEAR:
+            found = f"the clocks differ by {abs(halves) / 2:g} h almost exactly, as if one showed local time for UTC"
+            return Cause(found, f"Set the clock of this host by NTP. {judged}")
+        with suppress(ValueError, TypeError):
+            sent = parsedate_to_datetime(self.request.headers.get("date") or "").timestamp()
+            if abs(sent - moment) <= self.provider.tolerance:
+                return Cause("its Date header says that it was fresh when it was sent: it was held on its way", judged)
+        if skew < 0:
+            return Cause("the clock of this host is behind the provider's", f"Set it by NTP. {judged}")
+        return Cause("it is old: a capture, a request that was held on its way, or a replay", judged)
+
+    def _other_provider(self) -> Cause | None:
+        """Recognize another provider by the header its signature stands in."""
+        own = signature_headers(self.provider)
+        for origen, other in PROVIDERS.items():
+            there = [name for name in signature_headers(other) if name not in own and self.request.headers.all(name)]
+            if there:
+                return Cause(
+                    f"it carries {there[0]}, as deliveries of {origen} do, and it was sent to {self.provider.origen}",
+                    f"Send it to /api/webhooks/{origen}; here, --provider {origen} tries that.",
+                )
+        return None
+
+
+def _first(header: str | None) -> str:
+    """Return the first of the values that proxies have joined; empty if there is none."""
+    return (header or "").split(",", maxsplit=1)[0].strip()
+
+
+def signature_headers(provider: Provider) -> tuple[str, ...]:
+    """Return the names of the headers a provider's signature may stand in, in lower case."""
+    if isinstance(provider, HmacProvider):
+        return (provider.header.lower(),)
+    if isinstance(provider, StandardWebhooks):
+        return tuple(f"{family}-signature" for family in provider.families)
+    return tuple(name for name in provider.keep_headers if "signature" in name and not name.endswith("timestamp"))
+
+
+def rewritings(body: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield what a body may have been before something rewrote it, each with the name of that writing."""
+    yield "with a newline at its end", body + b"\n"
+    yield "without the white space around it", body.strip()
+    yield "with lines that end in LF", body.replace(b"\r\n", b"\n")
+    yield "with lines that end in CRLF", body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    yield "without the byte order mark", without_bom(body)
+    with suppress(UnicodeError):
+        yield "encoded as latin-1", body.decode().encode("latin-1")
+    with suppress(UnicodeError):
+        yield "before it was read as latin-1 and written as UTF-8", body.decode().encode("latin-1").decode().encode()
+    with suppress(ValueError, RecursionError):
+        yield from _writings(json.loads(body))
+    with suppress(ValueError):
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FORM_FIELDS)
+        yield "as a form with + for spaces", urlencode(pairs).encode()
+        yield "as a form with %20 for spaces", urlencode(pairs, quote_via=quote).encode()
+
+
+def _writings(value: object) -> Iterator[tuple[str, bytes]]:
+    """Yield JSON as the usual serializers write it."""
+    for order, sort in (("", False), (", keys sorted", True)):
+        for name, separators, indent in (
+            ("compactly", (",", ":"), None),
+            ("with a space after commas and colons", (", ", ": "), None),
+            ("indented by two", (",", ": "), 2),
+            ("indented by four", (",", ": "), 4),
+        ):
+            for letters, ascii_only in (("", True), (", letters unescaped", False)):
+                text = json.dumps(value, separators=separators, indent=indent, ensure_ascii=ascii_only, sort_keys=sort)
+                with suppress(UnicodeEncodeError):
+                    yield f"as JSON written {name}{letters}{order}", text.encode()
+                    yield f"as JSON written {name}{letters}{order}, a newline at its end", text.encode() + b"\n"
+                    yield f"as JSON written {name}{letters}{order}, slashes escaped", text.replace("/", r"\/").encode()
+                    safe = text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+                    yield f"as JSON written {name}{letters}{order}, <, > and & escaped", safe.encode()

@@ -1,0 +1,128 @@
+"""A delivery explained to people, line by line: what came, what is signed, when, with which secret, and why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cauce.webhooks.explaining.diagnose import Inquiry
+from cauce.webhooks.explaining.moments import iso, signed_at
+from cauce.webhooks.provider import Outcome
+from cauce.webhooks.providers.standard import StandardWebhooks
+from cauce.webhooks.secrets import written
+from cauce.webhooks.signing import HmacProvider
+from cauce.webhooks.verdict import Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cauce.webhooks.provider import Provider
+    from cauce.webhooks.request import WebhookRequest
+    from cauce.webhooks.secrets import Secret
+    from cauce.webhooks.verdict import Rejected, Verdict
+
+SHOWN: Final = 60
+"""Characters of a header that are shown."""
+_NAMES: Final = {"raw_body": "the whole body", "timestamp": "a time", "url": "the URL", "crc32": "the body's CRC-32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A verdict, and the lines that explain it, each a label and a text."""
+
+    verdict: Verdict
+    lines: tuple[tuple[str, str], ...]
+
+
+def explain(
+    provider: Provider,
+    request: WebhookRequest,
+    secrets: Sequence[Secret],
+    now: float,
+    others: Mapping[str, Sequence[Secret]] | None = None,
+) -> Explanation:
+    """Verify a request as of ``now`` (Unix seconds) and say how that came out.
+
+    ``others`` are the secrets in other settings, tried when none of its own fits.
+    """
+    verdict = provider.verify(request, secrets, now)
+    lines = [("request", _request_line(request)), ("provider", f"{provider.origen}, {provider.documentation}")]
+    lines += [("header", text) for text in _headers(provider, request)]
+    lines += _scope(provider)
+    lines.append(("time", _time(provider, request, now)))
+    if isinstance(verdict, Verified):
+        lines += _accepted(provider, request, verdict, secrets)
+    else:
+        lines += _refused(Inquiry(provider, request, secrets, now, others or {}), verdict)
+    return Explanation(verdict, tuple(lines))
+
+
+def _request_line(request: WebhookRequest) -> str:
+    content_type = request.headers.get("content-type") or "no content type"
+    return f"{request.method} {request.url}, {len(request.body)} bytes, {content_type}"
+
+
+def _headers(provider: Provider, request: WebhookRequest) -> Iterator[str]:
+    """Say what is there of the headers that verification looks at, or that are stored."""
+    needed: tuple[str, ...] = ()
+    if isinstance(provider, HmacProvider):
+        needed = tuple(name for name in (provider.header, provider.timestamp_header, provider.id_header) if name)
+    elif isinstance(provider, StandardWebhooks):
+        needed = tuple(f"{provider.family_of(request)}-{part}" for part in ("id", "timestamp", "signature"))
+    for name in dict.fromkeys(name.lower() for name in (*needed, *provider.keep_headers)):
+        values = request.headers.all(name)
+        if values:
+            text = values[0][:SHOWN] + ("..." if len(values[0]) > SHOWN else "")
+            yield f"{name}: {text}" + (f" (came {len(values)} times)" if len(values) > 1 else "")
+        elif name in {one.lower() for one in needed}:
+            yield f"{name} is not there"
+
+
+def _scope(provider: Provider) -> Iterator[tuple[str, str]]:
+    """Say what is signed, and what of the body therefore is not."""
+    covered = [_NAMES.get(name, name) for name in provider.signed.names()]
+    yield "signed", ", ".join(covered) or "nothing: the request shows that its sender knows the token, and no more"
+    if not provider.signed.raw_body:
+        yield "unsigned", "whatever else is in the body: who holds one delivery can change it"
+
+
+def _time(provider: Provider, request: WebhookRequest, now: float) -> str:
+    if not provider.signed.timestamp:
+        return "not signed: a delivery never gets too old, and its id stops repetitions"
+    moment = signed_at(provider, request)
+    if moment is None:
+        return "there is no timestamp that can be read"
+    away = f"{now - moment:.0f} s before" if now >= moment else f"{moment - now:.0f} s after"
+    return f"{iso(moment)}, {away} {iso(now)}; {provider.tolerance:.0f} s are allowed"
+
+
+def _accepted(
+    provider: Provider, request: WebhookRequest, verified: Verified, secrets: Sequence[Secret]
+) -> Iterator[tuple[str, str]]:
+    index = verified.secret or 0
+    which = "the secret" if len(secrets) == 1 else f"secret {index + 1} of {len(secrets)}"
+    until = secrets[index].until
+    window = f"; it is accepted until {written(until)}" if until is not None else ""
+    yield "secret", f"{which} in {provider.secret_setting} fits ({verified.scheme}){window}"
+    question = provider.handshake(request)
+    if question is not None:
+        yield "verified", f"a question of the provider's and no event: answered {question.status}, and not stored"
+        return
+    for event in provider.describe(request, verified):
+        marked = f"; unsigned: {', '.join(event.sin_firmar)}" if event.sin_firmar else ""
+        yield "event", f"{event.tipo}, id {event.id_externo}{marked}"
+        if event.error is not None:
+            yield "event", f"it would be kept raw, in error: {event.error}"
+    answer = provider.respond(Outcome.STORED)
+    yield "verified", f"stored, and answered {answer.status if answer else 200}"
+
+
+def _refused(inquiry: Inquiry, rejected: Rejected) -> Iterator[tuple[str, str]]:
+    ours = rejected.reason.is_ours
+    answer = inquiry.provider.respond(Outcome.UNAVAILABLE if ours else Outcome.REJECTED)
+    status = answer.status if answer else (503 if ours else 400)
+    yield "refused", f"{rejected.reason}, answered {status}: {rejected.detail}"
+    cause = inquiry.cause(rejected)
+    if cause.found:
+        yield "cause", cause.found
+    yield "to do", cause.todo

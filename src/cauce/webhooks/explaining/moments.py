@@ -1,0 +1,63 @@
+"""When a request says that it was signed, read as generously as possible: for explanations, never for verification."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from cauce.webhooks.payload import at, read_json
+from cauce.webhooks.providers.mailgun import Mailgun
+from cauce.webhooks.providers.mercadopago import MercadoPago
+from cauce.webhooks.providers.standard import StandardWebhooks
+from cauce.webhooks.signing import HmacProvider, Pairs, read_pairs
+from cauce.webhooks.verdict import Refusal
+
+if TYPE_CHECKING:
+    from cauce.webhooks.provider import Provider
+    from cauce.webhooks.request import WebhookRequest
+
+_MILLISECONDS: Final = 12
+"""Digits from which on a timestamp is in milliseconds."""
+
+
+def signed_at(provider: Provider, request: WebhookRequest) -> float | None:
+    """Return the moment that the request says it was signed at (Unix seconds), verified or not."""
+    with suppress(Refusal):
+        return moment_of(_text(provider, request))
+    return None
+
+
+def moment_of(text: str) -> float | None:
+    """Read Unix seconds, Unix milliseconds, or ISO 8601 with an offset; None if it is none of them."""
+    if re.fullmatch("[0-9]{1,15}", text):
+        return float(text) / (1000 if len(text) >= _MILLISECONDS else 1)
+    with suppress(ValueError, OverflowError):
+        moment = datetime.fromisoformat(text)
+        return moment.timestamp() if moment.tzinfo else None
+    return None
+
+
+def iso(moment: float) -> str:
+    """Write a moment."""
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment:.0f} s after 1970"
+
+
+def _text(provider: Provider, request: WebhookRequest) -> str:
+    """Return the timestamp as the request has it; empty if it has none."""
+    headers, body = request.headers, ""
+    if isinstance(provider, HmacProvider) and provider.pairs:
+        return read_pairs(headers.get(provider.header) or "", provider.pairs, provider.header)[0]
+    if isinstance(provider, MercadoPago):
+        return read_pairs(headers.get("x-signature") or "", Pairs(",", "ts", "v1"), "x-signature")[0]
+    if isinstance(provider, HmacProvider):
+        name, body = provider.timestamp_header or "", provider.timestamp_path or ""
+    elif isinstance(provider, StandardWebhooks):
+        name = f"{provider.family_of(request)}-timestamp"
+    else:
+        name = next((one for one in provider.keep_headers if one.endswith(("-timestamp", "-time"))), "")
+        body = "signature.timestamp" if isinstance(provider, Mailgun) else ""
+    return str(at(read_json(request.body).value, body)) if body else headers.get(name) or ""

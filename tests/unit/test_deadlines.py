@@ -1,0 +1,141 @@
+"""The watch over time limits: one look at all that runs, whatever a handler does with its cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from cauce.engine.deadlines import GivenBack, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+def watched(scene: Callable[[Watch], Awaitable[T]]) -> T:
+    """Play a scene under a running watch."""
+
+    async def play() -> T:
+        watch = Watch()
+        running = asyncio.create_task(watch.run())
+        try:
+            return await scene(watch)
+        finally:
+            running.cancel()
+
+    return asyncio.run(play())
+
+
+async def forever() -> None:
+    """Never end."""
+    await asyncio.Event().wait()
+
+
+def test_a_call_within_its_time_is_let_be() -> None:
+    """Its failure, too, is its own."""
+
+    async def fails() -> None:
+        raise ValueError("mine")
+
+    async def scene(watch: Watch) -> None:
+        with watch.lane() as lane:
+            await watch.limit(lane, asyncio.sleep(0), 10)
+            with pytest.raises(ValueError, match="mine"):
+                await watch.limit(lane, fails(), 10)
+
+    watched(scene)
+
+
+def test_one_lane_may_run_out_of_time_again_and_again() -> None:
+    """Each time it is a timeout, and the task itself is not cancelled."""
+
+    async def scene(watch: Watch) -> int:
+        with watch.lane() as lane:
+            for _ in range(2):
+                with pytest.raises(TimeoutError, match=r"took longer than 0\.01 s"):
+                    await watch.limit(lane, forever(), 0.01)
+            await watch.limit(lane, asyncio.sleep(0), 10)
+            return lane.task.cancelling()
+
+    assert watched(scene) == 0
+
+
+def test_a_handler_that_swallows_its_cancellation_leaves_no_trace() -> None:
+    """It returned, so it is done; the next one in the lane is not cancelled for it."""
+
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await forever()
+
+    async def scene(watch: Watch) -> int:
+        with watch.lane() as lane:
+            await watch.limit(lane, stubborn(), 0.01)
+            await watch.limit(lane, asyncio.sleep(0), 10)
+            return lane.task.cancelling()
+
+    assert watched(scene) == 0
+
+
+def test_an_error_raised_while_being_cancelled_is_the_handlers() -> None:
+    """What it says in its last moment counts."""
+
+    async def protests() -> None:
+        try:
+            await forever()
+        finally:
+            raise ValueError("not like this")
+
+    async def scene(watch: Watch) -> int:
+        with watch.lane() as lane:
+            with pytest.raises(ValueError, match="not like this"):
+                await watch.limit(lane, protests(), 0.01)
+            return lane.task.cancelling()
+
+    assert watched(scene) == 0
+
+
+def test_stopping_gives_back_what_runs_and_nothing_else() -> None:
+    """A lane between two handlers is not touched."""
+
+    async def scene(watch: Watch) -> None:
+        with watch.lane() as lane:
+            watch.stop()
+            await watch.limit(lane, asyncio.sleep(0), 10)
+            asyncio.get_running_loop().call_soon(watch.stop)
+            with pytest.raises(GivenBack):
+                await watch.limit(lane, forever(), 10)
+
+    watched(scene)
+
+
+def test_a_cancellation_from_within_is_a_failure_and_one_from_without_is_obeyed() -> None:
+    """A handler's own CancelledError fails it; the worker's end ends it."""
+
+    async def cancels_itself() -> None:
+        raise asyncio.CancelledError
+
+    async def scene(watch: Watch) -> None:
+        with watch.lane() as lane, pytest.raises(RuntimeError, match="cancelled from within"):
+            await watch.limit(lane, cancels_itself(), 10)
+
+        async def works() -> None:
+            with watch.lane() as lane:
+                await watch.limit(lane, forever(), 10)
+
+        task = asyncio.create_task(works())
+        await asyncio.sleep(0)  # lets the task begin
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    watched(scene)
+
+
+def test_a_lane_needs_a_task() -> None:
+    """Outside of a loop's task there is nothing to cancel."""
+    with pytest.raises(RuntimeError), Watch().lane():
+        pass
