@@ -68,7 +68,7 @@ async def bare(kind: Kind, events: int, at_once: int) -> float:
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(at_once) as threads:
 
-        async def lane() -> None:
+        async def executor() -> None:
             for _ in numbers:
                 if kind.handler == "sync":
                     await loop.run_in_executor(threads, time.sleep, kind.seconds)
@@ -76,5 +76,5 @@ async def bare(kind: Kind, events: int, at_once: int) -> float:
                     await asyncio.sleep(kind.seconds)
 
         began = time.monotonic()
-        await asyncio.gather(*(lane() for _ in range(at_once)))
+        await asyncio.gather(*(executor() for _ in range(at_once)))
         return events / (time.monotonic() - began)

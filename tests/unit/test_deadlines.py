@@ -42,40 +42,40 @@ def test_a_call_within_its_time_is_let_be() -> None:
         raise ValueError("mine")
 
     async def scene(watch: Watch) -> None:
-        with watch.lane() as lane:
-            await watch.limit(lane, asyncio.sleep(0), 10)
+        with watch.executor() as executor:
+            await watch.limit(executor, asyncio.sleep(0), 10)
             with pytest.raises(ValueError, match="mine"):
-                await watch.limit(lane, fails(), 10)
+                await watch.limit(executor, fails(), 10)
 
     watched(scene)
 
 
-def test_one_lane_may_run_out_of_time_again_and_again() -> None:
+def test_one_executor_may_run_out_of_time_again_and_again() -> None:
     """Each time it is a timeout, and the task itself is not cancelled."""
 
     async def scene(watch: Watch) -> int:
-        with watch.lane() as lane:
+        with watch.executor() as executor:
             for _ in range(2):
                 with pytest.raises(TimeoutError, match=r"took longer than 0\.01 s"):
-                    await watch.limit(lane, forever(), 0.01)
-            await watch.limit(lane, asyncio.sleep(0), 10)
-            return lane.task.cancelling()
+                    await watch.limit(executor, forever(), 0.01)
+            await watch.limit(executor, asyncio.sleep(0), 10)
+            return executor.task.cancelling()
 
     assert watched(scene) == 0
 
 
 def test_a_handler_that_swallows_its_cancellation_leaves_no_trace() -> None:
-    """It returned, so it is done; the next one in the lane is not cancelled for it."""
+    """It returned, so it is done; the next one in the executor is not cancelled for it."""
 
     async def stubborn() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await forever()
 
     async def scene(watch: Watch) -> int:
-        with watch.lane() as lane:
-            await watch.limit(lane, stubborn(), 0.01)
-            await watch.limit(lane, asyncio.sleep(0), 10)
-            return lane.task.cancelling()
+        with watch.executor() as executor:
+            await watch.limit(executor, stubborn(), 0.01)
+            await watch.limit(executor, asyncio.sleep(0), 10)
+            return executor.task.cancelling()
 
     assert watched(scene) == 0
 
@@ -90,24 +90,24 @@ def test_an_error_raised_while_being_cancelled_is_the_handlers() -> None:
             raise ValueError("not like this")
 
     async def scene(watch: Watch) -> int:
-        with watch.lane() as lane:
+        with watch.executor() as executor:
             with pytest.raises(ValueError, match="not like this"):
-                await watch.limit(lane, protests(), 0.01)
-            return lane.task.cancelling()
+                await watch.limit(executor, protests(), 0.01)
+            return executor.task.cancelling()
 
     assert watched(scene) == 0
 
 
 def test_stopping_gives_back_what_runs_and_nothing_else() -> None:
-    """A lane between two handlers is not touched."""
+    """An executor between two handlers is not touched."""
 
     async def scene(watch: Watch) -> None:
-        with watch.lane() as lane:
+        with watch.executor() as executor:
             watch.stop()
-            await watch.limit(lane, asyncio.sleep(0), 10)
+            await watch.limit(executor, asyncio.sleep(0), 10)
             asyncio.get_running_loop().call_soon(watch.stop)
             with pytest.raises(GivenBack):
-                await watch.limit(lane, forever(), 10)
+                await watch.limit(executor, forever(), 10)
 
     watched(scene)
 
@@ -119,12 +119,12 @@ def test_a_cancellation_from_within_is_a_failure_and_one_from_without_is_obeyed(
         raise asyncio.CancelledError
 
     async def scene(watch: Watch) -> None:
-        with watch.lane() as lane, pytest.raises(RuntimeError, match="cancelled from within"):
-            await watch.limit(lane, cancels_itself(), 10)
+        with watch.executor() as executor, pytest.raises(RuntimeError, match="cancelled from within"):
+            await watch.limit(executor, cancels_itself(), 10)
 
         async def works() -> None:
-            with watch.lane() as lane:
-                await watch.limit(lane, forever(), 10)
+            with watch.executor() as executor:
+                await watch.limit(executor, forever(), 10)
 
         task = asyncio.create_task(works())
         await asyncio.sleep(0)  # lets the task begin
@@ -135,7 +135,7 @@ def test_a_cancellation_from_within_is_a_failure_and_one_from_without_is_obeyed(
     watched(scene)
 
 
-def test_a_lane_needs_a_task() -> None:
+def test_an_executor_needs_a_task() -> None:
     """Outside of a loop's task there is nothing to cancel."""
-    with pytest.raises(RuntimeError), Watch().lane():
+    with pytest.raises(RuntimeError), Watch().executor():
         pass

@@ -21,7 +21,7 @@ class GivenBack(Exception):  # noqa: N818 - a verdict, raised
     """The worker stops and the handler's grace is over: the delivery goes back."""
 
 
-class Lane:
+class Executor:
     """A task that runs one handler after another."""
 
     __slots__ = ("deadline", "expired", "stopped", "task")
@@ -34,58 +34,58 @@ class Watch:
     """Stops handlers that run longer than they may, and all of them when the worker's grace is over."""
 
     def __init__(self) -> None:
-        self._lanes: set[Lane] = set()
+        self._executors: set[Executor] = set()
 
     @contextlib.contextmanager
-    def lane(self) -> Generator[Lane]:
+    def executor(self) -> Generator[Executor]:
         """Watch the current task."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("handlers run in a task of asyncio")
-        lane = Lane(task)
-        self._lanes.add(lane)
+        executor = Executor(task)
+        self._executors.add(executor)
         try:
-            yield lane
+            yield executor
         finally:
-            self._lanes.discard(lane)
+            self._executors.discard(executor)
 
-    async def limit(self, lane: Lane, call: Awaitable[object], seconds: float) -> None:
+    async def limit(self, executor: Executor, call: Awaitable[object], seconds: float) -> None:
         """Await a handler, for at most so many seconds.
 
         Raises:
             TimeoutError: it took longer; it was cancelled.
             GivenBack: the worker stopped it.
         """
-        lane.deadline = monotonic() + seconds
+        executor.deadline = monotonic() + seconds
         try:
             await call
         except asyncio.CancelledError:
-            if lane.expired:
+            if executor.expired:
                 raise TimeoutError(f"took longer than {seconds:g} s") from None
-            if lane.stopped:
+            if executor.stopped:
                 raise GivenBack from None
-            if lane.task.cancelling():
+            if executor.task.cancelling():
                 raise
             raise RuntimeError("the handler was cancelled from within") from None
         finally:
-            lane.deadline = inf
-            if lane.expired or lane.stopped:
-                lane.expired = lane.stopped = False
-                lane.task.uncancel()
+            executor.deadline = inf
+            if executor.expired or executor.stopped:
+                executor.expired = executor.stopped = False
+                executor.task.uncancel()
 
     async def run(self) -> None:
         """Look at what runs, for ever."""
         while True:
             await asyncio.sleep(TICK)
             now = monotonic()
-            for lane in self._lanes:
-                if lane.deadline < now and not (lane.expired or lane.stopped):
-                    lane.expired = True
-                    lane.task.cancel()
+            for executor in self._executors:
+                if executor.deadline < now and not (executor.expired or executor.stopped):
+                    executor.expired = True
+                    executor.task.cancel()
 
     def stop(self) -> None:
         """Cancel every handler that runs now; their deliveries go back."""
-        for lane in self._lanes:
-            if lane.deadline < inf and not (lane.expired or lane.stopped):
-                lane.stopped = True
-                lane.task.cancel()
+        for executor in self._executors:
+            if executor.deadline < inf and not (executor.expired or executor.stopped):
+                executor.stopped = True
+                executor.task.cancel()

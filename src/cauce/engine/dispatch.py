@@ -15,7 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from cauce.engine.causes import Causes
 from cauce.engine.deadlines import STOPS, GivenBack
-from cauce.engine.lanes import Lanes
+from cauce.engine.executors import Executors
 from cauce.engine.report import Alike, Delivery, Report
 from cauce.engine.threads import cut, lend, run_sync
 from cauce.errors import ENDED, TransactionEnded
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus, Consumer
     from cauce.config import Settings
-    from cauce.engine.deadlines import Lane, Watch
+    from cauce.engine.deadlines import Executor, Watch
 
 logger = logging.getLogger("cauce.dispatch")
 
@@ -48,8 +48,8 @@ class Dispatcher:
     def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
         self._bus, self._grupo, self._settings, self._watch = bus, grupo, settings, watch
         self._policy = settings.retry_policy()
-        self._lanes = Lanes[Delivery](watch, settings.slots * settings.concurrency)
-        # each lane may want one, and each slot one more for a handler with `tx`
+        self._executors = Executors[Delivery](watch, settings.slots * settings.concurrency)
+        # each executor may want one, and each slot one more for a handler with `tx`
         threads = settings.slots * (settings.concurrency + 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"cauce-{self._grupo}")
         self.causes = Causes()
@@ -58,17 +58,17 @@ class Dispatcher:
 
     async def run_plain(self, report: Report) -> None:
         """Run the handlers that take no ``tx``, several at once."""
-        if self.stopping:  # what is only to be called off does not wait for a lane
+        if self.stopping:  # what is only to be called off does not wait for an executor
             for delivery in report.plain:
                 report.give_back(delivery)
             return
 
-        async def run_one(delivery: Delivery, lane: Lane) -> None:
+        async def run_one(delivery: Delivery, executor: Executor) -> None:
             if self.stopping:
                 report.give_back(delivery)
                 return
             try:
-                await self._watch.limit(lane, self._call(delivery), self._seconds(delivery.consumer))
+                await self._watch.limit(executor, self._call(delivery), self._seconds(delivery.consumer))
             except GivenBack:
                 report.give_back(delivery)
             except STOPS:
@@ -78,9 +78,9 @@ class Dispatcher:
             else:
                 report.succeeded(delivery)
 
-        await self._lanes.run(report.plain, run_one)
+        await self._executors.run(report.plain, run_one)
 
-    async def run_in(self, delivery: Delivery, conn: AsyncConnection[Any], lane: Lane) -> None:
+    async def run_in(self, delivery: Delivery, conn: AsyncConnection[Any], executor: Executor) -> None:
         """Run a handler that takes ``tx``, inside the transaction the connection is in.
 
         Raises:
@@ -89,16 +89,16 @@ class Dispatcher:
         """
         consumer = delivery.consumer
         if consumer.shape.is_async:
-            await self._watch.limit(lane, consumer.handler(delivery.evento, conn), self._seconds(consumer))
+            await self._watch.limit(executor, consumer.handler(delivery.evento, conn), self._seconds(consumer))
         else:
-            await self._run_sync_in(delivery, conn, lane)
+            await self._run_sync_in(delivery, conn, executor)
         status = conn.pgconn.transaction_status
         if status == TransactionStatus.IDLE:
             raise TransactionEnded(ENDED)
         if status != TransactionStatus.INTRANS:
             raise RuntimeError("the handler left its transaction aborted: an SQL error must not be swallowed")
 
-    async def _run_sync_in(self, delivery: Delivery, conn: AsyncConnection[Any], lane: Lane) -> None:
+    async def _run_sync_in(self, delivery: Delivery, conn: AsyncConnection[Any], executor: Executor) -> None:
         """Run a sync handler with ``tx`` in a thread, on the same connection.
 
         A thread cannot be stopped. When its time is over its connection is cut, so that nothing it does counts, and
@@ -108,7 +108,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         call = loop.run_in_executor(self._threads, run_sync, consumer.handler, delivery.evento, lend(conn))
         try:
-            await self._watch.limit(lane, asyncio.shield(call), self._seconds(consumer))
+            await self._watch.limit(executor, asyncio.shield(call), self._seconds(consumer))
         except (TimeoutError, GivenBack, asyncio.CancelledError):
             if not call.done():
                 cut(conn)
@@ -135,16 +135,16 @@ class Dispatcher:
 
     def busy(self) -> bool:
         """Whether handlers without ``tx`` run now."""
-        return self._lanes.busy()
+        return self._executors.busy()
 
     def stop(self) -> None:
-        """Begin nothing any more: what has not begun is given back at once, whatever the lanes are busy with."""
+        """Begin nothing any more: what has not begun is given back at once, whatever the executors are busy with."""
         self.stopping = True
-        self._lanes.hurry()
+        self._executors.hurry()
 
     async def close(self) -> None:
         """Cancel what runs, and let the threads of sync handlers go; one that is stuck is not waited for."""
-        await self._lanes.close()
+        await self._executors.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, delivery: Delivery) -> Awaitable[object]:

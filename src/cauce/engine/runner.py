@@ -132,7 +132,7 @@ class Room:
 
 
 class Group:
-    """What the runners of one group share: subscriptions, handlers, lanes and pace."""
+    """What the runners of one group share: subscriptions, handlers, executors and pace."""
 
     def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
         self.name = grupo

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from cauce.database.claims import Batch
-    from cauce.engine.deadlines import Lane
+    from cauce.engine.deadlines import Executor
     from cauce.engine.report import Delivery
     from cauce.engine.runner import Runner
 
@@ -55,9 +55,9 @@ class Settling:
             self._give_back_transactional()
         if not report.transactional and not self._apart:
             return await self._settle_plain(more())
-        with runner.process.watch.lane() as lane:
+        with runner.process.watch.executor() as executor:
             if not self._apart:
-                failed = await self._together(lane)
+                failed = await self._together(executor)
                 if failed is None:
                     self._settled = True
                     return await self._claim(more())
@@ -66,7 +66,7 @@ class Settling:
                     return await self._settle_plain(more())
                 await self._take_apart()
             while report.transactional:
-                await self._alone(report.transactional[0], lane)
+                await self._alone(report.transactional[0], executor)
                 report.transactional.pop(0)
                 self._losses = 0
         self._settled = True
@@ -90,7 +90,7 @@ class Settling:
     async def _claim(self, size: int) -> Batch | None:
         return await self._runner.claim(size) if size else None
 
-    async def _together(self, lane: Lane) -> BaseException | None:
+    async def _together(self, executor: Executor) -> BaseException | None:
         """First pass: every ``tx`` handler and the settlement in one transaction. Return what went wrong."""
         report = self.report
         said, done = len(report.entregas), report.done
@@ -99,7 +99,7 @@ class Settling:
             try:
                 async with claims.transaction(conn, self._batch):
                     for delivery in report.transactional:
-                        await self._dispatcher.run_in(delivery, conn, lane)
+                        await self._dispatcher.run_in(delivery, conn, executor)
                         report.succeeded(delivery)
                     unknown = await claims.settle(
                         conn, self._batch, report.entregas, self._batch.ids, with_effects=True
@@ -135,7 +135,7 @@ class Settling:
         self._apart = True
         self._losses = 0
 
-    async def _alone(self, delivery: Delivery, lane: Lane) -> None:
+    async def _alone(self, delivery: Delivery, executor: Executor) -> None:
         """Second pass: one ``tx`` delivery in a transaction of its own, no attempt spent on the first pass."""
         single = Report()
         if self._dispatcher.stopping:
@@ -144,7 +144,7 @@ class Settling:
             async with self._runner.connections.lend() as conn:
                 try:
                     async with claims.transaction(conn, self._batch):
-                        await self._dispatcher.run_in(delivery, conn, lane)
+                        await self._dispatcher.run_in(delivery, conn, executor)
                         single.succeeded(delivery)
                         await claims.settle(conn, self._batch, single.entregas, ids=[], with_effects=True)
                 except BaseException as error:  # noqa: BLE001 - likewise

@@ -39,7 +39,7 @@ class Gate:
             self.running -= 1
 
 
-def test_a_batch_may_use_the_lanes_of_all_slots_and_no_more(conn: Conn, database: str) -> None:
+def test_a_batch_may_use_the_executors_of_all_slots_and_no_more(conn: Conn, database: str) -> None:
     """Two slots of three: six at once, of one batch or of two."""
 
     async def scene() -> None:
@@ -62,7 +62,7 @@ def test_a_batch_may_use_the_lanes_of_all_slots_and_no_more(conn: Conn, database
     asyncio.run(scene())
 
 
-def test_a_batch_that_waits_for_lanes_is_given_back_at_a_stop(conn: Conn, database: str) -> None:
+def test_a_batch_that_waits_for_executors_is_given_back_at_a_stop(conn: Conn, database: str) -> None:
     """At once, while the handlers of the batch before it still run; and no attempt is spent."""
 
     async def scene() -> None:
@@ -118,7 +118,7 @@ def test_a_batch_whose_lease_is_lost_while_it_waits_settles_nothing(conn: Conn, 
 
 
 def test_handlers_go_on_while_a_batch_is_laid_out(conn: Conn, database: str) -> None:
-    """The event loop turns every few rows, so that what waits in other lanes is not held up by a large batch."""
+    """The event loop turns every few rows, so that what waits in other executors is not held up by a large batch."""
     deliveries = 4 * BREATH
 
     async def scene() -> None:

@@ -1,7 +1,8 @@
-"""Lanes: the tasks that run a group's handlers, so many at once, whatever batch they come from.
+"""Executors: the tasks that run a group's handlers, so many at once, whatever batch they come from.
 
-Batches stand in a queue and share the lanes: when the last handlers of one still run, the free lanes have begun with
-the next. So the concurrency stays full while a batch is settled and another claimed, and at the end of the log.
+Batches stand in a queue and share the executors (asyncio tasks; those of concurrent.futures are pools of threads). When
+the last handlers of one batch still run, the free executors have begun with the next. So the concurrency stays full
+while a batch is settled and another claimed, and at the end of the log.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cauce.engine.deadlines import STOPS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from cauce.engine.deadlines import Lane, Watch
+    from cauce.engine.deadlines import Executor, Watch
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class Load(Generic[T]):
 
     __slots__ = ("call", "finished", "items", "left")
 
-    def __init__(self, items: Sequence[T], call: Callable[[T, Lane], Awaitable[None]]) -> None:
+    def __init__(self, items: Sequence[T], call: Callable[[T, Executor], Awaitable[None]]) -> None:
         self.call = call
         self.items = deque(items)
         """Those that have not begun."""
@@ -49,11 +50,11 @@ class Load(Generic[T]):
                 self.finished.set_exception(error)
 
 
-class Lanes(Generic[T]):
+class Executors(Generic[T]):
     """Runs what it is given, with so many tasks at most. They are made when there is work, and end when there is none.
 
     Args:
-        watch: over the time limits of what the lanes run.
+        watch: over the time limits of what the executors run.
         limit: how many run at once.
     """
 
@@ -66,7 +67,7 @@ class Lanes(Generic[T]):
         """Whether anything runs."""
         return bool(self._tasks)
 
-    async def run(self, items: Sequence[T], call: Callable[[T, Lane], Awaitable[None]]) -> None:
+    async def run(self, items: Sequence[T], call: Callable[[T, Executor], Awaitable[None]]) -> None:
         """Call something for each item, after the items that came before; return when the last call has ended.
 
         Raises:
@@ -89,18 +90,18 @@ class Lanes(Generic[T]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hurry(self) -> None:
-        """Make one more lane, whatever the limit: what waits is only to be called off."""
-        task = asyncio.create_task(self._lane())
+        """Make one more executor, whatever the limit: what waits is only to be called off."""
+        task = asyncio.create_task(self._executor())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _widen(self) -> None:
-        """Make one more lane, if there may be. Each that finds something to do makes the next before it begins."""
+        """Make one more executor, if there may be. Each that finds something to do makes the next before it begins."""
         if len(self._tasks) < self._limit:
             self.hurry()
 
-    async def _lane(self) -> None:
-        with self._watch.lane() as lane:
+    async def _executor(self) -> None:
+        with self._watch.executor() as executor:
             while self._loads:
                 load = self._loads[0]
                 while load.items:
@@ -108,7 +109,7 @@ class Lanes(Generic[T]):
                     if len(self._tasks) < self._limit:
                         self._widen()
                     try:
-                        await load.call(item, lane)
+                        await load.call(item, executor)
                     except STOPS as stop:
                         load.broke(stop)
                         raise

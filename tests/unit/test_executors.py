@@ -1,4 +1,4 @@
-"""Lanes: so many at once, whatever batch it is for; each batch is told when its own have ended."""
+"""Executors: so many at once, whatever batch it is for; each batch is told when its own have ended."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cauce.engine.deadlines import Lane, Watch
-from cauce.engine.lanes import Lanes
+from cauce.engine.deadlines import Executor, Watch
+from cauce.engine.executors import Executors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,14 +17,14 @@ LIMIT = 3
 
 
 class Hall:
-    """Lanes, and calls that end when they are let go."""
+    """Executors, and calls that end when they are let go."""
 
     def __init__(self) -> None:
-        self.lanes: Lanes[int] = Lanes(Watch(), LIMIT)
+        self.executors: Executors[int] = Executors(Watch(), LIMIT)
         self.begun: list[int] = []
         self._gates: dict[int, asyncio.Future[None]] = {}
 
-    async def call(self, item: int, _: Lane) -> None:
+    async def call(self, item: int, _: Executor) -> None:
         """Begin, and wait."""
         self.begun.append(item)
         self._gates[item] = asyncio.get_running_loop().create_future()
@@ -32,7 +32,7 @@ class Hall:
 
     def bring(self, *items: int) -> asyncio.Task[None]:
         """Bring a batch."""
-        return asyncio.create_task(self.lanes.run(items, self.call))
+        return asyncio.create_task(self.executors.run(items, self.call))
 
     async def let_go(self, *items: int) -> None:
         """End calls, and let what follows happen."""
@@ -53,13 +53,13 @@ async def settle() -> None:
 
 
 def play(scene: Callable[[Hall], Awaitable[None]]) -> None:
-    """Play a scene; in the end no lane is left."""
+    """Play a scene; in the end no executor is left."""
 
     async def whole() -> None:
         hall = Hall()
         async with asyncio.timeout(10):
             await scene(hall)
-            await hall.lanes.close()
+            await hall.executors.close()
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
     asyncio.run(whole())
@@ -84,8 +84,8 @@ def test_no_more_than_the_limit_run_at_once_and_a_batch_may_have_them_all() -> N
     play(scene)
 
 
-def test_free_lanes_begin_with_the_next_batch_while_the_last_of_one_still_runs() -> None:
-    """The concurrency stays full, and the first batch is told of its end though the lanes work on."""
+def test_free_executors_begin_with_the_next_batch_while_the_last_of_one_still_runs() -> None:
+    """The concurrency stays full, and the first batch is told of its end though the executors work on."""
 
     async def scene(hall: Hall) -> None:
         first, second = hall.bring(1, 2, 3, 4), hall.bring(5, 6, 7)
@@ -169,27 +169,27 @@ def test_closing_cancels_what_runs() -> None:
     async def scene(hall: Hall) -> None:
         batch = hall.bring(1, 2)
         await settle()
-        await hall.lanes.close()
+        await hall.executors.close()
         await settle()
         assert batch.cancelled()
 
     play(scene)
 
 
-def test_in_a_hurry_one_lane_more_takes_what_waits() -> None:
+def test_in_a_hurry_one_executor_more_takes_what_waits() -> None:
     """However busy the others are: to call off what has not begun takes no time."""
 
     async def scene(hall: Hall) -> None:
         batch, called_off = hall.bring(1, 2, 3), list[int]()
 
-        async def call_off(item: int, _: Lane) -> None:
+        async def call_off(item: int, _: Executor) -> None:
             called_off.append(item)
 
         await settle()
-        waiting = asyncio.create_task(hall.lanes.run([4, 5, 6], call_off))
+        waiting = asyncio.create_task(hall.executors.run([4, 5, 6], call_off))
         await settle()
         assert not called_off
-        hall.lanes.hurry()
+        hall.executors.hurry()
         await waiting
         assert called_off == [4, 5, 6]
         await hall.let_go(1, 2, 3)
