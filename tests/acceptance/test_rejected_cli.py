@@ -262,7 +262,7 @@ def test_programs_read_json(kept: Quarantine, here: Here) -> None:
     number = kept.refuse(here, "stripe", "invoice.paid", "--secret", "whsec_other")
     one = json.loads(here("rejected", str(number), "--json"))
     assert (one["rechazado"]["id"], one["rechazado"]["razon"], one["imposible"]) == (number, "bad_signature", None)
-    assert ["provider", "stripe, https://docs.stripe.com/webhooks#verify-events"] in one["explicacion"]
+    assert ["provider", "Stripe (stripe), https://docs.stripe.com/webhooks#verify-events"] in one["explicacion"]
     (done,) = json.loads(here("reverify", str(number), "--json", code=1))["resultados"]
     assert (done["id"], done["resultado"], done["eventos"]) == (number, "rechazado", [])
     assert json.loads(here("discard", str(number), "--yes", "--json")) == {"descartados": 1}

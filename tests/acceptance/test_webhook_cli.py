@@ -245,9 +245,12 @@ def test_providers_and_secrets_are_listed(capsys: pytest.CaptureFixture[str]) ->
     assert run(["webhook", "list"]) == 0
     listed = capsys.readouterr().out
     assert [name for name in SETTINGS if name not in listed] == []
+    assert "\nMercado Pago (mercadopago)\n" in listed
     assert "samples  checkout.session.completed, payment_intent.succeeded" in listed
     assert run(["webhook", "list", "slack"]) == 0
-    assert capsys.readouterr().out.startswith("slack\n  secret   SLACK_SIGNING_SECRET\n  signed   body, time, 5 min")
+    assert capsys.readouterr().out.startswith(
+        "Slack (slack)\n  secret   SLACK_SIGNING_SECRET\n  signed   body, time, 5 min"
+    )
     assert run(["webhook", "secret", "stripe"]) == 0
     assert re.fullmatch(r"STRIPE_WEBHOOK_SECRET=whsec_[0-9a-f]{64}\n", capsys.readouterr().out)
     assert run(["webhook", "secret", "paypal"]) == 0

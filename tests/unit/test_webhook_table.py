@@ -20,7 +20,17 @@ def test_the_table_is_that_of_the_code() -> None:
     """A provider that changed, or came, is in the document."""
     text = DOCUMENT.read_text()
     assert renewed(text) == text, "run: .venv/bin/python -m cauce.webhooks.table docs/webhooks.md"
-    assert re.findall(r"^\| \[(\w+)\]", text, re.MULTILINE) == list(PROVIDERS)
+    assert re.findall(r"^\| \[[^]]+\]\(\S+\) \| `(\w+)` \|", text, re.MULTILINE) == list(PROVIDERS)
+
+
+def test_every_provider_stands_under_the_name_people_know() -> None:
+    """Each has a name of its own, with the origin beside it; a provider of one's own without a name has its origin."""
+    titles = {origen: row_of(provider).title for origen, provider in PROVIDERS.items()}
+    assert (titles["mercadopago"], titles["lemonsqueezy"]) == ("Mercado Pago", "Lemon Squeezy")
+    assert [origen for origen, title in titles.items() if title == origen] == []
+    assert len(set(titles.values())) == len(titles)
+    assert str(PROVIDERS["standard"]) == "Standard Webhooks (standard)"
+    assert str(replace(PROVIDERS["stripe"], origen="acme", title="")) == "acme"
 
 
 def test_a_document_without_the_markers_is_refused() -> None:

@@ -66,9 +66,7 @@ def list_(provider: str | None = None, /, *, app_dir: str = ".") -> int:
         return complain(str(error))
     for found in listed:
         time_ = f", {duration(found.tolerance)} allowed" if found.signed.timestamp else ""
-        print(
-            f"{found.origen}\n  secret   {found.secret_setting}\n  signed   {signed_of(found).replace('`', '')}{time_}"
-        )
+        print(f"{found}\n  secret   {found.secret_setting}\n  signed   {signed_of(found).replace('`', '')}{time_}")
         print(f"  samples  {', '.join(samples_of(found.origen)) or 'none'}")
     return codes.DONE
 

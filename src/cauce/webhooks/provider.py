@@ -118,6 +118,8 @@ class Provider(ABC):
     """The last part of ``/api/webhooks/{origen}``, and the column."""
     secret_setting: str
     """Name of the setting that holds the secret, or several, as ``Secret.several`` reads them."""
+    title: str = ""
+    """The name people know the provider by (``Mercado Pago``); ``origen`` where it is empty."""
     id_from: tuple[str, ...] = ()
     type_from: tuple[str, ...] = ()
     accept_unsigned: frozenset[Unsigned] = frozenset()
@@ -142,6 +144,10 @@ class Provider(ABC):
         """
         if not self.tolerance > 0:
             raise ValueError(f"tolerance of {self.origen} is {self.tolerance}; give a positive number of seconds")
+
+    def __str__(self) -> str:
+        """Name the provider for people, with its ``origen`` beside: ``Mercado Pago (mercadopago)``."""
+        return f"{self.title} ({self.origen})" if self.title else self.origen
 
     @property
     @abstractmethod

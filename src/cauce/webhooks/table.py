@@ -1,4 +1,4 @@
-"""The table of the providers in docs/webhooks.md: ``python -m cauce.webhooks.table docs/webhooks.md`` writes it anew.
+"""The table of the providers in docs/webhooks.md: ``python -m cauce.webhooks.table docs/webhooks.md`` rewrites it.
 
 Ids and types are not what a declaration says but where they are found in a delivery of our own making, signed, verified
 and described; so an override in a provider shows here too.
@@ -35,6 +35,7 @@ _NOW: Final = 1_764_000_000.0
 class Row:
     """One provider, in words."""
 
+    title: str
     origen: str
     setting: str
     signed: str
@@ -51,6 +52,7 @@ def row_of(provider: Provider) -> Row:
     """Describe a provider by what it does with a delivery that we sign."""
     id_externo, tipo = _places(provider)
     return Row(
+        title=provider.title or provider.origen,
         origen=provider.origen,
         setting=provider.secret_setting,
         signed=signed_of(provider),
@@ -86,8 +88,11 @@ def duration(seconds: float) -> str:
 
 def table() -> str:
     """Return the table of all providers as Markdown."""
-    head = "| provider | secret's setting | signed | id | type | good / refused | waits | repeats for | tolerance |"
-    return "\n".join([head, "|---" * 9 + "|", *_lines()])
+    head = (
+        "| provider | `origen` | secret's setting | signed | id | type"
+        " | good / refused | waits | repeats for | tolerance |"
+    )
+    return "\n".join([head, "|---" * 10 + "|", *_lines()])
 
 
 def renewed(document: str) -> str:
@@ -107,8 +112,8 @@ def _lines() -> Iterator[str]:
     for provider in PROVIDERS.values():
         row = row_of(provider)
         cells = (
-            f"[{row.origen}]({row.documentation})", f"`{row.setting}`", row.signed, row.id_externo, row.tipo,
-            row.answers, row.waits, row.horizon, row.tolerance,
+            f"[{row.title}]({row.documentation})", f"`{row.origen}`", f"`{row.setting}`", row.signed, row.id_externo,
+            row.tipo, row.answers, row.waits, row.horizon, row.tolerance,
         )  # fmt: skip
         yield f"| {' | '.join(cells)} |"
 

@@ -46,7 +46,7 @@ def explain(
     ``others`` are the secrets in other settings, tried when none of its own fits.
     """
     verdict = provider.verify(request, secrets, now)
-    lines = [("request", _request_line(request)), ("provider", f"{provider.origen}, {provider.documentation}")]
+    lines = [("request", _request_line(request)), ("provider", f"{provider}, {provider.documentation}")]
     lines += [("header", text) for text in _headers(provider, request)]
     lines += _scope(provider)
     lines.append(("time", _time(provider, request, now)))

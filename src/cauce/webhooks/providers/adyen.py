@@ -47,6 +47,7 @@ class Adyen(Provider):
     """Adyen's standard webhooks. The payload of each event is its ``NotificationRequestItem``."""
 
     origen: str = "adyen"
+    title: str = "Adyen"
     secret_setting: str = "ADYEN_HMAC_KEY"  # noqa: S105 - the name of a setting
     type_from: tuple[str, ...] = ("body:eventCode",)
     retry_horizon: float = 30 * DAY
@@ -109,6 +110,7 @@ class AdyenPlatform(HmacProvider):
     """Adyen's platform and balance webhooks: one event a body, signed as a whole in the header ``HmacSignature``."""
 
     origen: str = "adyen_platform"
+    title: str = "Adyen Balance Platform"
     secret_setting: str = "ADYEN_PLATFORM_HMAC_KEY"  # noqa: S105 - the name of a setting
     header: str = "HmacSignature"
     encoding: Encoding = "base64"

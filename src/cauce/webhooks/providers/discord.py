@@ -35,6 +35,7 @@ class Discord(Provider):
     """Discord's webhook events. Interactions verify as well, but they want a reply at once, which an inbox has not."""
 
     origen: str = "discord"
+    title: str = "Discord"
     secret_setting: str = "DISCORD_PUBLIC_KEY"  # noqa: S105 - the name of a setting
     id_from: tuple[str, ...] = ("body:id",)
     type_from: tuple[str, ...] = ("body:event.type",)

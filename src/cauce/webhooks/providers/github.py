@@ -61,6 +61,7 @@ class GitHub(HmacProvider):
     """GitHub repositories, organizations and apps; JSON and form content types."""
 
     origen: str = "github"
+    title: str = "GitHub"
     secret_setting: str = "GITHUB_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
     header: str = "X-Hub-Signature-256"
     prefix: str = "sha256="

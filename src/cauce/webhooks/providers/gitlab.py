@@ -30,6 +30,7 @@ class GitLabToken(Provider):
     """GitLab with a secret token."""
 
     origen: str = "gitlab_token"
+    title: str = "GitLab, secret token"
     secret_setting: str = "GITLAB_WEBHOOK_TOKEN"  # noqa: S105 - the name of a setting
     id_from: tuple[str, ...] = ("header:idempotency-key", "header:x-gitlab-event-uuid")
     type_from: tuple[str, ...] = ("body:object_kind", "body:event_name", "header:x-gitlab-event")

@@ -22,6 +22,7 @@ class Intercom(HmacProvider):
     """Intercom's notifications; ``tipo`` is the topic."""
 
     origen: str = "intercom"
+    title: str = "Intercom"
     secret_setting: str = "INTERCOM_CLIENT_SECRET"  # noqa: S105 - the name of a setting
     header: str = "X-Hub-Signature"
     prefix: str = "sha1="

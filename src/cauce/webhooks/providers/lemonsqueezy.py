@@ -18,6 +18,7 @@ class LemonSqueezy(HmacProvider):
     """Lemon Squeezy's webhooks."""
 
     origen: str = "lemonsqueezy"
+    title: str = "Lemon Squeezy"
     secret_setting: str = "LEMONSQUEEZY_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
     header: str = "X-Signature"
     type_from: tuple[str, ...] = ("body:meta.event_name",)

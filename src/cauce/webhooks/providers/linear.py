@@ -25,6 +25,7 @@ class Linear(HmacProvider):
     """Linear's webhooks; ``tipo`` is ``<type>.<action>``."""
 
     origen: str = "linear"
+    title: str = "Linear"
     secret_setting: str = "LINEAR_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
     header: str = "Linear-Signature"
     timestamp_path: str | None = "webhookTimestamp"

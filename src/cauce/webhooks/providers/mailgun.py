@@ -34,6 +34,7 @@ class Mailgun(Provider):
     """Mailgun's webhooks; ``tipo`` is ``delivered``, ``failed``..."""
 
     origen: str = "mailgun"
+    title: str = "Mailgun"
     secret_setting: str = "MAILGUN_WEBHOOK_SIGNING_KEY"  # noqa: S105 - the name of a setting
     tolerance: float = 12 * 3600.0
     id_from: tuple[str, ...] = (f"body:{_TOKEN}",)

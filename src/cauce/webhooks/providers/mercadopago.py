@@ -53,6 +53,7 @@ class MercadoPago(Provider):
     """Mercado Pago's webhooks. Opting in to ``id_externo`` takes the notification's own, unsigned id."""
 
     origen: str = "mercadopago"
+    title: str = "Mercado Pago"
     secret_setting: str = "MERCADOPAGO_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
     id_from: tuple[str, ...] = ("body:id",)
     type_from: tuple[str, ...] = ("body:action", "body:type", "query:type")

@@ -20,6 +20,7 @@ class Paddle(HmacProvider):
     """Paddle Billing's notifications."""
 
     origen: str = "paddle"
+    title: str = "Paddle"
     secret_setting: str = "PADDLE_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
     header: str = "Paddle-Signature"
     pairs: Pairs | None = _PAIRS

@@ -45,6 +45,7 @@ class PayPal(Provider):
     """PayPal's REST webhooks."""
 
     origen: str = "paypal"
+    title: str = "PayPal"
     secret_setting: str = "PAYPAL_WEBHOOK_ID"  # noqa: S105 - the name of a setting
     certificates: Certificates | None = field(default=None, compare=False)
     tolerance: float = 4 * DAY

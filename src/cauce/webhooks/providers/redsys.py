@@ -62,6 +62,7 @@ class Redsys(Provider):
     """Redsys's online notification. ``tipo`` is ``operacion.<Ds_TransactionType>``: 0 payment, 3 refund..."""
 
     origen: str = "redsys"
+    title: str = "Redsys"
     secret_setting: str = "REDSYS_SECRET_KEY"  # noqa: S105 - the name of a setting
     versions: tuple[Version, ...] = ("HMAC_SHA512_V2", "HMAC_SHA512_V1", "HMAC_SHA256_V1")
     """Accepted signature versions; the first is used to sign."""

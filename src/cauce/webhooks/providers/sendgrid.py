@@ -36,6 +36,7 @@ class SendGrid(Provider):
     """SendGrid's delivery and engagement events; ``tipo`` is ``delivered``, ``bounce``..."""
 
     origen: str = "sendgrid"
+    title: str = "SendGrid"
     secret_setting: str = "SENDGRID_WEBHOOK_PUBLIC_KEY"  # noqa: S105 - the name of a setting
     tolerance: float = 1.25 * DAY
     id_from: tuple[str, ...] = ("body:sg_event_id",)

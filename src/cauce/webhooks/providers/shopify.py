@@ -25,6 +25,7 @@ class Shopify(HmacProvider):
     """Shopify's HTTPS webhooks."""
 
     origen: str = "shopify"
+    title: str = "Shopify"
     secret_setting: str = "SHOPIFY_CLIENT_SECRET"  # noqa: S105 - the name of a setting
     header: str = "X-Shopify-Hmac-SHA256"
     encoding: Encoding = "base64"

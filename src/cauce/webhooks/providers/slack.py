@@ -25,6 +25,7 @@ class Slack(HmacProvider):
     """Slack's Events API, slash commands and interactions."""
 
     origen: str = "slack"
+    title: str = "Slack"
     secret_setting: str = "SLACK_SIGNING_SECRET"  # noqa: S105 - the name of a setting
     header: str = "X-Slack-Signature"
     prefix: str = "v0="

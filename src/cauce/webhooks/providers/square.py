@@ -27,6 +27,7 @@ class Square(HmacProvider):
     """Square's webhooks."""
 
     origen: str = "square"
+    title: str = "Square"
     secret_setting: str = "SQUARE_WEBHOOK_SIGNATURE_KEY"  # noqa: S105 - the name of a setting
     header: str = "x-square-hmacsha256-signature"
     encoding: Encoding = "base64"

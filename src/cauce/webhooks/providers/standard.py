@@ -37,6 +37,7 @@ class StandardWebhooks(Provider):
     """Any provider that follows Standard Webhooks; an instance needs its name, its setting and where its types are."""
 
     origen: str = "standard"
+    title: str = "Standard Webhooks"
     secret_setting: str = "STANDARD_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
     type_from: tuple[str, ...] = ("body:type",)
     families: tuple[str, ...] = ("webhook", "svix")
@@ -161,18 +162,20 @@ def _signatures(text: str, header: str) -> dict[str, list[str]]:
     return listed
 
 
-SVIX = StandardWebhooks(origen="svix", secret_setting="SVIX_WEBHOOK_SECRET")  # noqa: S106 - the name of a setting
-OPENAI = StandardWebhooks(origen="openai", secret_setting="OPENAI_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
+SVIX = StandardWebhooks(origen="svix", title="Svix", secret_setting="SVIX_WEBHOOK_SECRET")  # noqa: S106 - the name of a setting
+OPENAI = StandardWebhooks(origen="openai", title="OpenAI", secret_setting="OPENAI_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
 ANTHROPIC = StandardWebhooks(
     origen="anthropic",
+    title="Anthropic",
     secret_setting="ANTHROPIC_WEBHOOK_SIGNING_KEY",  # noqa: S106 - the setting's name, not a secret
     type_from=("body:data.type", "body:type"),  # its own "type" is always "event"
 )
-CLERK = StandardWebhooks(origen="clerk", secret_setting="CLERK_WEBHOOK_SIGNING_SECRET")  # noqa: S106 - the setting's name, not a secret
-RESEND = StandardWebhooks(origen="resend", secret_setting="RESEND_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
-SUPABASE = StandardWebhooks(origen="supabase", secret_setting="SUPABASE_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
+CLERK = StandardWebhooks(origen="clerk", title="Clerk", secret_setting="CLERK_WEBHOOK_SIGNING_SECRET")  # noqa: S106 - the setting's name, not a secret
+RESEND = StandardWebhooks(origen="resend", title="Resend", secret_setting="RESEND_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
+SUPABASE = StandardWebhooks(origen="supabase", title="Supabase", secret_setting="SUPABASE_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
 GITLAB = StandardWebhooks(
     origen="gitlab",
+    title="GitLab",
     secret_setting="GITLAB_WEBHOOK_SIGNING_TOKEN",  # noqa: S106 - the setting's name, not a secret
     type_from=("body:object_kind", "body:event_name"),
     answer_within=10.0,

@@ -30,6 +30,7 @@ class Stripe(HmacProvider):
     """Stripe, account or Connect endpoint, snapshot or thin events."""
 
     origen: str = "stripe"
+    title: str = "Stripe"
     secret_setting: str = "STRIPE_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
     header: str = "Stripe-Signature"
     pairs: Pairs | None = _PAIRS

@@ -44,6 +44,7 @@ class Twilio(Provider):
     """
 
     origen: str = "twilio"
+    title: str = "Twilio"
     secret_setting: str = "TWILIO_AUTH_TOKEN"  # noqa: S105 - the name of a setting
     digest: Digest = "sha1"
     public_url: str | None = None

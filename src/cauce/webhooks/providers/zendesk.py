@@ -17,6 +17,7 @@ class Zendesk(HmacProvider):
     """Zendesk's event webhooks; those of triggers have the body their owner wrote, and are identified by its hash."""
 
     origen: str = "zendesk"
+    title: str = "Zendesk"
     secret_setting: str = "ZENDESK_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
     header: str = "X-Zendesk-Webhook-Signature"
     encoding: Encoding = "base64"
