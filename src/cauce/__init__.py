@@ -8,7 +8,7 @@ run ``cauce worker module:bus``.
 from __future__ import annotations
 
 from cauce.bus import Bus
-from cauce.catalog import Catalog, EventHandlers, EventType, Subscriber
+from cauce.catalog import Catalog, EventHandlers, EventType, NuevoEvento, Subscriber
 from cauce.config import Settings
 from cauce.errors import (
     CatalogError,
@@ -25,7 +25,7 @@ from cauce.errors import (
     UnknownEvent,
     WrongArgument,
 )
-from cauce.evento import Estado, Evento, NuevoEvento
+from cauce.evento import Estado, Evento
 from cauce.outcome import Attempt, Discard, RetryAfter
 from cauce.publishing import publicar_evento, publicar_eventos
 from cauce.retry import RetryPolicy

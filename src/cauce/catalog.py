@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from secrets import token_hex
 from types import GenericAlias, NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
@@ -223,6 +223,17 @@ class EventType(Generic[T]):
     def __repr__(self) -> str:
         """Say origin and name: ``reserva/reserva.creada``."""
         return f"{self.origen or '(no catalog)'}/{self.tipo}"
+
+
+class NuevoEvento(NamedTuple, Generic[T]):
+    """One event to be published with others by ``publicar_eventos``; a tuple, since there may be a million."""
+
+    tipo: EventType[T]
+    payload: T
+    clave: str | None = None
+    prioridad: int | None = None
+    id_externo: str | None = None
+    cabeceras: Mapping[str, Any] | None = None
 
 
 def expect_event(given: object, function: str) -> None:

@@ -1,4 +1,4 @@
-"""What an event is: the row of the table ``eventos``, read and about to be written. Field names are column names."""
+"""What an event is: the row of the table ``eventos``, as a handler reads it. Field names are column names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-
-    from cauce.catalog import EventType
 
 T = TypeVar("T")
 
@@ -40,14 +38,3 @@ class Evento(NamedTuple, Generic[T]):
     id_externo: str | None = None
     cabeceras: Mapping[str, Any] = MappingProxyType({})
     """Headers: whatever JSON the publisher put there, hence Any."""
-
-
-class NuevoEvento(NamedTuple, Generic[T]):
-    """One event to be published with others by ``publicar_eventos``; a tuple, since there may be a million."""
-
-    tipo: EventType[T]
-    payload: T
-    clave: str | None = None
-    prioridad: int | None = None
-    id_externo: str | None = None
-    cabeceras: Mapping[str, Any] | None = None

@@ -18,10 +18,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from cauce.arguments import PUBLISHING, expect_connection, expect_names, wrong
-from cauce.catalog import expect_event
+from cauce.catalog import NuevoEvento, expect_event
 from cauce.database.refusals import explained
 from cauce.errors import InvalidPayload, NotInTransaction, PublishError, UnknownEvent
-from cauce.evento import NuevoEvento
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence

@@ -17,9 +17,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cauce import ConfigError, publicar_evento, publicar_eventos
+from cauce.catalog import NuevoEvento
 from cauce.engine.cron import procesar_lote
 from cauce.engine.worker import Worker
-from cauce.evento import NuevoEvento
 from cauce.testing import wait_for
 from tests.acceptance.crash_app import CaidaEvents, Cosa, bus
 from tests.integration.engine.kit import quick, until_async, value, work, working

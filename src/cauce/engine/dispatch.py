@@ -46,7 +46,7 @@ class Dispatcher:
     """Runs the handlers of one group of an application."""
 
     def __init__(self, bus: Bus, grupo: str, settings: Settings, watch: Watch) -> None:
-        self._bus, self._grupo, self._settings, self._watch = bus, grupo, settings, watch
+        self._bus, self._grupo, self._settings, self.watch = bus, grupo, settings, watch
         self._policy = settings.retry_policy()
         self._executors = Executors[Delivery](watch, settings.slots * settings.concurrency)
         # each executor may want one, and each slot one more for a handler with `tx`
@@ -68,7 +68,7 @@ class Dispatcher:
                 report.give_back(delivery)
                 return
             try:
-                await self._watch.limit(executor, self._call(delivery), self._seconds(delivery.consumer))
+                await self.watch.limit(executor, self._call(delivery), self._seconds(delivery.consumer))
             except GivenBack:
                 report.give_back(delivery)
             except STOPS:
@@ -89,7 +89,7 @@ class Dispatcher:
         """
         consumer = delivery.consumer
         if consumer.shape.is_async:
-            await self._watch.limit(executor, consumer.handler(delivery.evento, conn), self._seconds(consumer))
+            await self.watch.limit(executor, consumer.handler(delivery.evento, conn), self._seconds(consumer))
         else:
             await self._run_sync_in(delivery, conn, executor)
         status = conn.pgconn.transaction_status
@@ -108,7 +108,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         call = loop.run_in_executor(self._threads, run_sync, consumer.handler, delivery.evento, lend(conn))
         try:
-            await self._watch.limit(executor, asyncio.shield(call), self._seconds(consumer))
+            await self.watch.limit(executor, asyncio.shield(call), self._seconds(consumer))
         except (TimeoutError, GivenBack, asyncio.CancelledError):
             if not call.done():
                 cut(conn)

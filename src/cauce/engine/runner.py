@@ -18,6 +18,7 @@ import psycopg
 
 from cauce.database import claims
 from cauce.database.claims import Batch, Claim
+from cauce.engine.claiming import Claiming
 from cauce.engine.connections import backoff
 from cauce.engine.deadlines import STOPS
 from cauce.engine.dispatch import Dispatcher
@@ -170,8 +171,9 @@ class Runner:
         self.connections = process.connections
         group = process.group(grupo)
         self._layout, self._pace, self.dispatcher = group.layout, group.pace, group.dispatcher
-        self._losses = self.connections.losses
-        """Those known when a batch was last settled. After another, what was claimed may have crashed the server."""
+        settings, application = process.settings, process.bus.application
+        usual = Claim(grupo, settings.batch_size, process.worker, settings.lease_seconds, aplicacion=application)
+        self.claiming = Claiming(usual, process.connections, process.heartbeat)
         self._failures = 0  # batches in a row that could not be settled
         self.tally = Tally()
 
@@ -182,8 +184,7 @@ class Runner:
 
     async def claim(self, size: int | None = None, *, in_turn: bool = False) -> Batch | None:
         """Claim a batch; None: nothing is due. ``in_turn``: nobody waits for it."""
-        async with self.connections.lend(in_turn=in_turn) as conn:
-            return self.hold(await claims.claim(conn, self.wanted(size or self.size)))
+        return await self.claiming.claim(size or self.size, in_turn=in_turn)
 
     async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
         """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none).
@@ -214,18 +215,6 @@ class Runner:
         self._failures = 0
         return following
 
-    def wanted(self, size: int) -> Claim:
-        """Say what to claim."""
-        careful = self._losses != self.connections.losses
-        worker, application = self.process.worker, self.process.bus.application
-        return Claim(self.grupo, size, worker, self.process.settings.lease_seconds, careful, application)
-
-    def hold(self, batch: Batch | None) -> Batch | None:
-        """Keep the lease of what was claimed."""
-        if batch is not None:
-            self.process.heartbeat.hold(batch)
-        return batch
-
     async def _run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
         began = monotonic()
         settling: Settling | None = None
@@ -239,7 +228,7 @@ class Runner:
                     report = await self._layout.read(batch, self.connections)
                     await self.dispatcher.run_plain(report)
                     report.log_failures()
-                    settling = Settling(self, batch, report)
+                    settling = Settling(self.claiming, self.dispatcher, batch, report)
                     if not report.transactional:  # before the next claim, which comes with the settlement
                         self._pace.note(len(batch.rows), monotonic() - began)
                 following = await settling.finish(more)
@@ -251,7 +240,7 @@ class Runner:
                 await asyncio.sleep(backoff(failures))
                 failures += 1
             else:
-                self._losses = self.connections.losses
+                self.claiming.settled()
                 self._pace.note(len(batch.rows), monotonic() - began)
                 self.tally.add(settling.report)
                 return following

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from cauce.database.claims import Batch
+    from cauce.engine.claiming import Claiming
     from cauce.engine.deadlines import Executor
+    from cauce.engine.dispatch import Dispatcher
     from cauce.engine.report import Delivery
-    from cauce.engine.runner import Runner
 
 logger = logging.getLogger("cauce.runner")
 
@@ -37,9 +38,9 @@ LOSSES: Final = 2
 class Settling:
     """The end of a batch: ``tx`` handlers and settlement, in steps that can be taken up on another connection."""
 
-    def __init__(self, runner: Runner, batch: Batch, report: Report) -> None:
-        self._runner, self._batch, self.report = runner, batch, report
-        self._dispatcher = runner.dispatcher
+    def __init__(self, claiming: Claiming, dispatcher: Dispatcher, batch: Batch, report: Report) -> None:
+        self._claiming, self._dispatcher, self._batch, self.report = claiming, dispatcher, batch, report
+        self._connections = claiming.connections
         self._apart = False
         """The second pass: every delivery with ``tx`` has a row and a transaction of its own."""
         self._settled = False
@@ -48,14 +49,14 @@ class Settling:
 
     async def finish(self, more: Callable[[], int]) -> Batch | None:
         """Settle; return the next batch if it was claimed along."""
-        report, runner = self.report, self._runner
+        report = self.report
         if self._settled:
             return await self._claim(more())
         if self._dispatcher.stopping and not self._apart:
             self._give_back_transactional()
         if not report.transactional and not self._apart:
             return await self._settle_plain(more())
-        with runner.process.watch.executor() as executor:
+        with self._dispatcher.watch.executor() as executor:
             if not self._apart:
                 failed = await self._together(executor)
                 if failed is None:
@@ -73,29 +74,28 @@ class Settling:
         return await self._claim(more())
 
     async def _settle_plain(self, size: int) -> Batch | None:
-        runner = self._runner
-        async with runner.connections.lend() as conn:
+        async with self._connections.lend() as conn:
             if not size:
                 self._learn(await claims.settle(conn, self._batch, self.report.entregas))
                 return None
             unknown, following = await claims.settle_and_claim(
-                conn, self._batch, self.report.entregas, runner.wanted(size)
+                conn, self._batch, self.report.entregas, self._claiming.of(size)
             )
-            runner.hold(following)
+            self._claiming.hold(following)
         self._learn(unknown or ())
         if unknown is None:
             logger.warning("batch %s: the lease was lost; another worker does it again", self._batch.lote)
         return following
 
     async def _claim(self, size: int) -> Batch | None:
-        return await self._runner.claim(size) if size else None
+        return await self._claiming.claim(size) if size else None
 
     async def _together(self, executor: Executor) -> BaseException | None:
         """First pass: every ``tx`` handler and the settlement in one transaction. Return what went wrong."""
         report = self.report
         said, done = len(report.entregas), report.done
         delivery: Delivery | None = None
-        async with self._runner.connections.lend() as conn:
+        async with self._connections.lend() as conn:
             try:
                 async with claims.transaction(conn, self._batch):
                     for delivery in report.transactional:
@@ -141,7 +141,7 @@ class Settling:
         if self._dispatcher.stopping:
             single.give_back(delivery)
         else:
-            async with self._runner.connections.lend() as conn:
+            async with self._connections.lend() as conn:
                 try:
                     async with claims.transaction(conn, self._batch):
                         await self._dispatcher.run_in(delivery, conn, executor)
@@ -159,7 +159,7 @@ class Settling:
 
     async def _settle(self, report: Report, ids: Sequence[int]) -> None:
         """Settle a part, in a transaction of its own."""
-        async with self._runner.connections.lend() as conn:
+        async with self._connections.lend() as conn:
             self._learn(await claims.settle(conn, self._batch, report.entregas, ids))
 
     def _judge(self, error: BaseException, delivery: Delivery, report: Report | None = None) -> None:

@@ -530,12 +530,12 @@ def test_after_a_lost_connection_the_next_claims_are_careful(conn: Conn, databas
             runner = Runner(shared, "principal")
             batch = await runner.claim()
             assert batch is not None
-            assert not runner.wanted(1).careful
+            assert not runner.claiming.of(1).careful
             async with shared.connections.lend() as lent:
                 await lent.close()
-            assert runner.wanted(1).careful
+            assert runner.claiming.of(1).careful
             await runner.run(batch, lambda: 0)
-            assert not runner.wanted(1).careful
+            assert not runner.claiming.of(1).careful
 
     asyncio.run(scene())
     assert settled(conn)

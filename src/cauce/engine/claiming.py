@@ -1,0 +1,47 @@
+"""Claiming: how a runner gets its next batch, by itself or along with the settlement of the last."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cauce.database import claims
+
+if TYPE_CHECKING:
+    from cauce.database.claims import Batch, Claim
+    from cauce.engine.connections import Connections
+    from cauce.engine.heartbeat import Heartbeat
+
+
+class Claiming:
+    """Claims batches of one group, one after another, and has their leases kept.
+
+    Args:
+        usual: what is claimed each time, but for the size.
+        connections: those of the process.
+        heartbeat: keeps the leases.
+    """
+
+    def __init__(self, usual: Claim, connections: Connections, heartbeat: Heartbeat) -> None:
+        self._usual, self.connections, self._heartbeat = usual, connections, heartbeat
+        self._losses = connections.losses
+        """Those known when a batch was last settled. After another, what was claimed may have crashed the server."""
+
+    def of(self, size: int) -> Claim:
+        """Return the claim of so many events."""
+        return replace(self._usual, size=size, careful=self._losses != self.connections.losses)
+
+    def hold(self, batch: Batch | None) -> Batch | None:
+        """Keep the lease of what was claimed."""
+        if batch is not None:
+            self._heartbeat.hold(batch)
+        return batch
+
+    async def claim(self, size: int, *, in_turn: bool = False) -> Batch | None:
+        """Claim a batch; None: nothing is due. ``in_turn``: nobody waits for it."""
+        async with self.connections.lend(in_turn=in_turn) as conn:
+            return self.hold(await claims.claim(conn, self.of(size)))
+
+    def settled(self) -> None:
+        """Note that a batch was settled, so the server survived what was claimed."""
+        self._losses = self.connections.losses
