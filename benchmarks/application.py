@@ -202,7 +202,7 @@ class Publisher:
     async def publish(self, numbers: Iterable[int]) -> None:
         """Publish events, one a transaction."""
         for number in numbers:
-            publicar_evento(self._conn, BenchEvents.listo, Payment(data=DATA, seq=number), alone=True)
+            publicar_evento(self._conn, BenchEvents.listo, Payment(data=DATA, seq=number), own_transaction=True)
 
     async def publish_with_business(self, numbers: Iterable[int]) -> None:
         """Write a business row and publish its event, one pair a transaction."""
@@ -221,4 +221,4 @@ class Publisher:
         rest = iter(numbers)
         while chunk := list(islice(rest, CHUNK)):
             payments = (Payment(data=DATA, seq=number, padding=padding) for number in chunk)
-            publicar_eventos(self._conn, (NuevoEvento(tipo, payment) for payment in payments), alone=True)
+            publicar_eventos(self._conn, (NuevoEvento(tipo, payment) for payment in payments), own_transaction=True)

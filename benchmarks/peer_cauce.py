@@ -122,7 +122,7 @@ class Peer:
 
     async def publish(self, number: int) -> None:
         """Publish one durable event in a transaction of its own."""
-        publicar_evento(self.conn, PeerEvents.t1, event(number), alone=True)
+        publicar_evento(self.conn, PeerEvents.t1, event(number), own_transaction=True)
 
     async def publish_tx(self, number: int) -> None:
         """Write a business row and publish its event in one transaction."""
@@ -133,7 +133,7 @@ class Peer:
     async def bulk(self, numbers: Iterable[int], fan: int) -> None:
         """Publish many events in one call; a fan is their recipients, not more events."""
         tipo = {1: PeerEvents.t1, 3: PeerEvents.t3}[fan]
-        publicar_eventos(self.conn, [NuevoEvento(tipo, event(number)) for number in numbers], alone=True)
+        publicar_eventos(self.conn, [NuevoEvento(tipo, event(number)) for number in numbers], own_transaction=True)
 
     async def worker(self) -> None:
         """Work until killed."""

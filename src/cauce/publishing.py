@@ -74,7 +74,7 @@ def publicar_evento(
     prioridad: int | None = None,
     id_externo: str | None = None,
     cabeceras: Mapping[str, Any] | None = None,
-    alone: bool = False,
+    own_transaction: bool = False,
 ) -> int: ...
 @overload
 def publicar_evento(
@@ -87,7 +87,7 @@ def publicar_evento(
     prioridad: int | None = None,
     id_externo: str | None = None,
     cabeceras: Mapping[str, Any] | None = None,
-    alone: bool = False,
+    own_transaction: bool = False,
 ) -> Coroutine[Any, Any, int]: ...
 def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
     conn: Connection[Any] | AsyncConnection[Any],
@@ -99,7 +99,7 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
     prioridad: int | None = None,
     id_externo: str | None = None,
     cabeceras: Mapping[str, Any] | None = None,
-    alone: bool = False,
+    own_transaction: bool = False,
 ) -> int | Coroutine[Any, Any, int]:
     """Publish one event in the caller's transaction: it is delivered if that commits, and never seen if it does not.
 
@@ -111,14 +111,15 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
         prioridad: 0 (first) to 9; by default the catalog's.
         id_externo: an id that makes the event unique in its origin: publishing it again returns the stored id.
         cabeceras: headers, any JSON object.
-        alone: publish in a transaction of its own, on a connection in autocommit: there is no business operation.
+        own_transaction: publish in a transaction of the event's own, on a connection in autocommit: no business
+            operation goes with it.
 
     Returns:
         The event's id.
 
     Raises:
         WrongArgument: ``conn`` is no psycopg connection, ``tipo`` no event of a catalog, or a column of the wrong type.
-        NotInTransaction: the connection is in autocommit and in no transaction, and ``alone`` is not given.
+        NotInTransaction: the connection is in autocommit and in no transaction, and ``own_transaction`` is not given.
         UnknownEvent: the event is in no catalog.
         InvalidPayload: the payload is not of the event's type, or PostgreSQL cannot store it.
         SchemaError: the tables are missing or old.
@@ -127,7 +128,7 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
     """
     expect_connection(conn, "publicar_evento")
     expect_event(tipo, "publicar_evento")
-    _check_transaction(conn, tipo, alone=alone)
+    _check_transaction(conn, tipo, own_transaction=own_transaction)
     _check_catalog(tipo)
     nivel, carril = _levels(tipo, prioridad, clave)
     values: tuple[object, ...]
@@ -145,14 +146,18 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
 
 @overload
 def publicar_eventos(
-    conn: Connection[Any], eventos: Iterable[NuevoEvento[Any]], /, *, alone: bool = False
+    conn: Connection[Any], eventos: Iterable[NuevoEvento[Any]], /, *, own_transaction: bool = False
 ) -> list[int]: ...
 @overload
 def publicar_eventos(
-    conn: AsyncConnection[Any], eventos: Iterable[NuevoEvento[Any]], /, *, alone: bool = False
+    conn: AsyncConnection[Any], eventos: Iterable[NuevoEvento[Any]], /, *, own_transaction: bool = False
 ) -> Coroutine[Any, Any, list[int]]: ...
 def publicar_eventos(
-    conn: Connection[Any] | AsyncConnection[Any], eventos: Iterable[NuevoEvento[Any]], /, *, alone: bool = False
+    conn: Connection[Any] | AsyncConnection[Any],
+    eventos: Iterable[NuevoEvento[Any]],
+    /,
+    *,
+    own_transaction: bool = False,
 ) -> list[int] | Coroutine[Any, Any, list[int]]:
     """Publish many events in the caller's transaction, by COPY, while they are still being made.
 
@@ -168,7 +173,7 @@ def publicar_eventos(
             then aborted, and nothing of it is stored.
     """
     expect_connection(conn, "publicar_eventos")
-    _check_transaction(conn, EVENTS, alone=alone)
+    _check_transaction(conn, EVENTS, own_transaction=own_transaction)
     if isinstance(conn, AsyncConnection):
         return _publish_all_async(conn, eventos)
     return _publish_all(conn, eventos)
@@ -349,11 +354,12 @@ def _headers(cabeceras: Mapping[str, Any]) -> str:
         raise wrong("cabeceras", cabeceras, "a dict that JSON can hold", PUBLISHING, hint) from error
 
 
-def _check_transaction(conn: Connection[Any] | AsyncConnection[Any], what: object, *, alone: bool) -> None:
-    if not alone and not _in_transaction(conn):
+def _check_transaction(conn: Connection[Any] | AsyncConnection[Any], what: object, *, own_transaction: bool) -> None:
+    if not own_transaction and not _in_transaction(conn):
         raise NotInTransaction(
             f"{_not_published(what)}: the connection is in autocommit and in no transaction, so the event would"
-            " commit apart from its cause. Publish inside `with conn.transaction():`, or say alone=True if it has none"
+            " commit apart from its cause. Publish inside `with conn.transaction():`; an event without a cause in this"
+            " database is published with own_transaction=True"
         )
 
 

@@ -69,7 +69,7 @@ def test_the_readme_works_to_the_letter(shop: Path, dsn: str) -> None:
 
 
 def test_looking_and_mending(shop: Path, dsn: str) -> None:
-    """Publish, list, show, retry and discard, for people and for scripts."""
+    """Publish, list, show, retry and dismiss, for people and for scripts."""
     cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop)
     published = cauce("publish", "pedido", "pedido.creado", '{"pedido_id": 1, "total": 2}', "--json", dsn=dsn)
     assert json.loads(published.stdout) == {"id": 1}
@@ -100,13 +100,13 @@ def test_looking_and_mending(shop: Path, dsn: str) -> None:
         assert json.loads(cauce("retry", "1", "--json", dsn=dsn).stdout) == {
             "entregas": 1, "eventos": [{"id": 1, "entregas": 1}], "desconocidos": [],
         }  # fmt: skip
-        assert "--yes" in cauce("discard", "1", dsn=dsn, ok=False).stderr
-        assert "1 delivery of event 1 discarded" in cauce("discard", "1", "--yes", dsn=dsn).stdout
+        assert "--yes" in cauce("dismiss", "1", dsn=dsn, ok=False).stderr
+        assert "1 delivery of event 1 dismissed" in cauce("dismiss", "1", "--yes", dsn=dsn).stdout
         assert conn.execute("select count(*) from cauce.entregas").fetchone() == (0,)
 
 
 def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) -> None:
-    """`migrate` says what it removes, `status` what that has left, `discard` ends it; `--take-over` and `--forget`."""
+    """`migrate` says what it removes, `status` what that has left, `dismiss` ends it; `--take-over` and `--forget`."""
     cauce("migrate", "tienda:bus", dsn=dsn, cwd=shop)
     cauce("publish", "pedido", "pedido.creado", '{"pedido_id": 1, "total": 2}', dsn=dsn)
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -129,10 +129,10 @@ def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) 
     assert "removed avisos of pedido/pedido.creado in group principal\n" in forgotten
     assert json.loads(cauce("migrate", "tienda:bus", "--json", dsn=dsn, cwd=shop).stdout)["retiradas"] == []
     said = cauce("status", dsn=dsn).stdout
-    assert "Removed  principal/avisos left 0 to retry, 1 dead: cauce discard --suscriptor NAME" in said
-    done = cauce("discard", "--suscriptor", "avisos", "--yes", dsn=dsn)
-    assert done.stdout == "1 delivery of subscriber avisos discarded\n"
-    again = cauce("discard", "--suscriptor", "avisos", "--yes", "--json", dsn=dsn, ok=False)
+    assert "Removed  principal/avisos left 0 to retry, 1 dead: cauce dismiss --suscriptor NAME" in said
+    done = cauce("dismiss", "--suscriptor", "avisos", "--yes", dsn=dsn)
+    assert done.stdout == "1 delivery of subscriber avisos dismissed\n"
+    again = cauce("dismiss", "--suscriptor", "avisos", "--yes", "--json", dsn=dsn, ok=False)
     assert (json.loads(again.stdout), again.returncode) == ({"suscriptor": "avisos", "entregas": 0}, 1)
 
 
@@ -152,8 +152,8 @@ def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) 
         ("events --grupo a", 2, "--grupo goes with --dead"),
         ("events --dead --tipo a --clave b", 2, "--tipo, --clave cannot go with --dead"),
         ("events --limit 0", 2, "--limit"),
-        ("discard 1", 2, "say --yes"),
-        ("discard -", 2, "say --yes"),
+        ("dismiss 1", 2, "say --yes"),
+        ("dismiss -", 2, "say --yes"),
         ("show 1.5", 2, "1.5"),
         ("serve events:bus --port 99999", 2, "--port"),
         ("publish a b {} --prioridad 10", 2, "--prioridad"),
@@ -163,8 +163,8 @@ def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) 
         ("retry 1 x", 2, "'x' is no id of an event"),
         ("retry 0", 2, "'0' is no id of an event"),
         ("retry 9223372036854775808", 2, "is no id of an event"),
-        ("discard --yes", 2, "Say which events"),
-        ("discard --suscriptor a", 2, "say --yes"),
+        ("dismiss --yes", 2, "Say which events"),
+        ("dismiss --suscriptor a", 2, "say --yes"),
         ("migrate --take-over", 2, "--take-over goes with a bus"),
     ],
 )
@@ -293,7 +293,7 @@ def test_what_strangers_sent_neither_breaks_nor_colours_anything(db: Database) -
 
 
 def test_the_dead_are_listed_mended_and_explained(db: Database) -> None:
-    """What is dead in any group is found; retry and discard say why there is nothing to do."""
+    """What is dead in any group is found; retry and dismiss say why there is nothing to do."""
     with db.connect(autocommit=True) as conn:
         conn.execute(
             "insert into cauce.eventos (origen, tipo, payload) select 'prueba', 'una', '{}' from generate_series(1, 2)"
@@ -350,17 +350,17 @@ def piped(command: str, dsn: str, text: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def test_what_a_bad_deploy_left_dead_is_retried_and_discarded_in_one_call(db: Database) -> None:
-    """Five thousand dead events: `events --dead --json` says which, `retry -` and `discard -` take them."""
+def test_what_a_bad_deploy_left_dead_is_retried_and_dismissed_in_one_call(db: Database) -> None:
+    """Five thousand dead events: `events --dead --json` says which, `retry -` and `dismiss -` take them."""
     give_up(db, 5_000)
     dead = cauce("events", "--dead", "--limit", "10000", "--json", dsn=db.dsn).stdout
     retried = piped("retry -", db.dsn, dead)
     assert (retried.returncode, retried.stdout, retried.stderr) == (0, "5,000 deliveries of 5,000 events due now\n", "")
-    discarded = piped("discard - --yes --json", db.dsn, "\n".join(map(str, range(1, 5_002))))
-    counted = json.loads(discarded.stdout)
+    dismissed = piped("dismiss - --yes --json", db.dsn, "\n".join(map(str, range(1, 5_002))))
+    counted = json.loads(dismissed.stdout)
     assert (counted["entregas"], len(counted["eventos"]), counted["desconocidos"]) == (5_000, 5_000, [5_001])
-    assert (discarded.returncode, discarded.stderr.count("\n")) == (1, 1)
-    assert "there is no event 5001; it may have been pruned" in discarded.stderr
+    assert (dismissed.returncode, dismissed.stderr.count("\n")) == (1, 1)
+    assert "there is no event 5001; it may have been pruned" in dismissed.stderr
     with db.connect() as conn:
         assert conn.execute("select estado, count(*) from cauce.eventos group by 1").fetchall() == [
             ("procesado", 5_000)
@@ -373,7 +373,7 @@ def test_many_ids_are_told_apart(db: Database) -> None:
     done = cauce("retry", "3", "1", "3", "8", "9", dsn=db.dsn, ok=False)
     assert done.stdout == "2 deliveries of 2 events due now\n"
     assert done.stderr == "cauce: there is no event 8, 9; it may have been pruned: cauce events lists what there is\n"
-    cauce("discard", "1", "2", "--yes", dsn=db.dsn)
+    cauce("dismiss", "1", "2", "--yes", dsn=db.dsn)
     done = cauce("retry", "1", "2", "3", dsn=db.dsn)
     assert done.stdout == "1 delivery of event 3 due now\n"
     assert [line.partition(":")[2] for line in done.stderr.splitlines()] == [

@@ -189,5 +189,5 @@ def test_without_the_setting_the_error_names_it(pgbouncer: PgBouncer, doing: Cal
 def test_in_session_mode_nothing_is_to_be_set(db: Database, pgbouncer: PgBouncer) -> None:
     """A worker that knows nothing of it starts, and works."""
     with db.connect(autocommit=True) as conn:
-        publicar_evento(conn, CaidaEvents.ocurrida, Cosa(n=1), alone=True)
+        publicar_evento(conn, CaidaEvents.ocurrida, Cosa(n=1), own_transaction=True)
         work(bus, quick(pgbouncer.dsn), lambda: value(conn, "select count(*) from efectos") == 1)

@@ -142,10 +142,10 @@ def test_a_filter_and_pages(kept: Quarantine, here: Here) -> None:
 
     assert listed() == [gitlab, bad, stale]
     assert listed("--origen", "stripe") == [bad, stale]
-    assert listed("--reason", "stale") == [stale]
+    assert listed("--razon", "stale") == [stale]
     assert listed("--before", str(gitlab), "--limit", "1") == [bad]
     here("rejected", "--limit", "2", said=f"There are more: --before {bad}")
-    here("reverify", "--origen", "stripe", "--reason", "stale", code=1, said=f"{stale}  stripe  still refused: stale")
+    here("reverify", "--origen", "stripe", "--razon", "stale", code=1, said=f"{stale}  stripe  still refused: stale")
 
 
 def test_a_moment_that_is_given(kept: Quarantine, here: Here) -> None:
@@ -265,20 +265,20 @@ def test_programs_read_json(kept: Quarantine, here: Here) -> None:
     assert ["provider", "Stripe (stripe), https://docs.stripe.com/webhooks#verify-events"] in one["explicacion"]
     (done,) = json.loads(here("reverify", str(number), "--json", code=1))["resultados"]
     assert (done["id"], done["resultado"], done["eventos"]) == (number, "rechazado", [])
-    assert json.loads(here("discard", str(number), "--yes", "--json")) == {"descartados": 1}
+    assert json.loads(here("dismiss", str(number), "--yes", "--json")) == {"descartados": 1}
 
 
-def test_discarding_is_for_good(kept: Quarantine, here: Here) -> None:
+def test_dismissing_is_for_good(kept: Quarantine, here: Here) -> None:
     """It asks, and without a terminal wants --yes; one, or all of an origin."""
     one = kept.refuse(here, "stripe", "invoice.paid", "--bad-signature")
     two = kept.refuse(here, "stripe", "invoice.paid", "--age", "2h")
     three = kept.refuse(here, "gitlab_token", "push", "--bad-signature")
-    assert "say --yes" in webhook(kept, "discard", str(one), code=2)
-    here("discard", str(one), "--yes", said="discarded 1 refused delivery")
+    assert "say --yes" in webhook(kept, "dismiss", str(one), code=2)
+    here("dismiss", str(one), "--yes", said="dismissed 1 refused delivery")
     assert kept.numbers() == [two, three]
-    here("discard", "--origen", "stripe", "--reason", "stale", "--yes", said="discarded 1 refused delivery")
-    here("discard", "--origen", "stripe", "--yes", code=1, said="nothing of stripe is there to be discarded")
-    here("discard", str(one), "--yes", code=1, said=f"there is no refused delivery {one}")
+    here("dismiss", "--origen", "stripe", "--razon", "stale", "--yes", said="dismissed 1 refused delivery")
+    here("dismiss", "--origen", "stripe", "--yes", code=1, said="nothing of stripe is there to be dismissed")
+    here("dismiss", str(one), "--yes", code=1, said=f"there is no refused delivery {one}")
     assert (kept.numbers(), kept.events()) == ([three], [])
 
 
@@ -286,14 +286,14 @@ def test_discarding_is_for_good(kept: Quarantine, here: Here) -> None:
     ("command", "said"),
     [
         ("reverify", "say which: their numbers, or --origen"),
-        ("discard --yes", "say which: their numbers, or --origen"),
+        ("dismiss --yes", "say which: their numbers, or --origen"),
         ("rejected --print", "--print goes with the number"),
         ("rejected 1 --provider nobody", "no provider is called nobody; there are adyen, "),
         ("reverify 1 --secret x;until=soon", "--secret cannot be read: until of secret 1 of 1"),
         ("reverify 1 --at soon", "--at soon is no moment"),
         ("reverify 1 --secret @nowhere", "nowhere"),
         ("reverify 1 --certificate nowhere.pem", "nowhere.pem"),
-        ("rejected --reason boredom", "boredom"),
+        ("rejected --razon boredom", "boredom"),
     ],
 )
 def test_mistakes_are_told_in_one_line(here: Here, command: str, said: str) -> None:

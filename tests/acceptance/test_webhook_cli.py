@@ -89,7 +89,7 @@ def test_every_provider_is_sent_and_taken(origen: str, inbox: Inbox, tmp_path: P
     file.write_text(KEYS[origen].sign)
     options = ("--url", inbox.url, "--secret", f"@{file}")
     for number, tipo in enumerate(samples_of(origen)):
-        here("send", origen, tipo, *options, "--id", f"one-{number}", "--twice")
+        here("send", origen, tipo, *options, "--id-externo", f"one-{number}", "--twice")
     refused = "401 in" if origen == "discord" else "400 in"
     here("send", origen, next(iter(samples_of(origen))), *options, "--bad-signature", said=refused)
     questions = {("slack", "url_verification"), ("discord", "ping")}
@@ -119,7 +119,7 @@ def test_many_at_once(inbox: Inbox, here: Here) -> None:
     command = ("send", "stripe", "invoice.paid", "--url", inbox.url, "--concurrency", "20")
     assert re.search(r"^200   60$", webhook(*command, "--count", "60"), re.MULTILINE)
     assert len(inbox.stored()) == 60
-    here(*command, "--count", "40", "--id", "evt_same")
+    here(*command, "--count", "40", "--id-externo", "evt_same")
     assert len(inbox.stored()) == 61
 
 
@@ -205,7 +205,7 @@ def test_a_refused_request_is_explained(tmp_path: Path, here: Here, monkeypatch:
         ("send stripe invoice.paid --concurrency 201", "--concurrency"),
         ("send discord ping", "cauce webhook secret discord"),
         ("send github push --secret @nowhere", "nowhere"),
-        ("send svix invoice.paid --id a.b", "must not hold a dot"),
+        ("send svix invoice.paid --id-externo a.b", "must not hold a dot"),
         ("secret nobody", "no provider is called nobody"),
         ("list nobody", "no provider is called nobody"),
         ("verify nowhere.http", "nowhere.http"),

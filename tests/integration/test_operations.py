@@ -92,7 +92,7 @@ def conn(cauce_db: Database) -> Iterator[psycopg.Connection[Any]]:
 
 def publish(conn: psycopg.Connection[Any], n: int = 1, mal: str = "", tipo: EventType[Cosa] = Cosas.buena) -> int:
     """Publish one event."""
-    return publicar_evento(conn, tipo, Cosa(n=n, mal=mal), alone=True)
+    return publicar_evento(conn, tipo, Cosa(n=n, mal=mal), own_transaction=True)
 
 
 def claim(conn: psycopg.Connection[Any], grupo: str = "principal") -> None:
@@ -177,9 +177,9 @@ def test_status_tells_the_silent_worker_from_the_live_one(conn: psycopg.Connecti
 def test_events_are_listed_newest_first_page_by_page(conn: psycopg.Connection[Any]) -> None:
     """A page says where the next begins, and the last one that there is none."""
     ids = [publish(conn, n) for n in range(5)]
-    page = operations.events(conn, limite=2)
+    page = operations.events(conn, limit=2)
     assert ([evento.id for evento in page.eventos], page.siguiente) == ([ids[4], ids[3]], ids[3])
-    page = operations.events(conn, limite=3, antes=page.siguiente)
+    page = operations.events(conn, limit=3, before=page.siguiente)
     assert ([evento.id for evento in page.eventos], page.siguiente) == ([ids[2], ids[1], ids[0]], None)
 
 
@@ -218,8 +218,8 @@ def test_ignored_events_are_those_that_nobody_handled(conn: psycopg.Connection[A
     conn.execute(
         "update cauce.eventos set ignorado = true where id > 1;"
         "insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador) values"
-        " (2, 'principal', 'correo', 1, 'discarded by hand', null), (3, 'principal', '*', 1, 'a worker died', 'w'),"
-        " (4, 'paneles', 'panel', 1, 'discarded by hand', null)"
+        " (2, 'principal', 'correo', 1, 'dismissed by hand', null), (3, 'principal', '*', 1, 'a worker died', 'w'),"
+        " (4, 'paneles', 'panel', 1, 'dismissed by hand', null)"
     )
     assert [evento.id for evento in operations.events(conn, ignorado=True).eventos] == [4, 3]
     assert [evento.id for evento in operations.events(conn, ignorado=True, tipo="cosa.3").eventos] == [3]
@@ -234,7 +234,7 @@ def test_a_look_for_rare_events_has_an_end(conn: psycopg.Connection[Any], monkey
     rare, *others = [publish(conn, n, tipo=Cosas.buena if n else Cosas.urgente) for n in range(5)]
     page = operations.events(conn, tipo="cosa.urgente")
     assert (page.eventos, page.siguiente) == ([], others[1])
-    page = operations.events(conn, tipo="cosa.urgente", antes=page.siguiente)
+    page = operations.events(conn, tipo="cosa.urgente", before=page.siguiente)
     assert ([evento.id for evento in page.eventos], page.siguiente) == ([rare], None)
 
 
@@ -279,8 +279,8 @@ def test_dead_deliveries_are_found_in_every_group(conn: psycopg.Connection[Any],
         (ours, "error"),
     ]
     assert [evento.id for evento in operations.dead(conn, grupo="paneles").eventos] == [theirs]
-    assert operations.dead(conn, limite=1).siguiente == theirs
-    assert [evento.id for evento in operations.dead(conn, antes=theirs).eventos] == [ours]
+    assert operations.dead(conn, limit=1).siguiente == theirs
+    assert [evento.id for evento in operations.dead(conn, before=theirs).eventos] == [ours]
 
 
 def test_show_follows_an_event_from_subscriber_to_subscriber(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
@@ -335,23 +335,23 @@ def test_retry_makes_the_dead_due_again(conn: psycopg.Connection[Any], cauce_db:
     assert operations.retry(conn, evento) == 0, "a worker holds it"
 
 
-def test_discard_gives_up_and_says_so(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
+def test_dismiss_gives_up_and_says_so(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
     """The event is done with, as ignored; what failed stays to be read, with who ended it."""
     evento = publish(conn, mal="correo")
     drain(BUS, cauce_db.settings, check=False)
-    assert operations.discard(conn, evento) == 1
+    assert operations.dismiss(conn, evento) == 1
     detail = operations.show(conn, evento)
     assert (detail.evento.estado, detail.evento.ignorado, detail.entregas) == ("procesado", True, [])
     assert journey(conn, evento)["principal", "correo"] == "descartado"
-    assert [failed.error for failed in detail.fallos] == ["Discard: no address", "discarded by hand"]
-    assert operations.discard(conn, evento) == 0
+    assert [failed.error for failed in detail.fallos] == ["Discard: no address", "dismissed by hand"]
+    assert operations.dismiss(conn, evento) == 0
 
 
 def test_all_that_a_removed_subscriber_left_is_shown_and_given_up_at_once(
     conn: psycopg.Connection[Any], cauce_db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some a transaction; what waits and what is dead, in any group or in one; what others have is left alone."""
-    monkeypatch.setattr(operations, "DISCARD_BATCH", 2)
+    monkeypatch.setattr(operations, "DISMISS_BATCH", 2)
     schema.migrate(conn, WIDER)
     dead = [publish(conn, mal="correo") for _ in range(5)]
     other = publish(conn, mal="panel")
@@ -363,9 +363,9 @@ def test_all_that_a_removed_subscriber_left_is_shown_and_given_up_at_once(
         operations.Removed("principal", "correo", 1, 4),
         operations.Removed("paneles", "panel", 0, 1),
     ]
-    assert operations.discard_subscriber(conn, "correo", grupo="paneles") == 0
-    assert operations.discard_subscriber(conn, "correo") == 5
-    assert operations.discard_subscriber(conn, "correo") == 0
+    assert operations.dismiss_subscriber(conn, "correo", grupo="paneles") == 0
+    assert operations.dismiss_subscriber(conn, "correo") == 5
+    assert operations.dismiss_subscriber(conn, "correo") == 0
     assert {operations.show(conn, evento).evento.estado for evento in dead} == {"procesado"}
     assert journey(conn, other)["paneles", "panel"] == "error"
     assert operations.status(conn).retiradas == [operations.Removed("paneles", "panel", 0, 1)]
@@ -394,8 +394,8 @@ def test_publish_refuses_what_nobody_would_handle(conn: psycopg.Connection[Any])
 
 
 def test_an_event_that_is_not_there(conn: psycopg.Connection[Any]) -> None:
-    """Looking at it, retrying and discarding it say so."""
-    for operation in (operations.show, operations.retry, operations.discard):
+    """Looking at it, retrying and dismissing it say so."""
+    for operation in (operations.show, operations.retry, operations.dismiss):
         with pytest.raises(NotFound, match="there is no event 99"):
             operation(conn, 99)
 
@@ -409,7 +409,7 @@ def test_a_database_without_tables(dsn: str) -> None:
             lambda: operations.dead(conn),
             lambda: operations.show(conn, 1),
             lambda: operations.retry(conn, 1),
-            lambda: operations.discard(conn, 1),
+            lambda: operations.dismiss(conn, 1),
             lambda: operations.publish(conn, "a", "b", "{}"),
         ):
             with pytest.raises(SchemaError, match="run: cauce migrate"):

@@ -61,7 +61,7 @@ def test_the_default_answers_are_those_of_the_http_layer() -> None:
     assert DEFAULTS[Outcome.UNAVAILABLE] == ErrorCode.NO_SECRET.status == ErrorCode.CANNOT_VERIFY.status
 
 
-COMMANDS = ["discard", "list", "rejected", "reverify", "secret", "send", "verify"]
+COMMANDS = ["dismiss", "list", "rejected", "reverify", "secret", "send", "verify"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -5,7 +5,7 @@
 - ``running``: ``worker``, ``serve``, ``dev``, ``demo``; ``process``: logging, and how a process ends
 - ``looking``: ``status``, ``events``, ``show``; ``tables``: how they look
 - ``docs``: the documents in the wheel
-- ``mending``: ``migrate``, ``publish``, ``retry``, ``discard``
+- ``mending``: ``migrate``, ``publish``, ``retry``, ``dismiss``
 """
 
 from cauce.cli.app import main

@@ -36,7 +36,7 @@ COMMANDS: Final = {
         "migrate": ("cauce.cli.mending:migrate", "Bring the tables up to date and write a bus's catalog."),
         "publish": ("cauce.cli.mending:publish", "Publish one event by hand."),
         "retry": ("cauce.cli.mending:retry", "Make an event's failed deliveries due now."),
-        "discard": ("cauce.cli.mending:discard", "Give an event's failed deliveries up, for good."),
+        "dismiss": ("cauce.cli.mending:dismiss", "Give an event's failed deliveries up, for good."),
     },
 }
 """Group -> command -> where it is and what it does, so that `--help` imports none of them."""

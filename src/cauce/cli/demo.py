@@ -229,12 +229,12 @@ def _wait_for_the_end(stage: Stage) -> list[Detail]:
     ends = time.monotonic() + SECONDS
     with psycopg.connect(stage.settings.database_url, autocommit=True) as conn:
         while time.monotonic() < ends and not stage.stopped:
-            ids = [e.id for e in operations.events(conn, limite=100).eventos if e.estado in ("procesado", "error")]
+            ids = [e.id for e in operations.events(conn, limit=100).eventos if e.estado in ("procesado", "error")]
             row = conn.execute("select count(*) from cauce.eventos").fetchone()
             if row and len(ids) == row[0] and len(ids) >= 4:  # noqa: PLR2004 - those sent, published and caused
                 return [operations.show(conn, number) for number in sorted(ids)]
             time.sleep(0.05)
-        page = operations.events(conn, limite=100)
+        page = operations.events(conn, limit=100)
         stage.check(stage.stopped, f"after {SECONDS:g} s some events have not come to their end")
         return [operations.show(conn, evento.id) for evento in page.eventos]
 

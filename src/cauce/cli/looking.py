@@ -58,11 +58,11 @@ def events(  # noqa: PLR0913 - options of a command
         return tables.complain(f"{', '.join(wrong)} {'cannot go with' if dead else 'goes with'} --dead")
     with connect(load_settings()) as conn:
         if dead:
-            page = operations.dead(conn, grupo=grupo, antes=before, limite=limit)
+            page = operations.dead(conn, grupo=grupo, before=before, limit=limit)
         else:
             page = operations.events(
                 conn, estado=estado and estado.value, origen=origen, tipo=tipo, clave=clave, ignorado=ignored,
-                antes=before, limite=limit,
+                before=before, limit=limit,
             )  # fmt: skip
     tables.show(page, tables.of_page, json=json)
     return 0

@@ -1,4 +1,4 @@
-"""``migrate``, ``publish``, ``retry``, ``discard``: the commands that change something and end."""
+"""``migrate``, ``publish``, ``retry``, ``dismiss``: the commands that change something and end."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def retry(
         return _told(conn, done, ("retry", "due now"), json=json)
 
 
-def discard(
+def dismiss(
     *eventos: Annotated[str, Parameter(allow_leading_hyphen=True)],
     grupo: str | None = None,
     suscriptor: str | None = None,
@@ -182,34 +182,34 @@ def discard(
         json: Print JSON.
     """
     if not yes and ("-" in eventos or not sys.stdin.isatty()):
-        return complain("discarding is for good, and there is no terminal to ask on: say --yes")
+        return complain("dismissing is for good, and there is no terminal to ask on: say --yes")
     if suscriptor is not None and not eventos:
-        return _discard_all(suscriptor, grupo, yes=yes, json=json)
+        return _dismiss_all(suscriptor, grupo, yes=yes, json=json)
     ids = many.read_ids(eventos)
     with connect(load_settings()) as conn:
         if not yes and not _confirmed(conn, ids, grupo, suscriptor):
-            print("cauce: nothing was discarded", file=sys.stderr)
+            print("cauce: nothing was dismissed", file=sys.stderr)
             return codes.NOT_DONE
-        done = many.followed(operations.discard_many(conn, ids, grupo=grupo, suscriptor=suscriptor), len(ids))
-        return _told(conn, done, ("discard", "discarded"), json=json)
+        done = many.followed(operations.dismiss_many(conn, ids, grupo=grupo, suscriptor=suscriptor), len(ids))
+        return _told(conn, done, ("dismiss", "dismissed"), json=json)
 
 
-def _discard_all(suscriptor: str, grupo: str | None, *, yes: bool, json: bool) -> int:
+def _dismiss_all(suscriptor: str, grupo: str | None, *, yes: bool, json: bool) -> int:
     """Give up all that a subscriber has failed at or waits for."""
     if not yes:
         where = f"group {grupo}" if grupo else "any group"
         print(f"every failed or waiting delivery of subscriber {suscriptor}, in {where}", file=sys.stderr)
         if not _agreed():
-            print("cauce: nothing was discarded", file=sys.stderr)
+            print("cauce: nothing was dismissed", file=sys.stderr)
             return codes.NOT_DONE
     with connect(load_settings()) as conn:
-        count = operations.discard_subscriber(conn, suscriptor, grupo=grupo)
+        count = operations.dismiss_subscriber(conn, suscriptor, grupo=grupo)
     if json:
         print(as_json({"suscriptor": suscriptor, "entregas": count}))
     elif count:
-        print(f"{count:,} {'delivery' if count == 1 else 'deliveries'} of subscriber {suscriptor} discarded")
+        print(f"{count:,} {'delivery' if count == 1 else 'deliveries'} of subscriber {suscriptor} dismissed")
     if not count:
-        print(f"cauce: subscriber {suscriptor} has nothing to discard: no delivery failed or waits", file=sys.stderr)
+        print(f"cauce: subscriber {suscriptor} has nothing to dismiss: no delivery failed or waits", file=sys.stderr)
     return codes.DONE if count else codes.NOT_DONE
 
 
@@ -273,7 +273,7 @@ def _confirmed(conn: Connection[Any], eventos: Sequence[int], grupo: str | None,
     if len(eventos) > many.NAMED:
         print(f"and whatever failed or waits of {len(eventos) - many.NAMED:,} other events", file=sys.stderr)
     elif not shown:
-        return True  # there is nothing to lose, and discard says why
+        return True  # there is nothing to lose, and dismiss says why
     return _agreed()
 
 

@@ -1,4 +1,4 @@
-"""``cauce webhook rejected``, ``reverify``, ``discard``: the quarantine, looked at and emptied."""
+"""``cauce webhook rejected``, ``reverify``, ``dismiss``: the quarantine, looked at and emptied."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def rejected(  # noqa: PLR0913 - options of a command
     /,
     *,
     origen: str | None = None,
-    reason: Reason | None = None,
+    razon: Reason | None = None,
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=10_000))] = 20,
     before: int | None = None,
     provider: str | None = None,
@@ -110,7 +110,7 @@ def rejected(  # noqa: PLR0913 - options of a command
     Args:
         number: The one to explain.
         origen: Only those of this origin.
-        reason: Only those refused for this reason.
+        razon: Only those refused for this reason.
         limit: How many, at most.
         before: Only those with a lower id.
         provider: Whose scheme it has, if its origin is one of the application's own: a name, or module:name.
@@ -130,7 +130,7 @@ def rejected(  # noqa: PLR0913 - options of a command
         return complain(str(error))
     with connect(load_settings()) as conn:
         if number is None:
-            page = quarantine.page(conn, origen=origen, razon=reason, antes=before, limite=limit)
+            page = quarantine.page(conn, origen=origen, razon=razon, before=before, limit=limit)
             tables.show(page, tables.of_rejected, json=json)
             return codes.DONE
         row = quarantine.find(conn, number)
@@ -146,7 +146,7 @@ def rejected(  # noqa: PLR0913 - options of a command
 def reverify(  # noqa: PLR0913 - options of a command
     *numbers: int,
     origen: str | None = None,
-    reason: Reason | None = None,
+    razon: Reason | None = None,
     provider: str | None = None,
     secret: str | None = None,
     at: str | None = None,
@@ -162,7 +162,7 @@ def reverify(  # noqa: PLR0913 - options of a command
     Args:
         numbers: Which.
         origen: All of this origin.
-        reason: Of these, only those refused for this reason.
+        razon: Of these, only those refused for this reason.
         provider: Whose scheme they have, if their origin is one of the application's own: a name, or module:name.
         secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
         at: The moment to judge them at, or "signed" for that of each signature; by default when each came.
@@ -177,7 +177,7 @@ def reverify(  # noqa: PLR0913 - options of a command
     try:
         means = Means.read(provider=provider, app_dir=app_dir, secret=secret, at=at, url=url, certificate=certificate)
         with connect(settings) as conn:
-            found = quarantine.select(conn, numbers, origen=origen, razon=reason)
+            found = quarantine.select(conn, numbers, origen=origen, razon=razon)
             done = asyncio.run(_reverify(conn, settings, found, means, aloud=not json))
     except (ValueError, OSError) as error:
         return complain(str(error))
@@ -191,10 +191,10 @@ def reverify(  # noqa: PLR0913 - options of a command
     return codes.DONE if done and len(left) == len(done) else codes.NOT_DONE
 
 
-def discard(
+def dismiss(
     *numbers: int,
     origen: str | None = None,
-    reason: Reason | None = None,
+    razon: Reason | None = None,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
     json: bool = False,
 ) -> int:
@@ -203,26 +203,26 @@ def discard(
     Args:
         numbers: Which.
         origen: All of this origin.
-        reason: Of these, only those refused for this reason.
+        razon: Of these, only those refused for this reason.
         yes: Do not ask.
         json: Print JSON.
     """
     if not numbers and origen is None:
         return complain("say which: their numbers, or --origen for all of an origin")
     if not yes and not sys.stdin.isatty():
-        return complain("discarding is for good, and there is no terminal to ask on: say --yes")
+        return complain("dismissing is for good, and there is no terminal to ask on: say --yes")
     with connect(load_settings()) as conn:
-        found = quarantine.select(conn, numbers, origen=origen, razon=reason)
+        found = quarantine.select(conn, numbers, origen=origen, razon=razon)
         if found and not yes and not _confirmed(len(found)):
-            print("cauce: nothing was discarded", file=sys.stderr)
+            print("cauce: nothing was dismissed", file=sys.stderr)
             return codes.NOT_DONE
-        count = quarantine.discard(conn, found)
+        count = quarantine.dismiss(conn, found)
     if json:
         print(as_json({"descartados": count}))
     elif count:
-        print(f"discarded {_deliveries(count)}")
+        print(f"dismissed {_deliveries(count)}")
     if not found:
-        print(f"cauce: nothing of {origen} is there to be discarded", file=sys.stderr)
+        print(f"cauce: nothing of {origen} is there to be dismissed", file=sys.stderr)
     return codes.DONE if count else codes.NOT_DONE
 
 

@@ -86,7 +86,7 @@ def of_status(status: Status) -> RenderableType:
         refused.append(f", the newest {ago(status.cuarentena.ultimo_en)}: cauce webhook rejected", style="yellow")
     for left in status.retiradas:
         refused.append("\nRemoved ", style="bold").append_text(clean(f" {left.grupo}/{left.suscriptor}"))
-        said = f" left {number(left.reintentos)} to retry, {number(left.muertas)} dead: cauce discard --suscriptor NAME"
+        said = f" left {number(left.reintentos)} to retry, {number(left.muertas)} dead: cauce dismiss --suscriptor NAME"
         refused.append(said, style="yellow")
     groups = _table("group", "lane", "waiting >", "oldest", "in hand >", "to retry >", "next", "dead >")
     for group in status.grupos:

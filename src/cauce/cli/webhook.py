@@ -47,7 +47,7 @@ app = App(
 for name, summary in (
     ("rejected", "List deliveries that were refused, or explain one."),
     ("reverify", "Verify refused deliveries again after a fix, and store them."),
-    ("discard", "Forget refused deliveries, for good."),
+    ("dismiss", "Forget refused deliveries, for good."),
 ):
     app.command(f"cauce.cli.rejected:{name}", name=name, help=summary)
 
@@ -101,7 +101,7 @@ def send(  # noqa: PLR0913 - options of a command
     changes: Annotated[list[str] | None, Parameter(name="--set", negative_iterable=())] = None,
     url: str = "http://127.0.0.1:8000",
     secret: str | None = None,
-    id_externo: Annotated[str, Parameter(name="--id")] = "",
+    id_externo: str = "",
     body: Path | None = None,
     twice: bool = False,
     bad_signature: bool = False,

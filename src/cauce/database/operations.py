@@ -1,4 +1,4 @@
-"""What people do to a running bus: look at it, retry, discard, publish. The command line is a face of these functions.
+"""What people do to a running bus: look at it, retry, dismiss, publish. The command line is a face of these functions.
 
 Every look is bounded: it costs the same on a table of a hundred million events as on one of ten thousand, also where
 nobody has ever analyzed it, and no statement of it may take longer than ``look.LOOK_SECONDS``. Fields are named as the
@@ -32,12 +32,12 @@ COUNT_CAP: Final = 10_000
 """How far anything is counted."""
 REACH: Final = 100_000
 """How many events one look for those that match goes through, at most."""
-DISCARD_BATCH: Final = 1_000
+DISMISS_BATCH: Final = 1_000
 """Deliveries that are looked at in one transaction, where all of a subscriber are given up."""
 FAILURES_SHOWN: Final = 50
 """Failed attempts of an event that are read, the last ones."""
 CHUNK: Final = 500
-"""Events that are retried or discarded in one statement, so that none holds locks for long."""
+"""Events that are retried or dismissed in one statement, so that none holds locks for long."""
 ALIVE_SECONDS: Final = 30.0
 """Seconds a worker may be silent and pass for alive; it speaks every five, or more often."""
 
@@ -120,7 +120,7 @@ class Status:
     retraso: list[Lag]
     grupos: list[Group]
     retiradas: list[Removed]
-    """Subscribers that no application has any more, with deliveries left: ``discard_subscriber`` ends them."""
+    """Subscribers that no application has any more, with deliveries left: ``dismiss_subscriber`` ends them."""
     trabajadores: list[WorkerSeen]
     cuarentena: Quarantined
     tope: int
@@ -161,7 +161,7 @@ class Page:
 
     eventos: list[EventRow]
     siguiente: int | None
-    """Give this as ``antes`` to go on; None: there is nothing older."""
+    """Give this as ``before`` to go on; None: there is nothing older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class Detail:
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """What was done to an event by ``retry_many`` or ``discard_many``."""
+    """What was done to an event by ``retry_many`` or ``dismiss_many``."""
 
     id: int
     entregas: int | None
@@ -263,8 +263,8 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
     tipo: str | None = None,
     clave: str | None = None,
     ignorado: bool = False,
-    antes: int | None = None,
-    limite: int = 20,
+    before: int | None = None,
+    limit: int = 20,
 ) -> Page:
     """List the newest events that match, looking at ``REACH`` of them at most.
 
@@ -275,36 +275,36 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
         tipo: only those of this name.
         clave: only those about this key.
         ignorado: only those that nobody handled, which ``retry`` delivers once somebody does.
-        antes: only those with a lower id.
-        limite: how many.
+        before: only those with a lower id.
+        limit: how many.
 
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
     asked: dict[str, object] = {"estado": estado, "origen": origen, "tipo": tipo, "clave": clave, "ignorado": ignorado}
     with look(conn):
-        bounds: dict[str, object] = {"antes": antes, "limite": limite + 1, "alcance": REACH}
+        bounds: dict[str, object] = {"antes": before, "limite": limit + 1, "alcance": REACH}
         found = _all(conn, EventRow, "events", asked | bounds)
-        if len(found) > limite:
-            return Page(found[:limite], found[limite - 1].id)
-        return Page(found, _number(conn, "events_reach", {"antes": antes, "alcance": REACH}))
+        if len(found) > limit:
+            return Page(found[:limit], found[limit - 1].id)
+        return Page(found, _number(conn, "events_reach", {"antes": before, "alcance": REACH}))
 
 
-def dead(conn: Connection[Any], *, grupo: str | None = None, antes: int | None = None, limite: int = 20) -> Page:
+def dead(conn: Connection[Any], *, grupo: str | None = None, before: int | None = None, limit: int = 20) -> Page:
     """List the newest events that some subscriber has given up, of one group or of any, however old they are.
 
     Args:
         conn: a connection in autocommit.
         grupo: only those given up in this group.
-        antes: only those with a lower id.
-        limite: how many.
+        before: only those with a lower id.
+        limit: how many.
 
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
     with look(conn):
-        found = _all(conn, EventRow, "events_dead", {"grupo": grupo, "antes": antes, "limite": limite + 1})
-    return Page(found[:limite], found[limite - 1].id if len(found) > limite else None)
+        found = _all(conn, EventRow, "events_dead", {"grupo": grupo, "antes": before, "limite": limit + 1})
+    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 def show(conn: Connection[Any], evento: int) -> Detail:
@@ -373,23 +373,23 @@ def retry_many(
     return _mend(conn, "retry", eventos, grupo, suscriptor)
 
 
-def discard(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
+def dismiss(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
     """Give the failed or waiting deliveries of an event up, for good; arguments, result and errors as of ``retry``."""
-    return _only(discard_many(conn, [evento], grupo=grupo, suscriptor=suscriptor))
+    return _only(dismiss_many(conn, [evento], grupo=grupo, suscriptor=suscriptor))
 
 
-def discard_many(
+def dismiss_many(
     conn: Connection[Any], eventos: Iterable[int], *, grupo: str | None = None, suscriptor: str | None = None
 ) -> Iterator[list[Mended]]:
     """Do the same to many events; arguments, result and errors as of ``retry_many``."""
-    return _mend(conn, "discard", eventos, grupo, suscriptor)
+    return _mend(conn, "dismiss", eventos, grupo, suscriptor)
 
 
-def discard_subscriber(conn: Connection[Any], suscriptor: str, *, grupo: str | None = None) -> int:
+def dismiss_subscriber(conn: Connection[Any], suscriptor: str, *, grupo: str | None = None) -> int:
     """Give up all that a subscriber has failed at or waits for, whatever the event.
 
     Args:
-        conn: a connection in autocommit: ``DISCARD_BATCH`` deliveries are looked at in a transaction.
+        conn: a connection in autocommit: ``DISMISS_BATCH`` deliveries are looked at in a transaction.
         suscriptor: the subscriber's name, whether or not an application has it.
         grupo: only in this group.
 
@@ -402,10 +402,10 @@ def discard_subscriber(conn: Connection[Any], suscriptor: str, *, grupo: str | N
     schema.check_version(conn)
     count, event = 0, -1  # below every id
     while True:
-        values = {"suscriptor": suscriptor, "grupo": grupo, "desde": event, "maximo": DISCARD_BATCH}
-        found = conn.cursor(row_factory=tuple_row).execute(sql.query("discard_subscriber"), values).fetchone()
-        discarded, last = found or (0, None)
-        count += int(discarded)
+        values = {"suscriptor": suscriptor, "grupo": grupo, "desde": event, "maximo": DISMISS_BATCH}
+        found = conn.cursor(row_factory=tuple_row).execute(sql.query("dismiss_subscriber"), values).fetchone()
+        dismissed, last = found or (0, None)
+        count += int(dismissed)
         if last is None:
             return count
         event = last

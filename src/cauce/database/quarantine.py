@@ -110,7 +110,7 @@ class FullRejected(RejectedRow):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some refused deliveries, newest first; ``siguiente`` is the ``antes`` to go on with, None at the end."""
+    """Some refused deliveries, newest first; ``siguiente`` is the ``before`` to go on with, None at the end."""
 
     rechazados: list[RejectedRow]
     siguiente: int | None
@@ -227,8 +227,8 @@ def page(
     *,
     origen: str | None = None,
     razon: str | None = None,
-    antes: int | None = None,
-    limite: int = 20,
+    before: int | None = None,
+    limit: int = 20,
 ) -> Page:
     """List the newest refused deliveries that match.
 
@@ -236,16 +236,16 @@ def page(
         conn: a connection in autocommit.
         origen: only those of this origin.
         razon: only those refused for this reason.
-        antes: only those with a lower id.
-        limite: how many.
+        before: only those with a lower id.
+        limit: how many.
 
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    values = {"origen": origen, "razon": razon, "antes": antes, "limite": limite + 1}
+    values = {"origen": origen, "razon": razon, "antes": before, "limite": limit + 1}
     with look(conn), conn.cursor(row_factory=class_row(RejectedRow)) as cursor:
         found = cursor.execute(sql.query("rejected"), values).fetchall()
-    return Page(found[:limite], found[limite - 1].id if len(found) > limite else None)
+    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 def find(conn: Connection[Any], number: int) -> FullRejected:
@@ -290,15 +290,15 @@ def select(
     return found
 
 
-def discard(conn: Connection[Any], numbers: Sequence[int]) -> int:
+def dismiss(conn: Connection[Any], numbers: Sequence[int]) -> int:
     """Forget refused deliveries; return how many there were."""
-    return conn.execute(sql.query("rejected_discard"), {"ids": list(numbers)}).rowcount
+    return conn.execute(sql.query("rejected_dismiss"), {"ids": list(numbers)}).rowcount
 
 
 def _absent(numbers: Iterable[int]) -> NotFound:
     listed = ", ".join(str(number) for number in numbers)
     return NotFound(
-        f"there is no refused delivery {listed}: it was verified, discarded, or pushed out by newer ones;"
+        f"there is no refused delivery {listed}: it was verified, dismissed, or pushed out by newer ones;"
         " cauce webhook rejected lists what there is"
     )
 
@@ -343,7 +343,7 @@ async def reverify(  # noqa: PLR0913 - what a verification depends on, by name
         verdict = provider.verify(request, secrets, moment(provider, row, request, at))
         if isinstance(verdict, Rejected):
             return Reverified(row.id, row.origen, "rechazado", [], f"{verdict.reason}: {verdict.detail}")
-        await conn.execute(sql.query("rejected_discard"), {"ids": [number]})
+        await conn.execute(sql.query("rejected_dismiss"), {"ids": [number]})
         if provider.handshake(request) is not None:
             return Reverified(row.id, row.origen, "pregunta", [], "a question of the provider's and no event")
         webhooks = provider.describe(request, verdict)

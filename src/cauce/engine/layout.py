@@ -166,7 +166,7 @@ def _gone(row: Row, to: Recipients, grupo: str) -> str:
         return f"no application has a {who} in group {grupo}"
     return (
         f"a deploy removed {who} {_when(moment)}. Bring it back and try again (cauce migrate module:bus, cauce retry),"
-        f" or give up all it left: cauce discard --grupo {grupo} --suscriptor {row.suscriptor}"
+        f" or give up all it left: cauce dismiss --grupo {grupo} --suscriptor {row.suscriptor}"
     )
 
 

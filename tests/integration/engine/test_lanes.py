@@ -219,7 +219,7 @@ def test_only_principal_writes_the_state_of_an_event(conn: Conn) -> None:
 
 
 def test_operating_on_another_groups_delivery_leaves_the_event_alone(conn: Conn) -> None:
-    """To discard what a side group could not do says nothing of the event in `principal`."""
+    """To dismiss what a side group could not do says nothing of the event in `principal`."""
     conn.execute("select cauce.crear_grupo('otro')")
     (evento,) = publish(conn)
     settle(conn, claim(conn))

@@ -1,4 +1,4 @@
-"""What people do to the bus while it runs: retry, discard, look at the lag."""
+"""What people do to the bus while it runs: retry, dismiss, look at the lag."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_waiting_retry_is_made_due_at_once(conn: Conn) -> None:
     assert claim(conn).ids == [evento]
 
 
-def test_a_discarded_delivery_is_given_up_and_its_failures_stay(conn: Conn) -> None:
+def test_a_dismissed_delivery_is_given_up_and_its_failures_stay(conn: Conn) -> None:
     """`descartar`: `procesado`, `ignorado`, and the record says by whose hand."""
     evento = dead(conn, "a", "b")
     assert value(conn, "select cauce.descartar(%s, 'principal', 'a')", evento) == 1
@@ -64,7 +64,7 @@ def test_a_discarded_delivery_is_given_up_and_its_failures_stay(conn: Conn) -> N
     assert value(conn, "select cauce.descartar(%s)", evento) == 1
     row = conn.execute("select estado::text, ignorado, procesado_en is not null from cauce.eventos").fetchone()
     assert row == ("procesado", True, True)
-    assert value(conn, "select count(*) from cauce.fallos where error = 'discarded by hand'") == 2
+    assert value(conn, "select count(*) from cauce.fallos where error = 'dismissed by hand'") == 2
     assert value(conn, "select count(*) from cauce.fallos") == 4
 
 

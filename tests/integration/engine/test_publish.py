@@ -90,11 +90,11 @@ def test_a_connection_without_autocommit_begins_its_transaction_by_publishing(
 
 @forms
 def test_autocommit_outside_a_transaction_is_refused_unless_it_is_meant(conn: Conn, form: str) -> None:
-    """The event would commit apart from its cause; `alone=True` says that it has none."""
+    """The event would commit apart from its cause; `own_transaction=True` says that it has none."""
     with pytest.raises(NotInTransaction, match="autocommit"):
         FORMS[form](conn)
     assert value(conn, "select count(*) from cauce.eventos") == 0
-    FORMS[form](conn, alone=True)
+    FORMS[form](conn, own_transaction=True)
     assert value(conn, "select count(*) from cauce.eventos") == 1
 
 
@@ -116,38 +116,38 @@ def test_an_async_connection_publishes_as_well(database: str, conn: Conn) -> Non
 def test_an_event_of_no_catalog_is_refused(conn: Conn) -> None:
     """Nobody would handle it."""
     with pytest.raises(UnknownEvent, match="no Catalog declares it"):
-        publicar_evento(conn, stray, Nota(texto="a"), alone=True)
+        publicar_evento(conn, stray, Nota(texto="a"), own_transaction=True)
     with pytest.raises(UnknownEvent):
-        publicar_eventos(conn, [NuevoEvento(stray, Nota(texto="a"))], alone=True)
+        publicar_eventos(conn, [NuevoEvento(stray, Nota(texto="a"))], own_transaction=True)
 
 
 @pytest.mark.parametrize("payload", [{"numero": 1}, {"texto": "a", "numero": "x"}, None, 3])
 def test_a_payload_that_is_not_of_its_type_is_refused(conn: Conn, payload: Any) -> None:  # noqa: ANN401 - wrong on purpose
     """Before anything is sent to the database."""
     with pytest.raises(InvalidPayload, match="prueba/anotada"):
-        publicar_evento(conn, PruebaEvents.anotada, payload, alone=True)
+        publicar_evento(conn, PruebaEvents.anotada, payload, own_transaction=True)
 
 
 def test_text_that_postgresql_cannot_hold_is_refused_in_our_words(conn: Conn) -> None:
     """A NUL character is valid JSON and no text of PostgreSQL's."""
     with pytest.raises(InvalidPayload, match="cannot store"):
-        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a\0b"), alone=True)
+        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a\0b"), own_transaction=True)
     with pytest.raises(InvalidPayload, match="cannot store"):
-        publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a\0b"))], alone=True)
+        publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a\0b"))], own_transaction=True)
 
 
 @pytest.mark.parametrize("wrong", [{"clave": "x" * 501}, {"id_externo": "x" * 501}])
 def test_a_column_out_of_bounds_is_refused_in_our_words(conn: Conn, wrong: dict[str, Any]) -> None:
     """Keys and ids have 500 characters at most."""
     with pytest.raises(PublishError, match="was not published"):
-        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), alone=True, **wrong)
+        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), own_transaction=True, **wrong)
 
 
 @pytest.mark.parametrize("prioridad", [10, -1])
 def test_a_priority_out_of_bounds_is_refused_before_anything_is_sent(conn: Conn, prioridad: int) -> None:
     """0 to 9, and the error names the argument."""
     with pytest.raises(WrongArgument, match="prioridad"):
-        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), alone=True, prioridad=prioridad)
+        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), own_transaction=True, prioridad=prioridad)
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -166,21 +166,26 @@ def test_headers_that_json_cannot_hold_are_refused_in_our_words(
     """In whichever way the event travels, and before anything is sent."""
     with pytest.raises(WrongArgument, match="cabeceras is a dict, and should be a dict that JSON can hold"):
         publicar_evento(
-            conn, PruebaEvents.anotada, Nota(texto="a"), alone=True, id_externo=id_externo, cabeceras=cabeceras
+            conn,
+            PruebaEvents.anotada,
+            Nota(texto="a"),
+            own_transaction=True,
+            id_externo=id_externo,
+            cabeceras=cabeceras,
         )
     evento = NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), id_externo=id_externo, cabeceras=cabeceras)
     with pytest.raises(WrongArgument, match="cabeceras is a dict, and should be a dict that JSON can hold"):
-        publicar_eventos(conn, [evento], alone=True)
+        publicar_eventos(conn, [evento], own_transaction=True)
 
 
 def test_a_known_external_id_returns_the_stored_event(conn: Conn) -> None:
     """Publishing twice is publishing once, whichever function is used, also within one call."""
-    one = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", alone=True)
-    assert publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", alone=True) == one
+    one = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", own_transaction=True)
+    assert publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", own_transaction=True) == one
     many = [
         NuevoEvento(PruebaEvents.anotada, Nota(texto=t), id_externo=i) for t, i in (("c", "y"), ("d", "x"), ("e", "y"))
     ]
-    two, again, same = publicar_eventos(conn, many, alone=True)
+    two, again, same = publicar_eventos(conn, many, own_transaction=True)
     assert (again, same) == (one, two)
     assert sorted(drain(conn)) == [one, two]
 
@@ -192,9 +197,9 @@ def test_two_publishers_of_one_external_id_store_it_once(conn: Conn, connect: Ca
     lost = publicar_evento(first, PruebaEvents.anotada, Nota(texto="a"), id_externo="x")
     conn.execute("set lock_timeout = '100ms'")
     with pytest.raises(psycopg.errors.LockNotAvailable):
-        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", alone=True)
+        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", own_transaction=True)
     first.execute("rollback")
-    kept = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", alone=True)
+    kept = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="b"), id_externo="x", own_transaction=True)
     assert kept != lost
     assert drain(conn) == [kept]
 
@@ -204,7 +209,7 @@ def test_an_external_id_stored_out_of_sight_says_to_run_again(conn: Conn, connec
     mine = connect()
     mine.execute("begin isolation level repeatable read")
     mine.execute("select 1 from cauce.eventos")
-    publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", alone=True)
+    publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", own_transaction=True)
     with pytest.raises(psycopg.errors.SerializationFailure):
         publicar_evento(mine, PruebaEvents.anotada, Nota(texto="a"), id_externo="x")
 
@@ -212,11 +217,11 @@ def test_an_external_id_stored_out_of_sight_says_to_run_again(conn: Conn, connec
 def test_many_events_come_back_in_the_order_given(conn: Conn) -> None:
     """A thousand in one statement, their ids in order, delivered in order."""
     many = [NuevoEvento(PruebaEvents.anotada, Nota(texto="a", numero=n), clave=str(n)) for n in range(1000)]
-    ids = publicar_eventos(conn, many, alone=True)
+    ids = publicar_eventos(conn, many, own_transaction=True)
     rows = conn.execute("select id, (payload ->> 'numero')::int from cauce.eventos order by id").fetchall()
     assert rows == [(evento, n) for n, evento in enumerate(ids)]
     assert drain(conn, size=300) == ids
-    assert publicar_eventos(conn, [], alone=True) == []
+    assert publicar_eventos(conn, [], own_transaction=True) == []
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -248,12 +253,12 @@ def test_two_that_publish_many_at_once_get_their_own_ids(conn: Conn, connect: Ca
 
     def turns() -> Iterator[NuevoEvento[Nota]]:
         for _ in range(5):
-            others.append(publicar_evento(other, PruebaEvents.anotada, Nota(texto="b"), alone=True))
+            others.append(publicar_evento(other, PruebaEvents.anotada, Nota(texto="b"), own_transaction=True))
             for _ in range(100):
                 yield NuevoEvento(PruebaEvents.anotada, Nota(texto="a"))
 
     others: list[int] = []
-    ids = publicar_eventos(conn, turns(), alone=True)
+    ids = publicar_eventos(conn, turns(), own_transaction=True)
     assert len(ids) == 500
     assert sorted(ids + others) == column(conn, "select id from cauce.eventos order by id")
     assert set(others) == set(column(conn, "select id from cauce.eventos where payload ->> 'texto' = 'b'"))
@@ -263,8 +268,8 @@ def test_many_get_their_ids_where_sessions_take_them_in_advance(conn: Conn, conn
     """Somebody gave the sequence a cache: as many were taken as were copied, and they are others."""
     conn.execute("alter sequence cauce.eventos_id_seq cache 50")
     mine = connect()
-    first = publicar_evento(mine, PruebaEvents.anotada, Nota(texto="a"), alone=True)
-    ids = publicar_eventos(mine, [NuevoEvento(PruebaEvents.anotada, Nota(texto="b"))] * 50, alone=True)
+    first = publicar_evento(mine, PruebaEvents.anotada, Nota(texto="a"), own_transaction=True)
+    ids = publicar_eventos(mine, [NuevoEvento(PruebaEvents.anotada, Nota(texto="b"))] * 50, own_transaction=True)
     assert [first, *ids] == column(conn, "select id from cauce.eventos order by id")
 
 
@@ -281,7 +286,7 @@ def test_many_are_sent_while_they_are_made(conn: Conn) -> None:
             most = max(most, len(alive))
             yield NuevoEvento(PruebaEvents.anotada, nota)
 
-    assert len(publicar_eventos(conn, endless(), alone=True)) == 2000
+    assert len(publicar_eventos(conn, endless(), own_transaction=True)) == 2000
     assert most <= 2 * publishing.COPY_LINES + 1
 
 
@@ -291,7 +296,7 @@ def test_a_wrong_payload_among_many_undoes_all_of_them(conn: Conn, wrong: Any) -
     many = [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"))] * 250
     many.append(NuevoEvento(PruebaEvents.anotada, wrong))
     with pytest.raises(InvalidPayload):
-        publicar_eventos(conn, many, alone=True)
+        publicar_eventos(conn, many, own_transaction=True)
     assert value(conn, "select count(*) from cauce.eventos") == 0
 
 
@@ -300,8 +305,10 @@ def test_a_wrong_payload_among_many_undoes_all_of_them(conn: Conn, wrong: Any) -
 def test_any_text_arrives_as_it_was_published(conn: Conn, texto: str, clave: str, cabecera: str) -> None:
     """Tabs, backslashes, line ends, whatever COPY gives a meaning to; as by one statement each."""
     evento = NuevoEvento(PruebaEvents.anotada, Nota(texto=texto), clave=clave, cabeceras={"h": cabecera})
-    (copied,) = publicar_eventos(conn, [evento], alone=True)
-    single = publicar_evento(conn, evento.tipo, evento.payload, clave=clave, cabeceras=evento.cabeceras, alone=True)
+    (copied,) = publicar_eventos(conn, [evento], own_transaction=True)
+    single = publicar_evento(
+        conn, evento.tipo, evento.payload, clave=clave, cabeceras=evento.cabeceras, own_transaction=True
+    )
     rows = conn.execute(
         "select payload, clave, cabeceras, prioridad, carril from cauce.eventos where id in (%s, %s)", (copied, single)
     ).fetchall()
@@ -311,9 +318,9 @@ def test_any_text_arrives_as_it_was_published(conn: Conn, texto: str, clave: str
 @pytest.mark.parametrize("form", FORMS)
 def test_the_lane_is_the_catalogs_or_the_publishers(conn: Conn, form: str) -> None:
     """By the catalog that the publisher's code declares, or as the call says."""
-    FORMS[form](conn, alone=True)
-    publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), prioridad=7, alone=True)
-    publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), prioridad=8)], alone=True)
+    FORMS[form](conn, own_transaction=True)
+    publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), prioridad=7, own_transaction=True)
+    publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), prioridad=8)], own_transaction=True)
     rows = conn.execute("select prioridad, carril from cauce.eventos order by id").fetchall()
     assert rows == [(3, 3), (7, 7), (8, 8)]
 
@@ -322,9 +329,9 @@ def test_the_key_is_the_payloads_field_or_the_publishers(conn: Conn) -> None:
     """The database takes it from the payload, as `catalogo` says, whichever way the event came."""
     conn.execute("insert into cauce.catalogo (origen, tipo, prioridad, clave) values ('prueba', 'llave', 3, 'texto')")
     llave, nota = PruebaEvents.con_llave, Nota(texto="k")
-    publicar_evento(conn, llave, nota, alone=True)
-    publicar_evento(conn, llave, nota, clave="mine", alone=True)
-    publicar_eventos(conn, [NuevoEvento(llave, nota), NuevoEvento(llave, nota, clave="mine")], alone=True)
+    publicar_evento(conn, llave, nota, own_transaction=True)
+    publicar_evento(conn, llave, nota, clave="mine", own_transaction=True)
+    publicar_eventos(conn, [NuevoEvento(llave, nota), NuevoEvento(llave, nota, clave="mine")], own_transaction=True)
     rows = conn.execute("select clave, prioridad, carril from cauce.eventos order by id").fetchall()
     assert rows == [("k", 3, 3), ("mine", 3, 3)] * 2
 
@@ -333,7 +340,7 @@ def test_the_key_is_the_payloads_field_or_the_publishers(conn: Conn) -> None:
 def test_the_callers_row_and_cursor_factories_do_not_matter(conn: Conn, form: str) -> None:
     """Rows as dictionaries, parameters in another style: the connection is the caller's own."""
     conn.row_factory, conn.cursor_factory = dict_row, psycopg.RawCursor
-    FORMS[form](conn, alone=True)
+    FORMS[form](conn, own_transaction=True)
     conn.row_factory, conn.cursor_factory = tuple_row, psycopg.Cursor
     assert len(drain(conn)) == 1
 
@@ -382,7 +389,7 @@ def test_a_row_without_a_payload_keeps_the_lane_that_it_brings(conn: Conn) -> No
 
 
 def test_an_event_that_broke_a_rule_before_can_still_be_worked_on(conn: Conn) -> None:
-    """Shown as in process, failed, retried, rescued, discarded, settled: none of that breaks a rule.
+    """Shown as in process, failed, retried, rescued, dismissed, settled: none of that breaks a rule.
 
     It came with the trigger off, as a restored row may.
     """
@@ -411,7 +418,7 @@ def test_nothing_of_many_is_stored_if_one_is_refused(conn: Conn) -> None:
         NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), clave="x" * 501),
     ]
     with pytest.raises(PublishError):
-        publicar_eventos(conn, many, alone=True)
+        publicar_eventos(conn, many, own_transaction=True)
     assert value(conn, "select count(*) from cauce.eventos") == 0
 
 
@@ -464,13 +471,13 @@ def test_a_plain_role_may_publish_in_every_way(conn: Conn, plain_role: str) -> N
     conn.execute(sql.SQL("set role {}").format(sql.Identifier(plain_role)))
     publish(conn)
     conn.execute("insert into cauce.eventos (origen, tipo, payload) values ('prueba', 'x', '{}')")
-    one = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", alone=True)
+    one = publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", own_transaction=True)
     many = [
         NuevoEvento(PruebaEvents.anotada, Nota(texto="a")),
         NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), id_externo="x"),
     ]
-    assert publicar_eventos(conn, many, alone=True)[1] == one
-    publicar_eventos(conn, many[:1], alone=True)
+    assert publicar_eventos(conn, many, own_transaction=True)[1] == one
+    publicar_eventos(conn, many[:1], own_transaction=True)
     conn.execute("reset role")
     assert len(drain(conn)) == 5
 
@@ -504,7 +511,7 @@ def test_a_role_without_leave_may_not_publish(conn: Conn, plain_role: str) -> No
     conn.execute(sql.SQL("set role {}").format(sql.Identifier(plain_role)))
     for form in FORMS.values():
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            form(conn, alone=True)
+            form(conn, own_transaction=True)
 
 
 def test_a_webhook_that_is_no_json_is_kept_raw_and_is_an_error(conn: Conn) -> None:

@@ -127,13 +127,13 @@ def test_a_batch_that_runs_alone_is_noted(conn: Conn, database: str, worker: str
 def test_a_worker_publishes_looks_and_mends(conn: Conn, worker: str) -> None:
     """As handlers and people with its role do."""
     with psycopg.connect(worker, autocommit=True) as mine:
-        one = publicar_evento(mine, PruebaEvents.una, PruebaEvents.una.payload(n=1), alone=True)
-        publicar_eventos(mine, [NuevoEvento(PruebaEvents.una, PruebaEvents.una.payload(n=2))] * 3, alone=True)
+        one = publicar_evento(mine, PruebaEvents.una, PruebaEvents.una.payload(n=1), own_transaction=True)
+        publicar_eventos(mine, [NuevoEvento(PruebaEvents.una, PruebaEvents.una.payload(n=2))] * 3, own_transaction=True)
         dead = "insert into cauce.entregas (evento, grupo, suscriptor, prioridad, estado, intentos, proximo_en)"
         for evento in (one, one + 1):
             conn.execute(f"{dead} values (%s, 'principal', 'manejador', 5, 'error', 3, now())".encode(), (evento,))
         assert operations.retry(mine, one) == 1
-        assert operations.discard(mine, one + 1) == 1
+        assert operations.dismiss(mine, one + 1) == 1
         assert operations.show(mine, one).evento.id == one
         look_at_everything(mine)
 

@@ -177,7 +177,7 @@ def test_what_a_removed_subscriber_left_ends_in_error_and_comes_back_with_it(con
     assert states(conn) == {"error": 1}
     error = value(conn, "select ultimo_error from cauce.eventos")
     assert error.startswith("a deploy removed subscriber 'viejo' of prueba/una on 20")
-    assert error.endswith("cauce discard --grupo principal --suscriptor viejo")
+    assert error.endswith("cauce dismiss --grupo principal --suscriptor viejo")
     schema.migrate(conn, older)
     assert value(conn, "select cauce.reintentar(%s)", evento) == 1
     work(older, quick(database), lambda: settled(conn))

@@ -80,7 +80,7 @@ YEAR: Final = """
           from generate_series(200001, 260000) n, generate_series(1, 2) i;
     update cauce.eventos set ignorado = true where id between 950000 and 951000;  -- the newer half was given up
     insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
-        select n, 'principal', 'manejador', 1, 'discarded by hand' from generate_series(950501, 951000) n;
+        select n, 'principal', 'manejador', 1, 'dismissed by hand' from generate_series(950501, 951000) n;
 
     insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano)
         select 'o' || n % 10, 'r' || n / 10 % 4, 'no', 'https://example.com/' || repeat('x', 300), '[]', 300000
@@ -137,19 +137,19 @@ LOOKS: Final = {
     # by group, twice; what was refused
     "status": Look(operations.status, (GROUPS + 1 + 4 + 4 + 6 + 4 * GROUPS + 1) * COUNT_CAP),
     "events": Look(operations.events, 21),
-    "events from an id on": Look(partial(operations.events, antes=DEAD), 21),
+    "events from an id on": Look(partial(operations.events, before=DEAD), 21),
     "events of a state": events(estado="error"),
     "events of an origin": events(origen="otro"),
     "events of a type": events(tipo="otra"),
     "events of a key": events(clave="7"),
     "ignored events": events(ignorado=True),
     "ignored events of a type": events(ignorado=True, tipo="otra"),
-    "events of everything": events(origen="prueba", tipo="prueba.hecha", estado="error", clave="7", antes=DEAD),
+    "events of everything": events(origen="prueba", tipo="prueba.hecha", estado="error", clave="7", before=DEAD),
     "the dead": Look(operations.dead, 21 * (GROUPS * SUBSCRIBERS + 1)),
-    "the dead from an id on": Look(partial(operations.dead, antes=DEAD), 21 * (GROUPS * SUBSCRIBERS + 1)),
+    "the dead from an id on": Look(partial(operations.dead, before=DEAD), 21 * (GROUPS * SUBSCRIBERS + 1)),
     "the dead of a group": Look(partial(operations.dead, grupo="cartas"), 21 * (SUBSCRIBERS + 1)),
     "the dead of a group without": Look(partial(operations.dead, grupo="paneles"), 0),
-    "many dead": Look(partial(operations.dead, limite=10_000), 10_001 * (GROUPS * SUBSCRIBERS + 1)),
+    "many dead": Look(partial(operations.dead, limit=10_000), 10_001 * (GROUPS * SUBSCRIBERS + 1)),
     # the journey reads the failures of the event once for all, and once for each of its subscribers
     "an event": Look(partial(operations.show, evento=WAITING), 10),
     "an event that a worker holds": Look(partial(operations.show, evento=LEASED), 10),
@@ -160,24 +160,24 @@ LOOKS: Final = {
     "retry an ignored one": undone(partial(operations.retry, evento=IGNORED)),
     "retry nothing": undone(partial(operations.retry, evento=WAITING)),
     "retry many": undone(lambda conn: list(operations.retry_many(conn, [DEAD, FAILED, 5_000_000]))),
-    "discard many": undone(lambda conn: list(operations.discard_many(conn, [DEAD, FAILED, 5_000_000]))),
-    "discard": undone(partial(operations.discard, evento=DEAD)),
-    "discard one": undone(partial(operations.discard, evento=FAILED, grupo="principal", suscriptor="avisos")),
-    "discard all of a subscriber": undone(
+    "dismiss many": undone(lambda conn: list(operations.dismiss_many(conn, [DEAD, FAILED, 5_000_000]))),
+    "dismiss": undone(partial(operations.dismiss, evento=DEAD)),
+    "dismiss one": undone(partial(operations.dismiss, evento=FAILED, grupo="principal", suscriptor="avisos")),
+    "dismiss all of a subscriber": undone(
         lambda conn: conn.execute(
-            sql.query("discard_subscriber"), {"suscriptor": "nadie", "grupo": None, "desde": LEASED, "maximo": 10}
+            sql.query("dismiss_subscriber"), {"suscriptor": "nadie", "grupo": None, "desde": LEASED, "maximo": 10}
         )
     ),
     "publish": undone(lambda conn: operations.publish(conn, "prueba", "prueba.hecha", "{}", id_externo="a")),
     "the quarantine": Look(quarantine.page, 21),
     "the quarantine of an origin": Look(partial(quarantine.page, origen="o1"), KEPT),
-    "the quarantine of a reason": Look(partial(quarantine.page, razon="r1", antes=1000), KEPT),
+    "the quarantine of a reason": Look(partial(quarantine.page, razon="r1", before=1000), KEPT),
     "the quarantine of both": Look(partial(quarantine.page, origen="o1", razon="r1"), 21),
     "a refused delivery": Look(partial(quarantine.find, number=7), 1),
     "refused deliveries": Look(partial(quarantine.select, numbers=[7, 8]), 2),
     "refused deliveries of an origin": Look(partial(quarantine.select, origen="o1"), 4 * ROWS),
     "take a refused delivery": undone(lambda conn: conn.execute(sql.query("rejected_take"), {"id": 7})),
-    "forget refused deliveries": undone(partial(quarantine.discard, numbers=[7, 8])),
+    "forget refused deliveries": undone(partial(quarantine.dismiss, numbers=[7, 8])),
 }
 
 

@@ -1,4 +1,4 @@
--- What people do to the bus: retry, discard, look at the lag, prune.
+-- What people do to the bus: retry, dismiss, look at the lag, prune.
 
 -- Locks an event and its deliveries, so that claims pass them by. A claim that took one before has committed by then, so the
 -- next statement sees it in a lote.
@@ -93,7 +93,7 @@ begin
         returning d.evento, d.grupo, d.suscriptor, d.intentos),
     apuntes as (
         insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
-        select f.evento, f.grupo, f.suscriptor, f.intentos, 'discarded by hand' from fuera f)
+        select f.evento, f.grupo, f.suscriptor, f.intentos, 'dismissed by hand' from fuera f)
     select count(*), bool_or(f.grupo = 'principal') into cuantas, de_principal from fuera f;
     if de_principal then
         update cauce.eventos e set ignorado = true where e.id = descartar.evento;
