@@ -65,3 +65,28 @@ def test_make_without_a_target_lists_all_of_them() -> None:
     listed = subprocess.run(["make"], cwd=TOP, capture_output=True, text=True, check=True).stdout
     targets = re.findall(r"^\.PHONY: (.*)$", (TOP / "Makefile").read_text(), re.MULTILINE)[0].split()
     assert re.findall(r"make ([\w-]+) +\w", listed) == targets
+
+
+def test_every_advisory_lock_is_in_the_one_list_of_them() -> None:
+    """ADR 4 lists each number and the files that use it: two purposes that shared one would wait for each other."""
+    used: dict[str, set[str]] = {}
+    for file in (TOP / "src").rglob("*.*"):
+        if file.suffix in (".py", ".sql"):
+            for number in re.findall(r"\b11283551\d\d\b", file.read_text()):
+                used.setdefault(number, set()).add(file.name)
+    listed: dict[str, set[str]] = {}
+    for row in (TOP / "docs" / "adr" / "0004-claim-lock.md").read_text().splitlines():
+        if found := re.match(r"\| \(?(11283551\d\d)\b[^|]*", row):
+            listed.setdefault(found[1], set()).update(re.findall(r"`([^`]+)`", found[0]))
+    assert used == listed
+
+
+def test_every_advisory_lock_is_written_as_a_number_of_that_list() -> None:
+    """Where one is taken its first key stands there, or the constant that is it: so the list is all of them."""
+    taken = [
+        call.strip()
+        for file in (TOP / "src").rglob("*.*")
+        if file.suffix in (".py", ".sql")
+        for call in re.findall(r"pg_(?:try_)?advisory_(?:xact_)?(?:lock|unlock)(?:_shared)?\(([^,)]*)", file.read_text())
+    ]
+    assert [call for call in taken if not re.fullmatch(r"11283551\d\d|%s", call)] == []
