@@ -25,13 +25,14 @@ select (select jsonb_agg(to_jsonb(e) order by e.id) from cauce.eventos e),
 """
 
 
-def refuse(conn: Conn, batch: Claimed, *reports: dict[str, Any], code: str = "CA001") -> None:
-    """Settle the reports, none of the batch's new events with them; they are refused, and nothing changes."""
+def refuse(conn: Conn, batch: Claimed, *reports: dict[str, Any], code: str = "CA001") -> str:
+    """Settle the reports, none of the batch's new events with them; they are refused, and nothing changes. Why?"""
     before = conn.execute(TABLES).fetchone()
     with pytest.raises(psycopg.DatabaseError) as refused:
         settle(conn, batch, reports, ids=[])
     assert refused.value.sqlstate == code
     assert conn.execute(TABLES).fetchone() == before
+    return str(refused.value)
 
 
 @pytest.mark.parametrize("resultado", OUTCOMES)
@@ -66,12 +67,32 @@ def test_a_report_of_a_delivery_that_nobody_holds_is_refused(conn: Conn, resulta
 
 @pytest.mark.parametrize("resultado", ["reintentar", "muerta", "devuelta"])
 def test_a_failure_reported_twice_counts_once(conn: Conn, resultado: str) -> None:
-    """The answer to the first report was lost; the event is still the batch's, its delivery is not."""
-    (evento,) = publish(conn)
+    """The answer to the first report was lost; the lease is still the worker's, that delivery is not."""
+    (evento, _) = publish(conn, 2)
     batch = claim(conn)
     report = outcome(evento, "s", resultado, espera=0)
-    settle(conn, batch, [report], ids=[])
+    settle(conn, batch, [report], ids=[evento])
     refuse(conn, batch, report)
+
+
+@pytest.mark.parametrize("resultado", ["reintentar", "muerta", "devuelta", "retenida", "ignorada"])
+def test_a_first_delivery_is_settled_with_its_event(conn: Conn, resultado: str) -> None:
+    """An event that stays in its batch is handed out whole from there, and would come twice to that subscriber."""
+    evento, other = publish(conn, 2)
+    batch = claim(conn)
+    said = refuse(conn, batch, outcome(evento, "s", resultado), code="22023")
+    assert f"event {evento}, subscriber s, comes for the first time" in said
+    settle(conn, batch, [outcome(other, "s", "muerta")], ids=[other])
+    settle(conn, batch, ids=[evento])
+
+
+def test_a_delivery_whose_row_was_deleted_is_not_settled(conn: Conn) -> None:
+    """Somebody deleted it by hand while a worker had it: the worker hears of it."""
+    (evento,) = publish(conn)
+    settle(conn, claim(conn), [outcome(evento, "s", "reintentar", espera=0)])
+    batch = claim(conn)
+    conn.execute("delete from cauce.entregas")
+    refuse(conn, batch, outcome(evento, "s", "reintentar", 2, espera=0))
 
 
 def test_a_first_delivery_is_no_stored_one_that_is_done(conn: Conn) -> None:
@@ -139,3 +160,41 @@ def test_an_operators_retry_and_a_settlement_do_not_wait_for_each_other(
         "  from cauce.entregas d left join cauce.en_mano m using (evento, grupo, suscriptor) order by d.suscriptor"
     ).fetchall()
     assert left == [("a", 0, None), ("b", 2, None)]
+
+
+def test_a_settlement_in_another_group_locks_deliveries_in_the_order_of_their_keys(
+    conn: Conn, connect: Callable[..., Conn]
+) -> None:
+    """No event is locked before them there, so an operator and a worker that took them crosswise would deadlock.
+
+    The gate holds the first of two deliveries, where the operator waits; the worker has both, and is done with the
+    second, which it would take at once. Let through, the operator wants that one too.
+    """
+    conn.execute("select cauce.crear_grupo('otro')")
+    (evento,) = publish(conn)
+    settle(conn, claim(conn, grupo="otro"), [outcome(evento, s, "reintentar", espera=0) for s in ("a", "b")])
+    gate, operator, worker = connect(), connect(), connect()
+    batch = claim(worker, 4, grupo="otro")
+    assert len(batch.rows) == 2
+    failed: list[BaseException] = []
+
+    def attempt(act: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                act()
+            except psycopg.Error as error:
+                failed.append(error)
+
+        return threading.Thread(target=run)
+
+    report = [outcome(evento, "b", "hecha", 2), outcome(evento, "a", "reintentar", 2)]
+    retrying = attempt(lambda: operator.execute("select cauce.reintentar(%s, 'otro')", (evento,)))
+    settling = attempt(lambda: settle(worker, batch, report))
+    with gate.transaction():
+        gate.execute("select from cauce.entregas where suscriptor = 'a' for update")
+        for thread, backend in ((retrying, operator), (settling, worker)):
+            thread.start()
+            until_blocked(conn, backend.info.backend_pid)
+    retrying.join()
+    settling.join()
+    assert failed == []

@@ -7,8 +7,8 @@ create type cauce.informe as (
     huella bigint, tipo text, mensaje text, traza text, tenida boolean, acabada boolean, causa bigint);
 
 -- Reads a report. One that is incomplete or contradicts itself is refused, before anything of it is done; one of
--- deliveries that are not in the lote comes from a worker that has lost them.
-create function cauce.leer_informe(l cauce.lotes, entregas jsonb) returns cauce.informe[]
+-- deliveries that are not in the lote comes from a worker that has lost them. `ids`: the events that are settled with it.
+create function cauce.leer_informe(l cauce.lotes, ids bigint[], entregas jsonb) returns cauce.informe[]
 language plpgsql
 set enable_hashjoin = on
 set enable_nestloop = off
@@ -53,6 +53,18 @@ begin
         raise exception 'lote % no longer holds a delivery it reports: event %, subscriber %', l.id, malo.evento, malo.suscriptor
             using errcode = 'CA001', hint = 'It was settled, or another worker has it; nothing of this settlement was kept.';
     end if;
+    -- An event that stays in the lote is delivered from there, whole; a delivery of its own beside that would be a second one.
+    if ids <> l.ids then
+        select i.evento, i.suscriptor into malo from unnest(informes) i
+         where not i.tenida
+           and i.evento in (select n.id from unnest(l.ids) n(id) except select s.id from unnest(ids) s(id))
+         limit 1;
+        if found then
+            raise exception 'the report of lote % is refused: event %, subscriber %, comes for the first time, and its event is not among those settled',
+                l.id, malo.evento, malo.suscriptor
+                using errcode = 'invalid_parameter_value', hint = 'Nothing of it was settled. Name the event in ids.';
+        end if;
+    end if;
     return informes;
 end $$;
 
@@ -82,6 +94,16 @@ begin
               from cauce.entregas d where d.evento = t.id and d.grupo = 'principal') d) q
      where e.id = q.id
        and (q.intento is not null or (e.estado, e.procesado_en is null) is distinct from (q.estado, q.estado <> 'procesado'));
+end $$;
+
+-- Locks these deliveries of a group in the order of their key. Operators lock in that order too; where the events are not
+-- locked first, any other would end in a deadlock with them.
+-- Index   entregas_pkey
+create function cauce.bloquear_entregas(grupo text, eventos bigint[], suscriptores text[]) returns void language plpgsql as $$
+begin
+    perform 1 from unnest($2, $3) u(evento, suscriptor)
+      join cauce.entregas d on d.evento = u.evento and d.grupo = $1 and d.suscriptor = u.suscriptor
+     order by d.evento, d.suscriptor for update of d;
 end $$;
 
 -- Writes what became of single deliveries into entregas, fallos and causas; returns the causes that it does not know.
@@ -168,8 +190,9 @@ end $$;
 --           "traza" (traceback) as well.
 -- Returns the causes that were named and are not known: the next report that names one must explain it.
 -- Raises CA001, and undoes everything of its transaction, when the lease was lost.
--- Locks     the lote's row; in `principal`, then the rows of the events in `entregas` in id order, before their deliveries;
---           a cause that it stores, by an advisory lock that it only tries
+-- Locks     the lote's row; then, in `principal`, the rows of the events in `entregas` in id order, before their deliveries;
+--           in another group, the deliveries of the lote in the order of their key, as operators do; a cause that it stores,
+--           by an advisory lock that it only tries
 -- Index     lotes_pkey, eventos_pkey, entregas_pkey; pinned by its settings
 create function cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb default null) returns bigint[]
 language plpgsql
@@ -201,10 +224,12 @@ begin
     end if;
     limpios := $3;
     if $4 is not null then
-        informes := cauce.leer_informe(l, $4);
+        informes := cauce.leer_informe(l, $3, $4);
         tocados := array(select distinct i.evento from unnest(informes) i order by 1);
         if l.grupo = 'principal' then
             perform 1 from cauce.eventos e where e.id = any (tocados) order by e.id for no key update;
+        else
+            perform cauce.bloquear_entregas(l.grupo, array_agg(i.evento), array_agg(i.suscriptor)) from unnest(informes) i where i.tenida;
         end if;
         desconocidas := cauce.anotar_entregas(l, informes, ahora);
         limpios := array(select u.id from unnest($3) u(id) except select t.id from unnest(tocados) t(id));
