@@ -72,7 +72,7 @@ CREATE FUNCTION cauce.anotar_fallo_de_destino(destino text, error text, plazo in
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.apartar_entregas(evento bigint, grupo text, suscriptor text) RETURNS void
+CREATE FUNCTION cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) RETURNS void
     LANGUAGE plpgsql
     AS (...);
 
@@ -82,6 +82,10 @@ CREATE FUNCTION cauce.avanzar(grupo text, carril smallint, maximo integer) RETUR
 
 CREATE FUNCTION cauce.avisar() RETURNS boolean
     LANGUAGE sql
+    AS (...);
+
+CREATE FUNCTION cauce.bloquear_entregas(grupo text, eventos bigint[], suscriptores text[]) RETURNS void
+    LANGUAGE plpgsql
     AS (...);
 
 CREATE FUNCTION cauce.completar_evento() RETURNS trigger
@@ -115,7 +119,7 @@ CREATE FUNCTION cauce.crear_grupo(grupo text, desde_el_principio boolean DEFAULT
     AS (...);
 
 CREATE FUNCTION cauce.descartar(evento bigint, grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS integer
-    LANGUAGE plpgsql
+    LANGUAGE sql
     AS (...);
 
 CREATE FUNCTION cauce.descartar_suscriptor(suscriptor text, grupo text, desde bigint, maximo integer, OUT descartadas bigint, OUT hasta bigint) RETURNS record
@@ -123,6 +127,15 @@ CREATE FUNCTION cauce.descartar_suscriptor(suscriptor text, grupo text, desde bi
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
+    AS (...);
+
+CREATE FUNCTION cauce.descartar_varios(eventos bigint[], grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS TABLE(evento bigint, entregas integer)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS (...);
 
 CREATE FUNCTION cauce.deshabilitar_destino(destino text, motivo text) RETURNS void
@@ -149,7 +162,7 @@ CREATE FUNCTION cauce.habilitar_destino(destino text) RETURNS boolean
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.leer_informe(l cauce.lotes, entregas jsonb) RETURNS cauce.informe[]
+CREATE FUNCTION cauce.leer_informe(l cauce.lotes, ids bigint[], entregas jsonb) RETURNS cauce.informe[]
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'on'
     SET enable_nestloop TO 'off'
@@ -222,7 +235,16 @@ CREATE FUNCTION cauce.rechazar_evento() RETURNS trigger
     AS (...);
 
 CREATE FUNCTION cauce.reintentar(evento bigint, grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS integer
+    LANGUAGE sql
+    AS (...);
+
+CREATE FUNCTION cauce.reintentar_varios(eventos bigint[], grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS TABLE(evento bigint, entregas integer)
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS (...);
 
 CREATE FUNCTION cauce.renovar(lotes bigint[], fichas bigint[], arriendo interval) RETURNS SETOF bigint
@@ -402,6 +424,7 @@ CREATE TABLE cauce.fallos (
     error text NOT NULL,
     huella bigint,
     trabajador text,
+    descartada boolean DEFAULT false NOT NULL,
     ocurrido_en timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 

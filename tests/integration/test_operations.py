@@ -206,7 +206,7 @@ def test_events_can_be_asked_for(conn: psycopg.Connection[Any], asked: dict[str,
 
 
 def test_ignored_events_are_those_that_nobody_handled(conn: psycopg.Connection[Any]) -> None:
-    """Not those that a person gave up, though they are `ignorado` too; and `show` tells them apart."""
+    """Not those that a person gave up, though they are `ignorado` too; a column says so, and no error's words."""
     conn.execute(
         "insert into cauce.eventos (origen, tipo, payload)"
         " select 'prueba', 'cosa.' || n, '{}' from generate_series(1, 4) n"
@@ -217,9 +217,9 @@ def test_ignored_events_are_those_that_nobody_handled(conn: psycopg.Connection[A
     )
     conn.execute(
         "update cauce.eventos set ignorado = true where id > 1;"
-        "insert into cauce.fallos (evento, grupo, suscriptor, intento, error, trabajador) values"
-        " (2, 'principal', 'correo', 1, 'dismissed by hand', null), (3, 'principal', '*', 1, 'a worker died', 'w'),"
-        " (4, 'paneles', 'panel', 1, 'dismissed by hand', null)"
+        "insert into cauce.fallos (evento, grupo, suscriptor, intento, error, descartada) values"
+        " (2, 'principal', 'correo', 1, 'no more', true), (3, 'principal', '*', 1, 'dismissed by hand', false),"
+        " (4, 'paneles', 'panel', 1, 'no more', true)"
     )
     assert [evento.id for evento in operations.events(conn, ignorado=True).eventos] == [4, 3]
     assert [evento.id for evento in operations.events(conn, ignorado=True, tipo="cosa.3").eventos] == [3]
@@ -343,7 +343,9 @@ def test_dismiss_gives_up_and_says_so(conn: psycopg.Connection[Any], cauce_db: D
     detail = operations.show(conn, evento)
     assert (detail.evento.estado, detail.evento.ignorado, detail.entregas) == ("procesado", True, [])
     assert journey(conn, evento)["principal", "correo"] == "descartado"
-    assert [failed.error for failed in detail.fallos] == ["Discard: no address", "dismissed by hand"]
+    assert [(failed.error, failed.descartada) for failed in detail.fallos] == [
+        ("Discard: no address", False), ("dismissed by hand", True),
+    ]  # fmt: skip
     assert operations.dismiss(conn, evento) == 0
 
 

@@ -205,7 +205,8 @@ def of_detail(detail: Detail) -> RenderableType:
     parts += ["", of_steps(detail.camino)]
     for failed in detail.fallos:
         title = Text(f"{failed.ocurrido_en:%Y-%m-%d %H:%M:%S %Z}  ", style="bold")
-        title.append(clean(f"{failed.grupo}/{failed.suscriptor}, attempt {failed.intento}"))
+        what = f"after attempt {failed.intento}" if failed.descartada else f"attempt {failed.intento}"
+        title.append(clean(f"{failed.grupo}/{failed.suscriptor}, {what}"))
         title.append(clean(f", worker {failed.trabajador}" if failed.trabajador else "").plain, style="dim")
         traza = failed.traza or ""
         parts += ["", title]

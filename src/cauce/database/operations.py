@@ -184,7 +184,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A failed attempt."""
+    """A failed attempt, or the end that a person put to a delivery."""
 
     id: int
     grupo: str
@@ -193,6 +193,8 @@ class Failed:
     error: str
     traza: str | None
     trabajador: str | None
+    descartada: bool
+    """No attempt: a person gave the delivery up."""
     ocurrido_en: datetime
 
 

@@ -34,7 +34,7 @@ LAST_FAILURE: Final = "select coalesce(max(id), 0) from cauce.fallos"
 FAILURES: Final = """
     select f.evento, e.origen, e.tipo, f.grupo, f.suscriptor, f.intento, f.error, c.traza
       from cauce.fallos f join cauce.eventos e on e.id = f.evento left join cauce.causas c on c.huella = f.huella
-     where f.id > %s and f.grupo = any(%s) order by f.id
+     where f.id > %s and not f.descartada and f.grupo = any(%s) order by f.id
 """
 
 

@@ -64,8 +64,17 @@ def test_a_dismissed_delivery_is_given_up_and_its_failures_stay(conn: Conn) -> N
     assert value(conn, "select cauce.descartar(%s)", evento) == 1
     row = conn.execute("select estado::text, ignorado, procesado_en is not null from cauce.eventos").fetchone()
     assert row == ("procesado", True, True)
-    assert value(conn, "select count(*) from cauce.fallos where error = 'dismissed by hand'") == 2
+    assert value(conn, "select count(*) from cauce.fallos where descartada") == 2
     assert value(conn, "select count(*) from cauce.fallos") == 4
+
+
+def test_a_retry_in_another_group_leaves_the_state_to_principal(conn: Conn) -> None:
+    """An event that `principal` has not been handed yet is not shown as processed, whatever becomes of it elsewhere."""
+    conn.execute("select cauce.crear_grupo('otro')")
+    (evento,) = publish(conn)
+    settle(conn, claim(conn, grupo="otro"), [outcome(evento, "s", "muerta")])
+    assert value(conn, "select cauce.reintentar(%s)", evento) == 1
+    assert state(conn, evento) == "pendiente"
 
 
 @pytest.mark.parametrize("verb", ["reintentar", "descartar"])

@@ -79,8 +79,8 @@ YEAR: Final = """
         select n, 'principal', 'manejador', i, 'no', 'w'
           from generate_series(200001, 260000) n, generate_series(1, 2) i;
     update cauce.eventos set ignorado = true where id between 950000 and 951000;  -- the newer half was given up
-    insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
-        select n, 'principal', 'manejador', 1, 'dismissed by hand' from generate_series(950501, 951000) n;
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error, descartada)
+        select n, 'principal', 'manejador', 1, 'dismissed by hand', true from generate_series(950501, 951000) n;
 
     insert into cauce.rechazados (origen, razon, detalle, url, cabeceras, tamano)
         select 'o' || n % 10, 'r' || n / 10 % 4, 'no', 'https://example.com/' || repeat('x', 300), '[]', 300000
@@ -207,6 +207,24 @@ def test_a_look_reads_no_more_where_much_has_happened(
         wrong += [f"{name}: {rows} rows, of {look.rows} that it may read"] * (rows > look.rows)
         wrong += [f"{name}: {pages} pages for {rows} rows"] * (pages > 4 * rows + CATALOGS)
     assert not wrong, "\n".join(wrong)
+
+
+AVISOS: Final = {"suscriptor": "avisos", "grupo": None, "desde": FAILED - 1, "maximo": 10}
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        LOOKS["retry many"],
+        LOOKS["discard many"],
+        undone(lambda conn: conn.execute(sql.query("discard_subscriber"), AVISOS)),
+    ],
+    ids=["retry", "discard", "discard all of a subscriber"],
+)
+def test_what_workers_hold_is_read_once_for_all_events(year: str, look: Look) -> None:
+    """A statement that mends five hundred events does not go through all leases five hundred times."""
+    nodes = [node for ran in hear(year, look) for node in ran.nodes if node.get("Relation Name") == "lotes"]
+    assert sum(node["Actual Loops"] for node in nodes) == 1
 
 
 def test_every_query_is_guarded(year: str) -> None:

@@ -8,7 +8,7 @@
 -- lotes        leases: which worker holds which events, until when, under which fencing token (ficha)
 -- entregas     deliveries that need another attempt, were given back, or are dead: the exception, not the rule
 -- marcas       how far each group has handed out its due retries, lane by lane: append-only, as posiciones
--- fallos       one row a failed attempt
+-- fallos       one row a failed attempt, and one a delivery that a person gave up
 -- causas       what made attempts fail, with a traceback: one row a cause, however often it strikes
 -- trabajadores who is alive, for people to read
 -- poda         how far retention has come (0007_operate.sql)
@@ -188,7 +188,8 @@ create table cauce.fallos (
     intento    integer     not null,
     error      text        not null,
     huella     bigint,                        -- its cause, if it has a traceback
-    trabajador text,                          -- null: no attempt, a person gave the delivery up
+    trabajador text,                          -- null: descartada
+    descartada boolean     not null default false,   -- no attempt: a person gave the delivery up
     ocurrido_en timestamptz not null default clock_timestamp()
 );
 create index fallos_evento on cauce.fallos (evento, id);

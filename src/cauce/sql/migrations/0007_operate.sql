@@ -1,13 +1,15 @@
 -- What people do to the bus: retry, dismiss, look at the lag, prune.
 
--- Locks an event and its deliveries, so that claims pass them by. A claim that took one before has committed by then, so the
--- next statement sees it in a lote.
-create function cauce.apartar_entregas(evento bigint, grupo text, suscriptor text) returns void language plpgsql as $$
+-- Locks events and their deliveries, each in the order of their key, so that claims pass them by. A claim that took one
+-- before has committed by then, so the next statement sees it in a lote. Returns the events that there are.
+create function cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) returns bigint[] language plpgsql as $$
+declare
+    hay constant bigint[] := array(select e.id from cauce.eventos e where e.id = any ($1) order by e.id for no key update);
 begin
-    perform 1 from cauce.eventos e where e.id = $1 for no key update;
     perform 1 from cauce.entregas d
-      where d.evento = $1 and d.grupo = coalesce($2, d.grupo) and d.suscriptor = coalesce($3, d.suscriptor)
-      order by d.grupo, d.suscriptor for update;
+      where d.evento = any ($1) and d.grupo = coalesce($2, d.grupo) and d.suscriptor = coalesce($3, d.suscriptor)
+      order by d.evento, d.grupo, d.suscriptor for update;
+    return hay;
 end $$;
 
 -- Hands the deliveries of applications that have no subscription in their group any more to one that has: this one, or the
@@ -35,77 +37,111 @@ begin
        and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m);
 end $$;
 
--- Whether an event ended `ignorado` because nobody handled it. One that a person gave up is `ignorado` too, and has a
--- failure without a worker.
+-- Whether an event ended `ignorado` because nobody handled it. One that a person gave up is `ignorado` too.
 -- Index   eventos_pkey, fallos_evento
 create function cauce.sin_atender(evento bigint) returns boolean language sql stable as $$
     select exists (
         select from cauce.eventos e
          where e.id = $1 and e.ignorado and e.estado = 'procesado'
-           and not exists (select from cauce.fallos f
-                            where f.evento = e.id and f.grupo = 'principal' and f.trabajador is null))
+           and not exists (select from cauce.fallos f where f.evento = e.id and f.grupo = 'principal' and f.descartada))
 $$;
 
--- Makes the failed or waiting deliveries of an event due at once, with all their attempts before them; of one group and
--- subscriber, or of all. An event that nobody handled is delivered to those that `principal` has for it by now. Returns how
--- many deliveries; those that a worker holds right now are left to it.
-create function cauce.reintentar(evento bigint, grupo text default null, suscriptor text default null) returns integer
-language plpgsql as $$
+-- Makes the failed or waiting deliveries of events due at once, with all their attempts before them; of one group and
+-- subscriber, or of all. An event that nobody handled is delivered to those that `principal` has for it by now. Returns, of
+-- each event that there is, how many deliveries; those that a worker holds right now are left to it.
+-- Locks   the events in id order, then their deliveries by key
+-- Index   eventos_pkey, entregas_pkey; pinned. lotes is read whole, once: it has a row for every batch in hand
+create function cauce.reintentar_varios(eventos bigint[], grupo text default null, suscriptor text default null)
+returns table (evento bigint, entregas integer)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
 declare
-    cuantas integer;
+    hay constant bigint[] := cauce.apartar_entregas($1, $2, $3);
+    hechas bigint[];
+    de_principal bigint[];
 begin
-    perform cauce.apartar_entregas($1, $2, $3);
-    insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, intentos, proximo_en)
-    select e.id, s.grupo, s.suscriptor, s.aplicacion, e.prioridad, 0, clock_timestamp()
-      from cauce.eventos e
-      join cauce.suscripciones s on s.grupo = 'principal' and (s.origen, s.tipo) = (e.origen, e.tipo)
-     where e.id = reintentar.evento and cauce.sin_atender(e.id) and s.retirada_en is null
-       and s.grupo = coalesce(reintentar.grupo, s.grupo) and s.suscriptor = coalesce(reintentar.suscriptor, s.suscriptor);
-    if found then
-        update cauce.eventos e set ignorado = false where e.id = reintentar.evento;
-    end if;
-    update cauce.entregas d
-       set estado = 'pendiente', intentos = 0, caidas = 0, proximo_en = clock_timestamp()
-     where d.evento = reintentar.evento
-       and d.grupo = coalesce(reintentar.grupo, d.grupo) and d.suscriptor = coalesce(reintentar.suscriptor, d.suscriptor)
-       and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m);
-    get diagnostics cuantas = row_count;
-    perform cauce.actualizar_estado(array[reintentar.evento]) where cuantas > 0;
-    perform pg_notify('cauce', '') where cuantas > 0;
-    return cuantas;
+    with nuevas as (
+        insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, intentos, proximo_en)
+        select e.id, s.grupo, s.suscriptor, s.aplicacion, e.prioridad, 0, clock_timestamp()
+          from cauce.eventos e
+          join cauce.suscripciones s on s.grupo = 'principal' and (s.origen, s.tipo) = (e.origen, e.tipo)
+         where e.id = any ($1) and e.ignorado and cauce.sin_atender(e.id) and s.retirada_en is null
+           and s.grupo = coalesce($2, s.grupo) and s.suscriptor = coalesce($3, s.suscriptor)
+        returning evento)
+    update cauce.eventos e set ignorado = false where e.id in (select n.evento from nuevas n);
+    with ahora as (
+        update cauce.entregas d
+           set estado = 'pendiente', intentos = 0, caidas = 0, proximo_en = clock_timestamp()
+         where d.evento = any ($1) and d.grupo = coalesce($2, d.grupo) and d.suscriptor = coalesce($3, d.suscriptor)
+           and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m)
+        returning d.evento, d.grupo)
+    select array_agg(a.evento), array_agg(distinct a.evento) filter (where a.grupo = 'principal')
+      into hechas, de_principal from ahora a;
+    perform cauce.actualizar_estado(de_principal);
+    perform pg_notify('cauce', '') where hechas is not null;
+    return query
+    select e.id, count(h.id)::integer
+      from unnest(hay) e(id) left join unnest(hechas) h(id) on h.id = e.id group by e.id;
 end $$;
 
--- Gives the failed or waiting deliveries of an event up, for good: once none is left in `principal`,
--- the event is `procesado` and `ignorado`. Its failures stay to be read, with a last one that says so. Returns how many;
--- those a worker holds right now are left to it.
-create function cauce.descartar(evento bigint, grupo text default null, suscriptor text default null) returns integer
-language plpgsql as $$
+-- The same for one event; 0 if there is none.
+create function cauce.reintentar(evento bigint, grupo text default null, suscriptor text default null) returns integer
+language sql as $$
+    select coalesce(max(r.entregas), 0) from cauce.reintentar_varios(array[$1], $2, $3) r
+$$;
+
+-- Gives the failed or waiting deliveries of events up, for good: once none is left in `principal`, the event is `procesado`
+-- and `ignorado`. Its failures stay to be read, with a last one that says so (`descartada`). Returns, of each event that
+-- there is, how many deliveries; those that a worker holds right now are left to it.
+-- Locks, Index   as cauce.reintentar_varios
+create function cauce.descartar_varios(eventos bigint[], grupo text default null, suscriptor text default null)
+returns table (evento bigint, entregas integer)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
 declare
-    cuantas integer;
-    de_principal boolean;
+    hay constant bigint[] := cauce.apartar_entregas($1, $2, $3);
+    hechas bigint[];
+    de_principal bigint[];
 begin
-    perform cauce.apartar_entregas($1, $2, $3);
     with fuera as (
         delete from cauce.entregas d
-         where d.evento = descartar.evento
-           and d.grupo = coalesce(descartar.grupo, d.grupo) and d.suscriptor = coalesce(descartar.suscriptor, d.suscriptor)
+         where d.evento = any ($1) and d.grupo = coalesce($2, d.grupo) and d.suscriptor = coalesce($3, d.suscriptor)
            and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m)
         returning d.evento, d.grupo, d.suscriptor, d.intentos),
     apuntes as (
-        insert into cauce.fallos (evento, grupo, suscriptor, intento, error)
-        select f.evento, f.grupo, f.suscriptor, f.intentos, 'dismissed by hand' from fuera f)
-    select count(*), bool_or(f.grupo = 'principal') into cuantas, de_principal from fuera f;
-    if de_principal then
-        update cauce.eventos e set ignorado = true where e.id = descartar.evento;
-        perform cauce.actualizar_estado(array[descartar.evento]);
-    end if;
-    return cuantas;
+        insert into cauce.fallos (evento, grupo, suscriptor, intento, error, descartada)
+        select f.evento, f.grupo, f.suscriptor, f.intentos, 'dismissed by hand', true from fuera f)
+    select array_agg(f.evento), array_agg(distinct f.evento) filter (where f.grupo = 'principal')
+      into hechas, de_principal from fuera f;
+    update cauce.eventos e set ignorado = true where e.id = any (de_principal);
+    perform cauce.actualizar_estado(de_principal);
+    return query
+    select e.id, count(h.id)::integer
+      from unnest(hay) e(id) left join unnest(hechas) h(id) on h.id = e.id group by e.id;
 end $$;
+
+-- The same for one event; 0 if there is none.
+create function cauce.descartar(evento bigint, grupo text default null, suscriptor text default null) returns integer
+language sql as $$
+    select coalesce(max(r.entregas), 0) from cauce.descartar_varios(array[$1], $2, $3) r
+$$;
 
 -- Gives up the failed or waiting deliveries of a subscriber, of one group or of all, each as `descartar` does: those among
 -- the next `maximo` deliveries after the event `desde`. Those a worker holds right now are left to it. `hasta`: the event to
 -- go on from; null: that was all.
--- Locks   the events in id order, each before its deliveries
+-- Locks   as cauce.descartar_varios
 -- Index   entregas_pkey, from `desde`; pinned, for the table may never have been analyzed
 create function cauce.descartar_suscriptor(
     suscriptor text, grupo text, desde bigint, maximo integer, out descartadas bigint, out hasta bigint)
@@ -118,11 +154,11 @@ as $$
 begin
     select max(t.evento) into hasta from (
         select d.evento from cauce.entregas d where d.evento > desde order by d.evento limit maximo) t;
-    select coalesce(sum(cauce.descartar(t.evento, t.grupo, t.suscriptor)), 0) into descartadas from (
-        select d.evento, d.grupo, d.suscriptor from cauce.entregas d
+    select coalesce(sum(r.entregas), 0) into descartadas from cauce.descartar_varios(array(
+        select distinct d.evento from cauce.entregas d
          where d.evento > desde and d.evento <= hasta
-           and d.suscriptor = descartar_suscriptor.suscriptor and d.grupo = coalesce(descartar_suscriptor.grupo, d.grupo)
-         order by d.evento, d.grupo offset 0) t;
+           and d.suscriptor = descartar_suscriptor.suscriptor and d.grupo = coalesce(descartar_suscriptor.grupo, d.grupo)),
+        grupo, suscriptor) r;
 end $$;
 
 -- What a group has not yet been handed, lane by lane: how many events (counted to `maximo`), and since when.

@@ -53,9 +53,9 @@ select n.grupo, n.suscriptor,
                 select from unnest(q.reintentos, q.suscriptores) u(evento, suscriptor)
                  where u.evento = e.id and u.suscriptor = d.suscriptor)) limit 1) l on true
  cross join lateral (
-    select count(q.trabajador) fallos,
+    select count(*) filter (where not q.descartada) fallos,
            (array_agg(q.error order by q.id desc))[1] error,
-           count(*) > 0 and (array_agg(q.trabajador order by q.id desc))[1] is null descartada
+           (array_agg(q.descartada order by q.id desc))[1] descartada
       from cauce.fallos q
      where q.evento = e.id and q.grupo = n.grupo and q.suscriptor in (n.suscriptor, '*')) f
  order by n.grupo <> 'principal', n.grupo, n.suscriptor <> 'manejador', n.suscriptor

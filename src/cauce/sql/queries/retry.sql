@@ -1,7 +1,7 @@
 -- Makes the failed or waiting deliveries of events due at once; of each, how many, null if there is no such event.
--- Locks   each event's row and its deliveries, in the order given
--- Index   eventos_pkey, entregas_pkey
-select u.id, case when (select e.id from cauce.eventos e where e.id = u.id) is not null
-                  then cauce.reintentar(u.id, %(grupo)s, %(suscriptor)s) end entregas
+-- Locks   each event's row, then their deliveries (cauce.reintentar_varios)
+-- Index   eventos_pkey, entregas_pkey; lotes is read whole, once
+select u.id, r.entregas
   from unnest(%(ids)s::bigint[]) with ordinality u(id, o)
+  left join cauce.reintentar_varios(%(ids)s::bigint[], %(grupo)s, %(suscriptor)s) r on r.evento = u.id
  order by u.o
