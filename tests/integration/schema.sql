@@ -72,7 +72,7 @@ CREATE FUNCTION cauce.anotar_fallo_de_destino(destino text, error text, plazo in
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) RETURNS void
+CREATE FUNCTION cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) RETURNS bigint[]
     LANGUAGE plpgsql
     AS (...);
 

@@ -137,7 +137,7 @@ def test_upkeep_and_doorbell_go_on_after_an_error_nobody_thought_of(
                 raise LookupError(f"{name} is broken")
             return await connections.connect(settings)
 
-        monkeypatch.setattr(f"cauce.{name}.connect", connect)
+        monkeypatch.setattr(f"cauce.engine.{name}.connect", connect)
 
     breaking_once("upkeep")
     breaking_once("doorbell")

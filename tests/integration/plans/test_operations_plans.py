@@ -216,10 +216,10 @@ AVISOS: Final = {"suscriptor": "avisos", "grupo": None, "desde": FAILED - 1, "ma
     "look",
     [
         LOOKS["retry many"],
-        LOOKS["discard many"],
-        undone(lambda conn: conn.execute(sql.query("discard_subscriber"), AVISOS)),
+        LOOKS["dismiss many"],
+        undone(lambda conn: conn.execute(sql.query("dismiss_subscriber"), AVISOS)),
     ],
-    ids=["retry", "discard", "discard all of a subscriber"],
+    ids=["retry", "dismiss", "dismiss all of a subscriber"],
 )
 def test_what_workers_hold_is_read_once_for_all_events(year: str, look: Look) -> None:
     """A statement that mends five hundred events does not go through all leases five hundred times."""
