@@ -33,7 +33,6 @@ class Problem(StrEnum):
     LONE_SURROGATE = "lone_surrogate"
     NUMBER_TOO_LARGE = "number_too_large"
     BATCH_TOO_LARGE = "batch_too_large"
-    NOT_AN_EVENT = "not_an_event"
 
 
 @dataclass(frozen=True, slots=True)
