@@ -111,7 +111,7 @@ def test_status_of_a_new_bus(conn: psycopg.Connection[Any]) -> None:
     assert status.estados == operations.States(0, 0, 0, 0)
     assert (status.retraso, status.trabajadores, status.tope) == ([], [], 10_000)
     assert status.cuarentena == operations.Quarantined(0, None)
-    assert status.grupos == [operations.Group("principal", 0, 0, 0, None, 0)]
+    assert status.grupos == [operations.GroupStatus("principal", 0, 0, 0, None, 0)]
     assert status.retiradas == []
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,14 @@ def test_every_advisory_lock_is_written_as_a_number_of_that_list() -> None:
     keys = [key.strip() for text in texts for key in re.findall(call, text)]
     assert keys
     assert [key for key in keys if not re.fullmatch(r"11283551\d\d|%s", key)] == []
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Whoever reads a name need not ask which module it is from."""
+    found = Counter(
+        node.name
+        for path in (TOP / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in found.items() if count > 1} == set()

@@ -135,7 +135,7 @@ class Answered:
 
 
 @dataclass(slots=True)
-class Report:
+class SendReport:
     """How many deliveries went out, how they were answered, and what was wrong."""
 
     statuses: Counter[str] = field(default_factory=Counter[str])
@@ -175,9 +175,9 @@ def deliver(plan: Plan) -> list[Answered]:
     return [send(request, plan.provider.answer_within) for _ in range(2 if plan.twice else 1)]
 
 
-def deliver_many(plan: Plan, count: int, concurrency: int) -> Report:
+def deliver_many(plan: Plan, count: int, concurrency: int) -> SendReport:
     """Send many deliveries, ``concurrency`` of them at once."""
-    report, began = Report(), time.monotonic()
+    report, began = SendReport(), time.monotonic()
     numbers, lock, stop = iter(range(count)), threading.Lock(), threading.Event()
 
     def work() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cauce.database import quarantine
-    from cauce.database.operations import Detail, EventRow, Page, Status, Step, WorkerSeen
+    from cauce.database.operations import Detail, EventPage, EventRow, Status, Step, WorkerSeen
 
     D = TypeVar("D", bound=DataclassInstance)
 
@@ -118,7 +118,7 @@ def _of_workers(seen: Sequence[WorkerSeen]) -> list[RenderableType]:
     return [workers, *nobody]
 
 
-def of_page(page: Page) -> RenderableType:
+def of_page(page: EventPage) -> RenderableType:
     """Lay out some events."""
     if page.siguiente is None:
         end = "" if page.eventos else "No such event."
@@ -215,7 +215,7 @@ def of_detail(detail: Detail) -> RenderableType:
     return Group(*parts)
 
 
-def of_rejected(page: quarantine.Page) -> RenderableType:
+def of_rejected(page: quarantine.RejectedPage) -> RenderableType:
     """Lay out refused deliveries, one a line."""
     if not page.rechazados:
         return Text("No delivery was refused.")

@@ -60,7 +60,7 @@ class Row(NamedTuple):
     """Of the group's subscriptions: those committed before the event was, or later ones."""
 
 
-class Subscription(NamedTuple):
+class SubscriptionRow(NamedTuple):
     """A row of ``suscripciones``, of one group."""
 
     origen: str
@@ -236,10 +236,10 @@ async def settle_and_claim(
     return _only(await settled.fetchone()), _batch(await claimed.fetchall())
 
 
-async def subscriptions(conn: AsyncConnection[Any], grupo: str) -> tuple[int, list[Subscription]]:
+async def subscriptions(conn: AsyncConnection[Any], grupo: str) -> tuple[int, list[SubscriptionRow]]:
     """Read the subscriptions of a group, those that were removed among them, and their version."""
     rows = await (await _cursor(conn).execute(SUSCRIPCIONES, (grupo,))).fetchall()
-    return rows[0][0], [Subscription._make(row[1:]) for row in rows if row[1] is not None]
+    return rows[0][0], [SubscriptionRow._make(row[1:]) for row in rows if row[1] is not None]
 
 
 async def is_in_catalog(conn: AsyncConnection[Any], origen: str, tipo: str) -> bool:

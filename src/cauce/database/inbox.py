@@ -55,7 +55,7 @@ Key: TypeAlias = tuple[str, str]
 """``origen`` and ``id_externo``."""
 
 
-class Row(NamedTuple):
+class InboxRow(NamedTuple):
     """An event of a delivery, as the table takes it: with a payload, or in error with its bytes and the reason."""
 
     origen: str
@@ -84,7 +84,7 @@ def rows_of(
     verified: Verified,
     body: bytes | None = None,
     notes: Mapping[str, JsonValue] | None = None,
-) -> list[Row]:
+) -> list[InboxRow]:
     """Return the rows of one delivery.
 
     The key ``webhook`` in ``cabeceras`` marks an event as the inbox's. An item of a batch that is no JSON brings its
@@ -103,7 +103,7 @@ def rows_of(
     verdict = verified.as_json()
     if notes:
         verdict.update(notes)
-    rows: list[Row] = []
+    rows: list[InboxRow] = []
     for webhook in webhooks:
         cabeceras = {
             "webhook": {**verdict, "sin_firmar": webhook.sin_firmar},
@@ -117,7 +117,7 @@ def rows_of(
                 f"a webhook of {webhook.origen} has neither a payload nor a body; its provider must give one"
             )
         rows.append(
-            Row(
+            InboxRow(
                 webhook.origen,
                 webhook.tipo,
                 webhook.id_externo,
@@ -130,7 +130,7 @@ def rows_of(
     return rows
 
 
-async def store(conn: AsyncConnection[Any], rows: Sequence[Row]) -> list[Stored]:
+async def store(conn: AsyncConnection[Any], rows: Sequence[InboxRow]) -> list[Stored]:
     """Store what one delivery holds, once however often it comes; committed on return, unless the caller's commits.
 
     A payload that PostgreSQL refuses although it is JSON (a database that is not UTF-8, a key that is too long for its
@@ -155,7 +155,7 @@ async def store(conn: AsyncConnection[Any], rows: Sequence[Row]) -> list[Stored]
         return [await _store_somehow(conn, row, alone=len(rows) == 1) for row in rows]
 
 
-async def store_as_they_are(conn: AsyncConnection[Any], rows: Sequence[Row]) -> list[Stored]:
+async def store_as_they_are(conn: AsyncConnection[Any], rows: Sequence[InboxRow]) -> list[Stored]:
     """Store rows of one delivery or of several, one at least: all, or none if PostgreSQL refuses a single one.
 
     Raises:
@@ -233,7 +233,7 @@ def _values(count: int, types: Sequence[str], *, numbered: bool = False) -> str:
     return ", ".join(f"({', '.join([str(n), *row] if numbered else row)})" for n, row in enumerate(rows))
 
 
-async def _store_somehow(conn: AsyncConnection[Any], row: Row, *, alone: bool) -> Stored:
+async def _store_somehow(conn: AsyncConnection[Any], row: InboxRow, *, alone: bool) -> Stored:
     """Store one row, raw if it cannot be otherwise: the delivery's bytes or, of a batch, the item's."""
     try:
         async with conn.transaction():

@@ -65,7 +65,7 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupStatus:
     """What a group has in hand, has to try again and has given up; each counted to ``COUNT_CAP``."""
 
     grupo: str
@@ -118,7 +118,7 @@ class Status:
 
     estados: States
     retraso: list[Lag]
-    grupos: list[Group]
+    grupos: list[GroupStatus]
     retiradas: list[Removed]
     """Subscribers that no application has any more, with deliveries left: ``dismiss_subscriber`` ends them."""
     trabajadores: list[WorkerSeen]
@@ -156,7 +156,7 @@ class FullEvent(EventRow):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class EventPage:
     """Some events, newest first."""
 
     eventos: list[EventRow]
@@ -165,7 +165,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryRow:
     """A delivery that is outstanding or dead; ``suscriptor`` "*" is every subscriber of the group."""
 
     grupo: str
@@ -183,7 +183,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailureRow:
     """A failed attempt, or the end that a person put to a delivery."""
 
     id: int
@@ -221,8 +221,8 @@ class Detail:
     evento: FullEvent
     camino: list[Step]
     """Subscriber by subscriber."""
-    entregas: list[Delivery]
-    fallos: list[Failed]
+    entregas: list[DeliveryRow]
+    fallos: list[FailureRow]
     """The last ``FAILURES_SHOWN``, oldest first."""
 
 
@@ -249,7 +249,7 @@ def status(conn: Connection[Any]) -> Status:
         return Status(
             estados=_all(conn, States, "status_states", cap)[0],
             retraso=_all(conn, Lag, "status_lag", cap),
-            grupos=_all(conn, Group, "status_groups", cap),
+            grupos=_all(conn, GroupStatus, "status_groups", cap),
             retiradas=_all(conn, Removed, "status_removed", cap),
             trabajadores=_all(conn, WorkerSeen, "status_workers", {"segundos": ALIVE_SECONDS}),
             cuarentena=_all(conn, Quarantined, "status_rejected", cap)[0],
@@ -267,7 +267,7 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
     ignorado: bool = False,
     before: int | None = None,
     limit: int = 20,
-) -> Page:
+) -> EventPage:
     """List the newest events that match, looking at ``REACH`` of them at most.
 
     Args:
@@ -288,11 +288,11 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
         bounds: dict[str, object] = {"antes": before, "limite": limit + 1, "alcance": REACH}
         found = _all(conn, EventRow, "events", asked | bounds)
         if len(found) > limit:
-            return Page(found[:limit], found[limit - 1].id)
-        return Page(found, _number(conn, "events_reach", {"antes": before, "alcance": REACH}))
+            return EventPage(found[:limit], found[limit - 1].id)
+        return EventPage(found, _number(conn, "events_reach", {"antes": before, "alcance": REACH}))
 
 
-def dead(conn: Connection[Any], *, grupo: str | None = None, before: int | None = None, limit: int = 20) -> Page:
+def dead(conn: Connection[Any], *, grupo: str | None = None, before: int | None = None, limit: int = 20) -> EventPage:
     """List the newest events that some subscriber has given up, of one group or of any, however old they are.
 
     Args:
@@ -306,7 +306,7 @@ def dead(conn: Connection[Any], *, grupo: str | None = None, before: int | None 
     """
     with look(conn):
         found = _all(conn, EventRow, "events_dead", {"grupo": grupo, "antes": before, "limite": limit + 1})
-    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+    return EventPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 def show(conn: Connection[Any], evento: int) -> Detail:
@@ -328,8 +328,8 @@ def show(conn: Connection[Any], evento: int) -> Detail:
         return Detail(
             evento=found[0],
             camino=_all(conn, Step, "event_journey", values),
-            entregas=_all(conn, Delivery, "event_deliveries", values),
-            fallos=_all(conn, Failed, "event_failures", values | {"limite": FAILURES_SHOWN}),
+            entregas=_all(conn, DeliveryRow, "event_deliveries", values),
+            fallos=_all(conn, FailureRow, "event_failures", values | {"limite": FAILURES_SHOWN}),
         )
 
 

@@ -109,7 +109,7 @@ class FullRejected(RejectedRow):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RejectedPage:
     """Some refused deliveries, newest first; ``siguiente`` is the ``before`` to go on with, None at the end."""
 
     rechazados: list[RejectedRow]
@@ -229,7 +229,7 @@ def page(
     razon: str | None = None,
     before: int | None = None,
     limit: int = 20,
-) -> Page:
+) -> RejectedPage:
     """List the newest refused deliveries that match.
 
     Args:
@@ -245,7 +245,7 @@ def page(
     values = {"origen": origen, "razon": razon, "antes": before, "limite": limit + 1}
     with look(conn), conn.cursor(row_factory=class_row(RejectedRow)) as cursor:
         found = cursor.execute(sql.query("rejected"), values).fetchall()
-    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+    return RejectedPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 def find(conn: Connection[Any], number: int) -> FullRejected:

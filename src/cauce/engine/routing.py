@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from cauce.bus import Bus, Consumer, Route
-    from cauce.database.claims import Subscription
+    from cauce.database.claims import SubscriptionRow
 
 logger = logging.getLogger("cauce.routing")
 
@@ -88,7 +88,7 @@ class Routing:
     async def read(self, conn: AsyncConnection[Any]) -> None:
         """Read the group's subscriptions again."""
         version, subscriptions = await claims.subscriptions(conn, self.grupo)
-        stored: dict[tuple[str, str], dict[str, Subscription]] = {key: {} for key in self._routes}
+        stored: dict[tuple[str, str], dict[str, SubscriptionRow]] = {key: {} for key in self._routes}
         for subscription in subscriptions:
             of_event = stored.setdefault((subscription.origen, subscription.tipo), {})
             of_event[subscription.suscriptor] = subscription
@@ -96,7 +96,7 @@ class Routing:
         self.known = {key: self._recipients(self._routes.get(key), of_event) for key, of_event in stored.items()}
         self._tell()
 
-    def _recipients(self, route: Route | None, stored: Mapping[str, Subscription]) -> Recipients:
+    def _recipients(self, route: Route | None, stored: Mapping[str, SubscriptionRow]) -> Recipients:
         """Compare what the program has with what is stored; what it has and was never stored is run."""
         mine = {name for name, subscription in stored.items() if subscription.aplicacion == self._application}
         live = {name for name, subscription in stored.items() if subscription.retirada_en is None}

@@ -46,7 +46,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What the receiver said; ``excerpt`` holds the first bytes of a body that is no success."""
 
     status: int
@@ -65,7 +65,7 @@ class Exchange:
         """The socket once more, under a number of its own: closing the first here could shut a stranger's there."""
         self._over = False
 
-    def run(self, request: WebhookRequest, addresses: Callable[[], Sequence[Address]]) -> Answer:
+    def run(self, request: WebhookRequest, addresses: Callable[[], Sequence[Address]]) -> Reply:
         """Connect to the first of the addresses that accepts, send, and read the answer.
 
         Raises:
@@ -145,7 +145,7 @@ async def send(
     addresses: Callable[[], Sequence[Address]],
     timeouts: Timeouts,
     tls: ssl.SSLContext | None = None,
-) -> Answer:
+) -> Reply:
     """POST a request to a target, at the addresses that ``addresses`` finds, in a thread.
 
     Raises:
@@ -167,12 +167,12 @@ def public_tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _answer(response: http.client.HTTPResponse) -> Answer:
+def _answer(response: http.client.HTTPResponse) -> Reply:
     excerpt = b""
     if not is_success(response.status):
         with contextlib.suppress(OSError, http.client.HTTPException):  # the status is what counts
             excerpt = response.read(MAX_RESPONSE)
-    return Answer(response.status, response.getheader("retry-after"), response.getheader("location"), excerpt)
+    return Reply(response.status, response.getheader("retry-after"), response.getheader("location"), excerpt)
 
 
 def retry_after_seconds(text: str | None, now: float) -> float | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cauce.evento import Evento
     from cauce.outcome import Attempt
     from cauce.outgoing.destinations import Destinations
-    from cauce.outgoing.sending import Answer
+    from cauce.outgoing.sending import Reply
     from cauce.outgoing.ssrf import Address, Resolver
     from cauce.webhooks.secrets import Secret
 
@@ -127,7 +127,7 @@ class Webhook:
         elif known is not None and known.fallando_desde is not None:
             await self._record(lambda record: record.succeeded(self.destino))
 
-    async def _refused(self, answer: Answer, secrets: Sequence[Secret], attempt: Attempt) -> None:
+    async def _refused(self, answer: Reply, secrets: Sequence[Secret], attempt: Attempt) -> None:
         """Say what an answer that is no success means."""
         said = self._describe(answer, secrets)
         if answer.status == GONE:
@@ -160,7 +160,7 @@ class Webhook:
     def _addresses(self) -> Sequence[Address]:
         return checked_addresses(self._target, self._rules, self._resolver)
 
-    def _describe(self, answer: Answer, secrets: Sequence[Secret]) -> str:
+    def _describe(self, answer: Reply, secrets: Sequence[Secret]) -> str:
         said = f"{self._target.origin} answered {answer.status}"
         if answer.status // 100 == 3:  # noqa: PLR2004 - the class of codes
             said += f", a redirect to {_clean(answer.location or 'nowhere', secrets)}; they are never followed"

@@ -50,7 +50,7 @@ async def read_body(scope: Scope, receive: Receive, headers: Headers, limit: int
     if _is_short(headers, body):
         logger.warning(
             "the HTTP server handed on %d bytes of a longer body, which is answered 400. uvicorn with httptools does so"
-            " when a request has Upgrade: run it with --http cauce.web.http.httptools:Protocol, or --http h11",
+            " when a request has Upgrade: run it with --http cauce.web.http.httptools:BoundedHttpTools, or --http h11",
             len(body),
         )
         detalle = f"{len(body)} bytes of the body arrived, fewer than were announced"

@@ -39,7 +39,7 @@ LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 """What psycopg raises when a connection is, or may be, of no more use, or a transaction should be run again."""
 
 
-class Connections:
+class HttpConnections:
     """Connections in autocommit, shared by the requests of a process."""
 
     def __init__(self, settings: Settings) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cauce.config import expect_application
-from cauce.web.connections import Connections
+from cauce.web.connections import HttpConnections
 from cauce.web.salud import PATH, Salud
 from cauce.web.secrets import secrets_in
 from cauce.web.trabajadores import ProcesarLote
@@ -52,7 +52,7 @@ class Endpoints:
         self, bus: Bus, settings: Settings, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None
     ) -> None:
         expect_application(bus, settings, "the inbox")
-        self._connections = Connections(settings)
+        self._connections = HttpConnections(settings)
         known = own_providers(bus, providers)
         self._inbox = Webhooks(self._connections, known, secrets or secrets_in(settings, known), settings)
         self.by_name: Mapping[str, Endpoint] = {

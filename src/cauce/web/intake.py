@@ -21,8 +21,8 @@ from cauce.web.connections import DATABASE_SECONDS, LOST
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.database.inbox import Row, Stored
-    from cauce.web.connections import Connections
+    from cauce.database.inbox import InboxRow, Stored
+    from cauce.web.connections import HttpConnections
 
 WRITERS: Final = 4
 """Transactions under way at once, at most."""
@@ -35,7 +35,7 @@ MOST_BYTES: Final = 1_048_576
 class _Waiting(NamedTuple):
     """A delivery on its way."""
 
-    rows: Sequence[Row]
+    rows: Sequence[InboxRow]
     size: int
     since: float
     stored: asyncio.Future[list[Stored]]
@@ -54,14 +54,14 @@ class _Waiting(NamedTuple):
 class Intake:
     """The way in, for one process and its event loop."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: HttpConnections) -> None:
         self._connections = connections
         self._waiting: deque[_Waiting] = deque()
         self._writers: set[asyncio.Task[None]] = set()
         self._long: set[asyncio.Task[None]] = set()
         """Writers whose transaction takes long."""
 
-    async def store(self, rows: Sequence[Row]) -> list[Stored]:
+    async def store(self, rows: Sequence[InboxRow]) -> list[Stored]:
         """Store what one delivery holds, as ``inbox.store`` does.
 
         Raises:

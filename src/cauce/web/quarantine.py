@@ -21,7 +21,7 @@ from cauce.webhooks.explaining.diagnose import Inquiry
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cauce.web.connections import Connections
+    from cauce.web.connections import HttpConnections
     from cauce.webhooks import Provider, Rejected, Secret, WebhookRequest
 
 logger = logging.getLogger("cauce.web")
@@ -52,7 +52,7 @@ class Quarantine:
         clock: seconds, of no particular beginning.
     """
 
-    def __init__(self, connections: Connections, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, connections: HttpConnections, clock: Callable[[], float] = time.monotonic) -> None:
         self._connections, self._clock = connections, clock
         self._allowances: dict[tuple[str, str], Allowance] = {}
         self._waiting: deque[tuple[Inquiry, Rejected]] = deque()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
     from starlette.types import Receive, Scope
 
-    from cauce.web.connections import Connections
+    from cauce.web.connections import HttpConnections
     from cauce.webhooks import Answer
 
 logger = logging.getLogger("cauce.web")
@@ -31,7 +31,7 @@ RESTAURADA = "select cauce.restaurada()"
 class Salud(Endpoint):
     """Answers 200 while deliveries can be stored, 503 while they cannot; workers are reported, not required."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: HttpConnections) -> None:
         self._connections = connections
         self._wanted = max(sql.migrations())
 

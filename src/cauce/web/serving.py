@@ -77,7 +77,7 @@ class HttpServer:
         self._socket = _listen(host, port)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
-        self._server = Server(configured(app, settings.grace_seconds))
+        self._server = UvicornServer(configured(app, settings.grace_seconds))
 
     async def run(self) -> None:
         """Serve until stopped; requests under way get the grace period.
@@ -120,7 +120,7 @@ def configured(app: ASGIApp, grace_seconds: float) -> uvicorn.Config:
     )
 
 
-class Server(uvicorn.Server):
+class UvicornServer(uvicorn.Server):
     """Leaves the signals to ``serve``."""
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from cauce.config import Settings
     from cauce.database.inbox import Stored
-    from cauce.web.connections import Connections
+    from cauce.web.connections import HttpConnections
     from cauce.web.secrets import SecretSource
     from cauce.webhooks import Headers, NuevoWebhook, Provider
 
@@ -47,7 +47,7 @@ class Webhooks(Endpoint):
     """
 
     def __init__(
-        self, connections: Connections, providers: Iterable[Provider], secrets: SecretSource, settings: Settings
+        self, connections: HttpConnections, providers: Iterable[Provider], secrets: SecretSource, settings: Settings
     ) -> None:
         self._connections, self._keyring, self._intake = connections, Keyring(secrets), Intake(connections)
         self._max_body, self._keep_raw = settings.max_body_bytes, settings.keep_raw_bodies

@@ -32,7 +32,7 @@ _NOW: Final = 1_764_000_000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ProviderRow:
     """One provider, in words."""
 
     title: str
@@ -48,10 +48,10 @@ class Row:
     documentation: str
 
 
-def row_of(provider: Provider) -> Row:
+def row_of(provider: Provider) -> ProviderRow:
     """Describe a provider by what it does with a delivery that we sign."""
     id_externo, tipo = _places(provider)
-    return Row(
+    return ProviderRow(
         title=provider.title or provider.origen,
         origen=provider.origen,
         setting=provider.secret_setting,

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from cauce.web.fast import event_loop
-from cauce.web.serving import Server, configured
+from cauce.web.serving import UvicornServer, configured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine
@@ -87,7 +87,7 @@ class Recorder:
 async def serving(app: ASGIApp) -> AsyncGenerator[tuple[str, int]]:
     """Serve an application; yields the address."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        server = Server(configured(app, grace_seconds=1))
+        server = UvicornServer(configured(app, grace_seconds=1))
         running = asyncio.create_task(server.serve([listener]))
         try:
             yield listener.getsockname()

@@ -79,7 +79,7 @@ def test_nothing_of_it_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "uvloop", "httptools")
     loop = event_loop()
     loop.close()
-    assert (name_of(loop), http_protocol()) == ("asyncio", h11.Protocol)
+    assert (name_of(loop), http_protocol()) == ("asyncio", h11.BoundedH11)
 
 
 @pytest.mark.usefixtures("parser")

@@ -63,7 +63,7 @@ HOT: dict[str, Callable[[Conn], object]] = {
 
 
 def _receive(conn: Conn, *ids: str) -> object:
-    rows = [inbox.Row("prueba", "x", one, "{}", None, "{}", None) for one in ids]
+    rows = [inbox.InboxRow("prueba", "x", one, "{}", None, "{}", None) for one in ids]
     return psycopg.RawCursor(conn).execute(inbox.insert_of(len(rows)), [field for row in rows for field in row])
 
 

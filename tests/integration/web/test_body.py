@@ -169,4 +169,4 @@ def test_a_body_in_chunks_that_an_upgrade_lost(inbox: Inbox, caplog: pytest.LogC
     sent, _ = call(inbox, [*chunks_, (b"upgrade", b"h2c")], [{"type": "http.request"}])
     assert (sent[0]["status"], b"cuerpo_incompleto" in sent[1]["body"]) == (400, True)
     assert len(inbox.events()) == 1
-    assert "cauce.http.httptools:Protocol" in caplog.text
+    assert "cauce.web.http.httptools:BoundedHttpTools" in caplog.text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cauce.web.connections import Connections
+from cauce.web.connections import HttpConnections
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -24,7 +24,7 @@ def test_a_connection_is_kept_for_the_next(db: Database) -> None:
     """The same server process, outside any transaction."""
 
     async def scene() -> list[tuple[int, str]]:
-        connections = Connections(db.settings)
+        connections = HttpConnections(db.settings)
         seen = [await connections.run(backend) for _ in range(2)]
         await connections.close()
         return seen
@@ -43,7 +43,7 @@ def test_work_that_leaves_its_transaction_open_has_failed(db: Database) -> None:
         return conn.info.backend_pid
 
     async def scene() -> tuple[int, str]:
-        connections = Connections(db.settings)
+        connections = HttpConnections(db.settings)
         with pytest.raises(RuntimeError, match="left its transaction open"):
             await connections.run(forgets_to_commit)
         seen = await connections.run(backend)
@@ -63,7 +63,7 @@ def test_work_that_fails_inside_a_transaction_leaves_it_to_nobody(db: Database) 
         raise LookupError("no more")
 
     async def scene() -> tuple[int, str]:
-        connections = Connections(db.settings)
+        connections = HttpConnections(db.settings)
         with pytest.raises(LookupError, match="no more"):
             await connections.run(fails)
         seen = await connections.run(backend)

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from cauce.database import inbox as inbox_table
-from cauce.database.inbox import Row, Stored
+from cauce.database.inbox import InboxRow, Stored
 from cauce.testing import wait_for_async
 from cauce.web import intake
-from cauce.web.connections import Connections
+from cauce.web.connections import HttpConnections
 from cauce.web.intake import Intake
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ LOCKED = "select count(*) n from pg_stat_activity where wait_event_type = 'Lock'
 STORED = "select array_agg(id_externo order by id) ids from cauce.eventos group by tx order by min(id)"
 
 
-def rows(*ids: str, payload: str = "{}") -> list[Row]:
+def rows(*ids: str, payload: str = "{}") -> list[InboxRow]:
     """Return a delivery of these ids."""
-    return [Row("acme", "hecho", one, payload, None, "{}", None) for one in ids]
+    return [InboxRow("acme", "hecho", one, payload, None, "{}", None) for one in ids]
 
 
 def run(inbox: Inbox, work: Callable[[Intake], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the work returns
     """Run work with an intake, on connections of its own."""
 
     async def session() -> Any:  # noqa: ANN401 - likewise
-        connections = Connections(inbox.settings)
+        connections = HttpConnections(inbox.settings)
         into = Intake(connections)
         try:
             return await asyncio.wait_for(work(into), 30)
@@ -58,7 +58,7 @@ async def busy_writers(inbox: Inbox, into: Intake) -> AsyncGenerator[list[asynci
     await asyncio.gather(*ahead, return_exceptions=True)
 
 
-async def gathered(inbox: Inbox, into: Intake, *deliveries: list[Row]) -> list[list[Stored] | BaseException]:
+async def gathered(inbox: Inbox, into: Intake, *deliveries: list[InboxRow]) -> list[list[Stored] | BaseException]:
     """Store deliveries that all came while the writers were busy."""
     async with busy_writers(inbox, into):
         behind = [asyncio.ensure_future(into.store(one)) for one in deliveries]
@@ -197,7 +197,7 @@ def test_an_event_gets_the_lane_and_the_key_of_the_catalog(inbox: Inbox) -> None
     with psycopg.connect(inbox.settings.database_url) as conn:
         conn.execute("insert into cauce.catalogo values ('acme', 'own', 1, 'who'), ('acme', '*', 2, null)")
     kinds = [("acme", "own"), ("acme", "other"), ("nobody", "x")]
-    received = [Row(origen, tipo, tipo, '{"who": "me"}', None, "{}", None) for origen, tipo in kinds]
+    received = [InboxRow(origen, tipo, tipo, '{"who": "me"}', None, "{}", None) for origen, tipo in kinds]
     run(inbox, lambda into: into.store(received))
     by_hand = 'insert into cauce.eventos (origen, tipo, payload) values (%s, %s, \'{"who": "me"}\') returning id'
     for kind in kinds:
@@ -208,7 +208,7 @@ def test_an_event_gets_the_lane_and_the_key_of_the_catalog(inbox: Inbox) -> None
 
 def test_an_event_loop_that_ends_in_the_middle_leaves_the_next_one_a_way_in(inbox: Inbox) -> None:
     """It cancels the writer; whoever serves the application again is not kept waiting for that one."""
-    connections = Connections(inbox.settings)
+    connections = HttpConnections(inbox.settings)
     into = Intake(connections)
 
     async def begin() -> None:

@@ -18,7 +18,7 @@ from cauce.database import quarantine
 from cauce.database.quarantine import Reverified
 from cauce.engine.upkeep import Upkeep
 from cauce.web import quarantine as gate
-from cauce.web.connections import Connections
+from cauce.web.connections import HttpConnections
 from cauce.webhooks import PROVIDERS, Headers, Reason, Rejected, Secret, WebhookRequest
 from cauce.webhooks.explaining.diagnose import Inquiry
 from cauce.webhooks.limits import MAX_HEADER_BYTES
@@ -486,7 +486,7 @@ def test_a_flood_of_an_hour_pushes_nothing_out(inbox: Inbox, monkeypatch: pytest
 
     async def work() -> None:
         nonlocal now
-        connections = Connections(inbox.settings)
+        connections = HttpConnections(inbox.settings)
         kept = gate.Quarantine(connections, lambda: now)
         for request in genuine:
             kept.take(STRIPE, request, (), now, refused)

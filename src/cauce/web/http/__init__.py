@@ -1,7 +1,7 @@
 """How connections are read: uvicorn's protocols, with the bounds that a server on the open internet needs.
 
 Two parsers, one set of rules: ``.bounded`` has them, ``.httptools`` and ``.h11`` what each parser needs to keep them.
-Either can serve any ASGI application: ``uvicorn --http cauce.web.http.httptools:Protocol shop:app``. What an
+Either can serve any ASGI application: ``uvicorn --http cauce.web.http.httptools:BoundedHttpTools shop:app``. What an
 application can check by itself, such as a body's length, is in ``cauce.web``. docs/adr/0011-http.md.
 """
 
@@ -20,5 +20,5 @@ def http_protocol() -> type[asyncio.Protocol]:
     try:
         from cauce.web.http import httptools  # noqa: PLC0415 - needs an extra
     except ImportError:
-        return h11.Protocol
-    return httptools.Protocol
+        return h11.BoundedH11
+    return httptools.BoundedHttpTools

@@ -7,5 +7,5 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from cauce.web.http.bounded import Bounded
 
 
-class Protocol(Bounded, H11Protocol):  # pyright: ignore[reportIncompatibleMethodOverride] # as Bounded
+class BoundedH11(Bounded, H11Protocol):  # pyright: ignore[reportIncompatibleMethodOverride] # as Bounded
     """h11, which bounds what is no body, drops trailers, and reads the body of a request with ``Upgrade`` by itself."""

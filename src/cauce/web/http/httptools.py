@@ -20,7 +20,7 @@ MAX_PENDING_BYTES: Final = 65_536
 """Bytes a client may send that are no part of a body, before its connection is closed; h11's own limit is the same."""
 
 
-class Protocol(Bounded, HttpToolsProtocol):  # type: ignore[misc]  # Bounded takes either of uvicorn's protocols
+class BoundedHttpTools(Bounded, HttpToolsProtocol):  # type: ignore[misc]  # Bounded takes either of uvicorn's protocols
     """httptools, held to what h11 does by itself.
 
     It gathers the address, header fields and trailers of a request, however many come. Here what has arrived since the
@@ -77,7 +77,7 @@ class Parser(httptools.HttpRequestParser):
     (https://github.com/encode/uvicorn/issues/2722). Java's HttpClient and ``curl --http2`` send them all the time.
     """
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: BoundedHttpTools) -> None:
         super().__init__(protocol)
         self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it, for pipelined requests
         self._protocol = protocol
