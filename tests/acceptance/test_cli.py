@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import ZipFile
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cauce.testing import Database
 
 TOP = Path(__file__).parents[2]
+EXAMPLE = TOP / "examples" / "reservas" / "src"
 SOME = "insert into cauce.eventos (origen, tipo, payload) select 'prueba', 'una', '{}' from generate_series(1, %s)"
 CAUCE = [str(Path(sys.executable).with_name("cauce"))]
 
@@ -145,8 +147,8 @@ def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) 
         ("worker json", 1, "write module:bus, for example json:bus"),
         ("worker tienda.py:bus", 1, "tienda.py is a path, and a module is wanted: write tienda:bus"),
         ("worker src/shop/tienda.py", 1, "write tienda:bus --app-dir src/shop"),
-        ("worker cauce.cli.demo:correo", 1, "is a function, not a cauce.Bus; it has cauce.cli.demo:bus"),
-        ("worker cauce.cli.demo:bus --app-dir nowhere", 1, "there is no folder"),
+        (f"worker events:correo --app-dir {EXAMPLE}", 1, "is a function, not a cauce.Bus; it has events:bus"),
+        ("worker events:bus --app-dir nowhere", 1, "there is no folder"),
         ("status --nonsense", 2, "--nonsense"),
         ("show one", 2, "one"),
         ("events --grupo a", 2, "--grupo goes with --dead"),
@@ -462,6 +464,22 @@ def test_the_demo_ends_by_itself() -> None:
     played = cauce("demo")
     assert "every event's journey" in played.stdout
     assert "not as it should be" not in played.stdout
+
+
+def test_the_demo_needs_nothing_but_the_wheel(tmp_path: Path) -> None:
+    """Whoever has only installed it sees the same: the wheel holds the application, too."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(build, cwd=TOP, capture_output=True, timeout=60, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with ZipFile(wheel) as packed:
+        packed.extractall(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    where = [sys.executable, "-c", "import cauce; print(cauce.__file__)"]
+    used = subprocess.run(where, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert used.stdout.startswith(str(tmp_path))
+    demo = [*CAUCE, "demo", "--no-stay"]
+    done = subprocess.run(demo, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "every event's journey" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_terminal_that_lacks_letters_is_shown_their_numbers() -> None:

@@ -176,5 +176,5 @@ def test_the_glossary_has_every_word_of_the_database() -> None:
 def test_the_wheel_brings_the_documents() -> None:
     """Both archives are told to hold them."""
     build = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
-    assert build["wheel"]["force-include"] == {"docs": "cauce/docs"}
+    assert build["wheel"]["force-include"]["docs"] == "cauce/docs"
     assert "/docs" in build["sdist"]["include"]

@@ -1,121 +1,102 @@
-"""``cauce demo``: a small shop, webhooks over real HTTP, a worker, and what becomes of every event.
+"""``cauce demo``: the example application with webhooks over real HTTP, a worker, and what becomes of every event.
 
-Whatever it prints was answered over HTTP or read from the database; it fails if the outcome is not what it should be.
+The application is ``examples/reservas``, which is in the wheel; here is what happens to it. Whatever is printed was
+answered over HTTP or read from the database, and the demo fails if the outcome is not what it should be.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
+import socketserver
 import sys
+import threading
 import time
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib import request as http
 from urllib.error import HTTPError
 
 import psycopg
-from psycopg import AsyncConnection
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Column, Table
 
-from cauce.bus import Bus
-from cauce.catalog import Catalog, EventHandlers, EventType, Subscriber
+from cauce.cli.loading import load_bus
 from cauce.config import Settings
 from cauce.database import operations, schema
 from cauce.embedded import EmbeddedPostgres
 from cauce.engine.worker import Worker
 from cauce.errors import CauceError
-from cauce.evento import Evento  # noqa: TC001 - the bus reads the handlers' annotations
-from cauce.outcome import Attempt  # noqa: TC001 - likewise
-from cauce.publishing import publicar_evento
-from cauce.retry import RetryPolicy
-from cauce.stripe import StripeEvent
 from cauce.web.serving import HttpServer, serve
 from cauce.webhooks import PROVIDERS, Draft, Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from cauce.database.operations import Detail
 
 SECONDS: Final = 20.0
 """How long the demo waits for its events to come to their end."""
+PACKED: Final = Path(__file__).parents[1] / "example"
+"""The application in a wheel."""
+CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "reservas"
+"""Where it is beside the sources."""
+OUTCOME: Final = {
+    "checkout.session.completed": ("procesado", 1),
+    "payment_intent.succeeded": ("procesado", 1),
+    "reserva.creada": ("procesado", 3),
+    "reserva.cancelada": ("error", 1),
+}
+"""Each event's state and attempts in the end."""
+BUSY: Final = 2
+"""How often the mail server puts Ana's message off."""
 
 
-class Session(BaseModel):
-    """What the demo uses of Stripe's object."""
+class MailServer(socketserver.ThreadingTCPServer):
+    """A mail server that is too busy at first, and does not know Bruno."""
 
-    id: str
-    client_reference_id: str | None = None
+    daemon_threads = True
 
+    def __init__(self) -> None:
+        self.asked = Counter[str]()
+        """Messages for each recipient, taken or not."""
+        super().__init__(("127.0.0.1", 0), _Conversation)
 
-class ReservaCreada(BaseModel):
-    """A reservation was made and paid."""
-
-    reserva_id: int
-
-
-class StripeEvents(Catalog, origen="stripe", prioridad=0):
-    """Stripe's events come before the rest."""
-
-    checkout_session_completed = EventType("checkout.session.completed", StripeEvent[Session])
-    payment_intent_succeeded = EventType("payment_intent.succeeded", StripeEvent[Session])
+    def reply_to(self, recipient: str) -> str:
+        """Return SMTP's reply (RFC 5321) to a message for somebody."""
+        self.asked[recipient] += 1
+        if recipient.startswith("bruno"):
+            return "550 no such mailbox"
+        return "451 busy, try again" if self.asked[recipient] <= BUSY else "250 ok"
 
 
-class ReservaEvents(Catalog, origen="reserva"):
-    """The shop's own."""
+class _Conversation(socketserver.StreamRequestHandler):
+    server: MailServer
 
-    reserva_creada = EventType("reserva.creada", ReservaCreada, clave="reserva_id")
-    reserva_cancelada = EventType("reserva.cancelada", ReservaCreada, clave="reserva_id")
+    def handle(self) -> None:
+        self._reply("220 mail")
+        for line in self.rfile:
+            verb, _, rest = line.decode().strip().partition(":")
+            if verb.upper() == "RCPT TO":
+                self._reply(self.server.reply_to(rest.strip("<>")))
+            elif verb.upper() == "DATA":
+                self._reply("354 go on")
+                for text in self.rfile:
+                    if text == b".\r\n":
+                        break
+                self._reply("250 taken")
+            else:
+                self._reply("221 bye" if verb.upper() == "QUIT" else "250 ok")
 
-
-async def checkout_session_completed(evento: Evento[StripeEvent[Session]], tx: AsyncConnection[Any]) -> None:
-    """Pay the reservation and say so, in the transaction that settles this event."""
-    reserva_id = int(evento.payload.data.object.client_reference_id or 0)
-    await tx.execute("update reservas set estado = 'pagada' where id = %s", [reserva_id])
-    await publicar_evento(tx, ReservaEvents.reserva_creada, ReservaCreada(reserva_id=reserva_id))
-
-
-async def payment_intent_succeeded(evento: Evento[StripeEvent[Session]], attempt: Attempt) -> None:
-    """Fail twice, as the network does."""
-    if attempt.number < 3:  # noqa: PLR2004 - the third time
-        raise ConnectionError(f"the bank did not answer about {evento.payload.data.object.id}")
-
-
-async def reserva_creada(evento: Evento[ReservaCreada]) -> None:
-    """Do nothing more: subscribers do."""
-
-
-async def reserva_cancelada(evento: Evento[ReservaCreada]) -> None:
-    """Do nothing more."""
-
-
-async def bitacora(evento: Evento[ReservaCreada], tx: AsyncConnection[Any]) -> None:
-    """Write the log book, exactly once."""
-    await tx.execute("insert into bitacora values (%s, %s)", [evento.id, evento.payload.reserva_id])
-
-
-def correo(evento: Evento[ReservaCreada]) -> None:  # noqa: ARG001 - the handlers' shape
-    """Fail always: the mail server of the demo is down."""
-    raise ConnectionError("the mail server is down")
-
-
-bus = Bus(
-    catalogs=[StripeEvents, ReservaEvents],
-    event_handlers=EventHandlers(
-        StripeEvents.checkout_session_completed.handled_by(checkout_session_completed),
-        StripeEvents.payment_intent_succeeded.handled_by(payment_intent_succeeded),
-        ReservaEvents.reserva_creada.handled_by(reserva_creada),
-        ReservaEvents.reserva_cancelada.handled_by(reserva_cancelada),
-    ),
-    subscribers=[
-        Subscriber("bitacora", ReservaEvents.reserva_creada.handled_by(bitacora)),
-        Subscriber(
-            "correo", ReservaEvents.reserva_creada.handled_by(correo, retry=RetryPolicy(max_attempts=3, base=0.2))
-        ),
-    ],
-)
+    def _reply(self, text: str) -> None:
+        self.wfile.write(f"{text}\r\n".encode())
 
 
 @dataclass
@@ -143,9 +124,11 @@ def play(*, stay: bool) -> None:
         CauceError: something did not come to the end that it should.
         EmbeddedError: PostgreSQL cannot be started.
     """
+    example = PACKED if PACKED.is_dir() else CHECKOUT
+    bus = load_bus("events:bus", str(example / "src"))
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    out.print("[bold]1.[/] an embedded PostgreSQL, migrated; HTTP on loopback; a worker")
-    with EmbeddedPostgres() as server:
+    out.print("[bold]1.[/] an embedded PostgreSQL, migrated; HTTP on loopback; a worker; a small hotel's application")
+    with EmbeddedPostgres() as server, _mail_server():
         settings = Settings(
             database_url=server.dsn,
             stripe_webhook_secret=SecretStr(f"whsec_{secrets.token_hex(16)}"),
@@ -155,14 +138,24 @@ def play(*, stay: bool) -> None:
         )
         with psycopg.connect(server.dsn, autocommit=True) as conn:
             schema.migrate(conn, bus)
-            conn.execute("create table reservas (id int primary key, estado text not null)")
-            conn.execute("create table bitacora (evento bigint, reserva_id int)")
-            conn.execute("insert into reservas values (42, 'apartada'), (43, 'apartada')")
+            conn.execute((example / "schema.sql").read_bytes())
         http_server, worker = HttpServer(bus, settings, "127.0.0.1", 0), Worker(bus, settings)
         stage = Stage(settings, f"{http_server.url}/api/webhooks/stripe", out)
         serve(http_server, worker, _Script(stage, worker, stay=stay))
     if stage.faults:
         raise CauceError("the demo did not end as it should: " + "; ".join(stage.faults))
+
+
+@contextmanager
+def _mail_server() -> Generator[None]:
+    """Run the mail server that the application finds in its environment."""
+    with MailServer() as server:
+        threading.Thread(target=server.serve_forever, name="cauce-demo-mail", daemon=True).start()
+        os.environ["SMTP_SERVER"] = "{}:{}".format(*server.server_address)
+        try:
+            yield
+        finally:
+            server.shutdown()
 
 
 class _Script:
@@ -176,8 +169,8 @@ class _Script:
         """Play."""
         stage = self._stage
         await self._worker.ready.wait()
-        await asyncio.to_thread(_send_webhooks, stage)
         await asyncio.to_thread(_do_business, stage)
+        await asyncio.to_thread(_send_webhooks, stage)
         details = await asyncio.to_thread(_wait_for_the_end, stage)
         if stage.stopped:
             return
@@ -195,16 +188,30 @@ class _Script:
         self._stopped.set()
 
 
+def _do_business(stage: Stage) -> None:
+    """Make three reservations; cancel the second, and begin to cancel the third."""
+    stage.out.print("[bold]2.[/] Ana and Bruno reserve; Bruno cancels, and the event is published in that transaction;")
+    stage.out.print("   another cancellation is rolled back, and its event with it")
+    business = import_module("services.reservas")
+    with psycopg.connect(stage.settings.database_url, autocommit=True) as conn:
+        for guest in ("Ana", "Bruno", "Carla"):
+            business.apartar_reserva(conn, guest, f"{guest.lower()}@example.com", noches=2, importe=18_000)
+        business.cancelar_reserva(conn, 2, "otros planes")
+        with conn.transaction(force_rollback=True):
+            business.cancelar_reserva(conn, 3, "un error")
+
+
 def _send_webhooks(stage: Stage) -> None:
     out = stage.out
-    out.print("[bold]2.[/] Stripe sends signed webhooks to", stage.url)
-    checkout = _event("evt_1", "checkout.session.completed", {"id": "cs_1", "client_reference_id": "42"})
-    payment = _event("evt_2", "payment_intent.succeeded", {"id": "pi_1"})
+    out.print("[bold]3.[/] Ana pays: Stripe sends signed webhooks to", stage.url)
+    session = {"id": "cs_1", "payment_status": "paid", "client_reference_id": "1"}
+    payment = {"id": "pi_1", "amount_received": 18_000, "currency": "eur", "metadata": {"reserva_id": "1"}}
+    checkout = _event("evt_1", "checkout.session.completed", session)
     secret = stage.settings.stripe_webhook_secret.get_secret_value()
     for what, body, key, expected in (
+        ("payment_intent.succeeded", _event("evt_2", "payment_intent.succeeded", payment), secret, 200),
         ("checkout.session.completed", checkout, secret, 200),
-        ("payment_intent.succeeded", payment, secret, 200),
-        ("the first one again, as Stripe does", checkout, secret, 200),
+        ("the same again, as Stripe does", checkout, secret, 200),
         ("one signed with another secret", checkout, "whsec_wrong", 400),
     ):
         status, answer = _post(stage, body, key)
@@ -212,31 +219,18 @@ def _send_webhooks(stage: Stage) -> None:
         stage.check(status == expected, f"{what}: answered {status}, not {expected}")
 
 
-def _do_business(stage: Stage) -> None:
-    stage.out.print(
-        "[bold]3.[/] business code cancels reservation 43 and publishes in one transaction; another is rolled back"
-    )
-    with psycopg.connect(stage.settings.database_url) as conn:
-        conn.execute("update reservas set estado = 'cancelada' where id = 43")
-        publicar_evento(conn, ReservaEvents.reserva_cancelada, ReservaCreada(reserva_id=43))
-        conn.commit()
-        publicar_evento(conn, ReservaEvents.reserva_cancelada, ReservaCreada(reserva_id=42))
-        conn.rollback()
-
-
 def _wait_for_the_end(stage: Stage) -> list[Detail]:
     """Wait until no event can change any more, and read what became of each."""
     ends = time.monotonic() + SECONDS
     with psycopg.connect(stage.settings.database_url, autocommit=True) as conn:
-        while time.monotonic() < ends and not stage.stopped:
-            ids = [e.id for e in operations.events(conn, limit=100).eventos if e.estado in ("procesado", "error")]
-            row = conn.execute("select count(*) from cauce.eventos").fetchone()
-            if row and len(ids) == row[0] and len(ids) >= 4:  # noqa: PLR2004 - those sent, published and caused
-                return [operations.show(conn, number) for number in sorted(ids)]
+        while True:
+            eventos = operations.events(conn, limit=100).eventos
+            ended = len(eventos) >= len(OUTCOME) and all(e.estado in ("procesado", "error") for e in eventos)
+            if ended or stage.stopped or time.monotonic() > ends:
+                break
             time.sleep(0.05)
-        page = operations.events(conn, limit=100)
-        stage.check(stage.stopped, f"after {SECONDS:g} s some events have not come to their end")
-        return [operations.show(conn, evento.id) for evento in page.eventos]
+        stage.check(ended or stage.stopped, f"after {SECONDS:g} s some events have not come to their end")
+        return [operations.show(conn, evento.id) for evento in reversed(eventos)]
 
 
 def _show(stage: Stage, details: list[Detail]) -> None:
@@ -261,33 +255,29 @@ def _show(stage: Stage, details: list[Detail]) -> None:
 
 def _check(stage: Stage, details: list[Detail]) -> None:
     """Compare with what this play must lead to."""
-    by_type = {detail.evento.tipo: detail for detail in details}
-    wanted = {
-        "checkout.session.completed": ("procesado", 1),
-        "payment_intent.succeeded": ("procesado", 3),
-        "reserva.creada": ("error", 3),
-        "reserva.cancelada": ("procesado", 1),
-    }
-    found = {tipo: (detail.evento.estado, detail.evento.intentos) for tipo, detail in by_type.items()}
-    stage.check(found == wanted and len(details) == len(wanted), f"the events ended as {found}, not as {wanted}")
-    creada = by_type.get("reserva.creada")
-    states = {step.suscriptor: step.estado for step in creada.camino} if creada else {}
+    found = {detail.evento.tipo: (detail.evento.estado, detail.evento.intentos) for detail in details}
+    stage.check(found == OUTCOME and len(details) == len(OUTCOME), f"the events ended as {found}, not as {OUTCOME}")
+    states = {step.suscriptor: step.estado for d in details for step in d.camino if d.evento.estado == "error"}
     stage.check(
         states == {"manejador": "procesado", "bitacora": "procesado", "correo": "error"},
         f"one subscriber's failure was to be its own; found {states}",
     )
     with psycopg.connect(stage.settings.database_url) as conn:
-        rows = conn.execute("select count(*) from bitacora").fetchone()
-        paid = conn.execute("select estado from reservas where id = 42").fetchone()
-    stage.check(rows == (1,), f"the log book has {rows} rows, not one")
-    stage.check(paid == ("pagada",), f"reservation 42 is {paid}, not paid")
+        reservas = conn.execute("select estado, localizador is not null from reservas order by id").fetchall()
+        lines = conn.execute("select count(*), count(distinct evento) from bitacora").fetchone()
+        paid = conn.execute("select reserva_id, importe from pagos").fetchall()
+    wanted = [("pagada", True), ("cancelada", False), ("pendiente", False)]
+    stage.check(reservas == wanted, f"the reservations are {reservas}, not {wanted}")
+    stage.check(lines == (4, 4), f"the log book has {lines} lines and events, not four of each")
+    stage.check(paid == [(1, 18_000)], f"the payments are {paid}, not Ana's one")
     if not stage.faults:
         stage.out.print("   the duplicate was stored once, the forgery and the rolled-back event never;")
-        stage.out.print("   the mail server's failure kept nobody else: bitacora has its row, exactly once")
+        stage.out.print("   Ana's e-mail left at the third attempt; the server refuses Bruno's, so that one is dead;")
+        stage.out.print("   neither kept anybody else: bitacora has a line an event, exactly once")
         stage.out.print("   next: cauce docs first-steps  has a bus of your own, step by step")
 
 
-def _event(number: str, tipo: str, thing: dict[str, str]) -> bytes:
+def _event(number: str, tipo: str, thing: dict[str, Any]) -> bytes:
     return json.dumps(
         {"id": number, "object": "event", "type": tipo, "created": int(time.time()), "data": {"object": thing}}
     ).encode()
