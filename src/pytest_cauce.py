@@ -1,7 +1,7 @@
-"""The pytest plugin of Cauce: a PostgreSQL once a run, a fresh database a test.
+"""The pytest plugin of Cauce: one PostgreSQL for each run, a fresh database for each test.
 
-It stands outside of the package so that pytest, which loads every installed plugin at every start, does not load all of
-Cauce with it. The fixtures import what they need when a test asks for them.
+It is outside the package because pytest loads every installed plugin at every start and should not load all of Cauce
+with it. The fixtures import what they need when a test uses them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def cauce_server() -> Iterator[Server]:
-    """A PostgreSQL for the whole run: the one ``CAUCE_TEST_DATABASE_URL`` names, or else an embedded one.
+    """A PostgreSQL for the whole run: the one that ``CAUCE_TEST_DATABASE_URL`` names, or an embedded one.
 
-    That address names a database to connect to, and a role that may create others; nothing else there is touched.
+    The role in that address must be allowed to create databases; existing databases are not changed.
     """
     from cauce.testing import Server  # noqa: PLC0415 - as the module says
 
@@ -37,7 +37,7 @@ def cauce_bus() -> Bus | None:
 
 @pytest.fixture(scope="session")
 def cauce_schema() -> str | Callable[[str], object]:
-    """The application's own tables: SQL, or a function that is given a database's address; override it likewise."""
+    """The application's own tables, as SQL or a function of a database's address; override it in ``conftest.py``."""
     return ""
 
 
@@ -47,7 +47,13 @@ def cauce_db(
 ) -> Iterator[Database]:
     """A fresh database with Cauce's tables, the catalog of ``cauce_bus`` and the tables of ``cauce_schema``.
 
-    It is a copy of a template that is made once a run, and dropped after the test with whoever is still connected.
+    It is a copy of a template that is made once for each run. After the test it is dropped, even if connections to it
+    are still open.
+
+    Args:
+        cauce_server: the PostgreSQL in which the database is created.
+        cauce_bus: the application whose catalog the database holds; None for none.
+        cauce_schema: the application's own tables, as SQL or as a function of the database's address.
     """
     with cauce_server.migrated(cauce_bus, cauce_schema) as database:
         yield database

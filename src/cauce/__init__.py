@@ -1,7 +1,7 @@
 """Cauce, a durable event bus on PostgreSQL.
 
-Webhooks are verified and stored, business code publishes events in its own transaction, and workers hand every event to
-its handler and to its subscribers. Start with ``Catalog``, ``EventType`` and ``Bus``; publish with ``publicar_evento``;
+Webhooks are verified and stored, business code publishes events in its own transaction, and workers deliver every event
+to its handler and its subscribers. Start with ``Catalog``, ``EventType`` and ``Bus``; publish with ``publicar_evento``;
 run ``cauce worker module:bus``.
 """
 

@@ -1,7 +1,7 @@
-"""What to say of an argument that is something else than what is wanted: one sentence for all, made in one place.
+"""Checks of arguments, and the errors about wrong ones: every such message is built here, in one form.
 
-A caller asks ``isinstance`` where that costs nothing, or comes here when an attribute turned out to be missing: what is
-published correctly pays nothing for these words.
+A caller checks with ``isinstance`` where that costs nothing, or calls ``wrong`` after an attribute turned out to be
+missing. So correct arguments cost no time.
 """
 
 from __future__ import annotations
@@ -16,63 +16,63 @@ from psycopg import AsyncConnection, Connection
 from cauce.errors import WrongArgument
 
 PUBLISHING: Final = "publishing"
-"""The guide to read on about connections and events; ``cauce docs NAME`` prints it."""
+"""The guide about connections and events; ``cauce docs NAME`` prints a guide."""
 HANDLERS: Final = "handlers"
-"""The guide about what may handle an event."""
+"""The guide about handlers."""
 FIRST_STEPS: Final = "first-steps"
-"""The guide that makes a bus."""
+"""The guide that shows how to make a bus."""
 DEPLOYING: Final = "deploying"
 """The guide about deploys, and about several applications on one bus."""
 SETTINGS: Final = "settings"
 """The list of settings."""
 
 _PLAIN: Final = re.compile(r"[\w.*/-]{1,60}")
-"""Text that may be quoted: no address of a database, which has a password in it."""
+"""Text that an error may quote. The address of a database, which contains a password, does not match."""
 
 _ELSEWHERE: Final = {
-    "sqlalchemy": "psycopg's own is in it: connection.connection.driver_connection, of a session"
-    " session.connection().connection.driver_connection, of an async one"
-    " (await connection.get_raw_connection()).driver_connection; in a transaction that SQLAlchemy has begun",
-    "django": "psycopg's own is in it: django.db.connection.connection, inside transaction.atomic()",
+    "sqlalchemy": "it wraps a psycopg connection: connection.connection.driver_connection, of a session"
+    " session.connection().connection.driver_connection, of an async connection"
+    " (await connection.get_raw_connection()).driver_connection; use it in a transaction that SQLAlchemy has begun",
+    "django": "it wraps a psycopg connection: django.db.connection.connection; use it inside transaction.atomic()",
     "psycopg_pool": "take one from the pool: with pool.connection() as conn",
     "asyncpg": "with this driver publish in SQL: select cauce.publicar_evento($1, $2, $3)",
     "psycopg2": "with this driver publish in SQL: select cauce.publicar_evento(%s, %s, %s)",
-    "psycopg": "a cursor knows its connection: cursor.connection",
-    "contextlib": "enter it first: with pool.connection() as conn, async with for an async one",
+    "psycopg": "a cursor has its connection: cursor.connection",
+    "contextlib": "enter it first: with pool.connection() as conn, async with for an async pool",
     "builtins": "make one: psycopg.connect(...)",
 }
-"""What leads from something of a library's to a connection."""
+"""For each library, how to get a psycopg connection from one of its objects."""
 
 
 def wrong(what: str, given: object, wanted: str, guide: str, hint: str = "") -> WrongArgument:
     """Return the error about an argument.
 
     Args:
-        what: which one, of which function.
-        given: what it is.
-        wanted: what it should be.
-        guide: the document to read on.
-        hint: what else helps.
+        what: the argument and its function, as in "the event of publicar_evento".
+        given: the value that was passed.
+        wanted: what the value should be.
+        guide: the name of the guide that explains it.
+        hint: how to get the wanted value, if there is a short way.
     """
     said = f"{what} is {describe(given)}, and should be {wanted}"
-    return WrongArgument(f"{said}{'; ' if hint else ''}{hint}. Read on: cauce docs {guide}")
+    return WrongArgument(f"{said}{'; ' if hint else ''}{hint}. See: cauce docs {guide}")
 
 
 def expect(given: object, kinds: type | tuple[type, ...], what: str, wanted: str, guide: str) -> None:
-    """Make sure that an argument is of one of these kinds; the rest as of ``wrong``.
+    """Check that an argument is an instance of one of ``kinds``; the other arguments are those of ``wrong``.
 
     Raises:
-        WrongArgument: it is none of them.
+        WrongArgument: it is not.
     """
     if not isinstance(given, kinds):
         raise wrong(what, given, wanted, guide)
 
 
 def expect_connection(given: object, function: str) -> None:
-    """Make sure that what a function was given is a connection of psycopg 3, sync or async.
+    """Check that an argument is a psycopg 3 connection, sync or async.
 
     Raises:
-        WrongArgument: it is not; how to come from the connection of another library to one is said.
+        WrongArgument: it is not. For known libraries the message says how to get the psycopg connection.
     """
     if not isinstance(given, (Connection, AsyncConnection)):
         library = type(given).__module__.partition(".")[0]
@@ -82,7 +82,7 @@ def expect_connection(given: object, function: str) -> None:
 
 
 def expect_names(**names: object) -> None:
-    """Make sure that columns that hold text, if they are given at all, are given text.
+    """Check that each named argument is a str or None.
 
     Raises:
         WrongArgument: one is something else.
@@ -92,7 +92,7 @@ def expect_names(**names: object) -> None:
 
 
 def describe(given: object) -> str:
-    """Say what something is, without its contents, which may be secret."""
+    """Describe a value by its type, without its contents, which may be secret."""
     if given is None:
         return "None"
     if inspect.isclass(given):

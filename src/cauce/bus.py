@@ -1,4 +1,4 @@
-"""The bus: an application's catalog, handlers and subscribers, checked against each other and laid out."""
+"""The bus: an application's catalogs, handlers and subscribers, checked against each other and ordered by group."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     ErrorHook = Callable[[BaseException, Evento[Any], Attempt], None]
 
 MAX_NAME: Final = 255
-"""Characters of an application's name; the type ``cauce.nombre`` of the database says the same."""
+"""The longest name of an application, in characters; the domain ``cauce.nombre`` has the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """One delivery's recipient: a handler under the name its deliveries are stored by."""
+    """A handler, and the subscriber name under which its deliveries are stored."""
 
     nombre: str
     handler: AnyHandler
@@ -40,23 +40,23 @@ class Consumer:
 
 @dataclass(slots=True)
 class Route:
-    """What happens to one event type in one group. Without ``tx`` first, outside any transaction."""
+    """The consumers of one event type in one group. Those without ``tx`` run first, outside any transaction."""
 
     tipo: EventType[Any]
     plain: list[Consumer] = field(default_factory=list[Consumer])
     transactional: list[Consumer] = field(default_factory=list[Consumer])
 
     def add(self, consumer: Consumer) -> None:
-        """Put a consumer where it belongs."""
+        """Add a consumer to those with or without a transaction."""
         (self.transactional if consumer.shape.takes is Takes.TX else self.plain).append(consumer)
 
     def named(self, nombre: str) -> Consumer | None:
-        """Return the consumer of that name."""
+        """Return the consumer of that name, or None."""
         return next((c for c in (*self.plain, *self.transactional) if c.nombre == nombre), None)
 
     @property
     def validate(self) -> Callable[[str], Any]:
-        """Pydantic's own validator of JSON text: one call less an event than through the adapter."""
+        """Pydantic's validator of JSON text; calling it directly saves one call per event."""
         return self.tipo.adapter.validator.validate_json
 
 
@@ -64,25 +64,25 @@ class Bus:
     """An application's events and everything that listens to them.
 
     Args:
-        catalogs: the application's own catalogs; explicit, or "an event without a handler" would depend on what happens
-            to be imported.
-        event_handlers: the dedicated handler of each event of ``catalogs``.
-        subscribers: further consumers, of events of ``catalogs`` and ``imports``; those with a ``grupo`` of their own
-            make that group.
-        imports: catalogs of other applications. Their events can be published and subscribed to; their handlers are
-            in the application that owns them.
+        catalogs: the application's own catalogs. They are listed, not discovered, so that the check for events without
+            a handler does not depend on what was imported.
+        event_handlers: the handler of each event of ``catalogs``, exactly one each.
+        subscribers: further consumers of events of ``catalogs`` and ``imports``. A subscriber's ``grupo`` is created
+            with it.
+        imports: catalogs of other applications. This application can publish and subscribe to their events; the owning
+            application handles them.
         application: the application's name, at most 255 characters. Applications that share a database need different
-            ones; the only one of a database may leave it empty.
-        on_error: called with every failure of a handler (for Sentry and the like), in the worker's thread; what it
-            raises is logged and goes no further.
-        providers: of webhooks, beside those of ``cauce.webhooks.PROVIDERS``; one of the same ``origen`` replaces it.
-            Whatever serves this bus over HTTP takes their deliveries.
+            names; a single application may leave it empty.
+        on_error: called with the exception, the event and the attempt after every failed attempt, in the worker's
+            thread, for example to report it to Sentry. What it raises is logged and ignored.
+        providers: webhook providers, in addition to ``cauce.webhooks.PROVIDERS``; a provider replaces one of the same
+            ``origen``. Every HTTP face of this bus accepts their deliveries.
 
     Raises:
-        CatalogError: listing every fault: an event without a handler or with two, a handler of an imported event, a
-            subscriber of an unknown event, two names alike, a handler whose payload type differs or whose shape is
-            unknown.
-        WrongArgument: an argument is something else altogether.
+        CatalogError: the bus has faults; the error lists all: an event without a handler or with two, a handler of an
+            imported event, a subscriber of an unknown event, a name used twice, a handler with another payload type or
+            with parameters that no handler has.
+        WrongArgument: an argument has the wrong type.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of an application, by name
@@ -127,18 +127,22 @@ class Bus:
         return tuple(self._routes)
 
     def routes(self, grupo: str) -> Mapping[tuple[str, str], Route]:
-        """Return what each (origen, tipo) of a group leads to; empty for a group this application does not have."""
+        """Return the route of each (origen, tipo) of a group; empty for a group that this application does not have.
+
+        Args:
+            grupo: the name of the consumer group.
+        """
         return self._routes.get(grupo, {})
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the application's own events as the table ``catalogo`` holds them."""
+        """Return the application's own events as rows of the table ``catalogo``."""
         return [
             {"origen": tipo.origen, "tipo": tipo.tipo, "prioridad": tipo.prioridad, "clave": tipo.clave}
             for tipo in _types(self.catalogs)
         ]
 
     def subscriptions(self) -> list[dict[str, str]]:
-        """Return who listens to what, as the table ``suscripciones`` holds it."""
+        """Return the application's subscriptions as rows of the table ``suscripciones``."""
         return [
             {"grupo": grupo, "suscriptor": consumer.nombre, "origen": origen, "tipo": tipo}
             for grupo, routes in self._routes.items()

@@ -1,6 +1,6 @@
-"""The typed catalog: every event's name once, with its payload's type, and what listens to it.
+"""The typed catalog: each event's name, the type of its payload, and the bindings of handlers to it.
 
-``EventType`` is invariant in its payload on purpose: a covariant one would let a wrong payload through.
+``EventType`` is invariant in its payload on purpose: type checkers would accept a wrong payload if it were covariant.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     from cauce.outcome import Attempt
 
 PRINCIPAL = "principal"
-"""The group of the dedicated handlers; the only one that writes an event's state."""
+"""The consumer group of the catalog's handlers; the only group that updates an event's ``estado``."""
 MANEJADOR = "manejador"
-"""The name under which the dedicated handler's deliveries are stored."""
+"""The subscriber name of an event's own handler in stored deliveries."""
 TODOS = "*"
 """Stands for every subscriber of a group in a stored delivery."""
 
 MARK: Final = token_hex(16)
 END: Final = f',"{MARK}"]]'
-"""How the mark stands in JSON after the last of many payloads."""
+"""The JSON text after the last of many payloads."""
 BETWEEN: Final = f',"{MARK}"],['
-"""How it stands between two of them."""
+"""The JSON text between two payloads."""
 
 _FINITE: Final = json.JSONEncoder(allow_nan=False)
 
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    # psycopg's connections are generic over the row type, which is the handler's own business: hence Any
+    # Any: psycopg's connections are generic over the row type, which each handler chooses
     Handler: TypeAlias = (
         Callable[[Evento[T]], Awaitable[None]]
         | Callable[[Evento[T], AsyncConnection[Any]], Awaitable[None]]
@@ -58,20 +58,20 @@ if TYPE_CHECKING:
         | Callable[[Evento[T], Attempt], None]
     )
 AnyHandler = Callable[..., Any]
-"""A handler whose payload type has been checked and is no longer of interest."""
+"""A handler whose payload type has been checked already."""
 
 
 class EventType(Generic[T]):
-    """One event name of the catalog, with the type of its payload: anything pydantic validates.
+    """An event of a catalog: its name and the type of its payload, which may be any type that pydantic validates.
 
     Args:
         tipo: the event's name, at most 255 characters.
-        payload: the payload's type; of a Stripe event ``StripeEvent[...]``, the whole Stripe event.
-        clave: the payload's field that is the event's key, stored in the column ``clave``.
-        prioridad: 0 (first) to 9; by default that of the catalog that declares the event.
+        payload: the payload's type. For Stripe it is ``StripeEvent[...]``: the payload is the whole Stripe event.
+        clave: the name of the payload's field that holds the event's key, which is stored in the column ``clave``.
+        prioridad: from 0 (first) to 9 (last); by default that of the catalog that declares the event.
 
     Raises:
-        WrongArgument: the name is no text.
+        WrongArgument: the name is not a str.
         TypeError: ``clave`` is not a field of the payload, or the priority is out of range.
     """
 
@@ -88,16 +88,18 @@ class EventType(Generic[T]):
     def handled_by(
         self, handler: Handler[T], /, *, retry: RetryPolicy | None = None, timeout: float | None = None
     ) -> Binding:
-        """Bind a handler; the payload types must agree, for the type checker and at start-up.
+        """Bind a handler to this event. Type checkers and the bus check that the handler takes this event's payload.
 
         Args:
             handler: ``(evento)``, ``(evento, tx)`` or ``(evento, attempt)``, async or sync.
-            retry: when a failure is tried again; None: the handler's own attribute ``retry``, or else the settings say.
-            timeout: seconds an attempt may take; None: the settings say.
+            retry: how often and after what delays a failed delivery is retried. By default the handler's attribute
+                ``retry``, or else the settings.
+            timeout: seconds that an attempt may take; by default the setting ``handler_timeout_seconds``.
 
         Raises:
-            WrongArgument: ``handler`` cannot be called, ``retry`` is no policy, or ``timeout`` no number.
-            TypeError: ``timeout`` is not more than 0.
+            WrongArgument: ``handler`` is not callable, ``retry`` is not a ``RetryPolicy``, or ``timeout`` is not a
+                number.
+            TypeError: ``timeout`` is 0 or negative.
         """
         given: object = handler
         if not callable(given) or inspect.isclass(given):
@@ -108,15 +110,18 @@ class EventType(Generic[T]):
         if timeout is not None and not timeout > 0:
             raise TypeError(f"{self}: timeout={timeout} is not more than 0 seconds")
         own = getattr(handler, "retry", None)
-        # an attribute of that name may be anything: decorators of other libraries leave theirs
+        # decorators of other libraries may set an attribute of the same name
         policy = own if retry is None and isinstance(own, RetryPolicy) else retry
         return Binding(self, cast("AnyHandler", handler), policy, timeout)
 
     def dump(self, payload: T) -> str:
         """Return the payload as JSON text.
 
+        Args:
+            payload: a value of the payload's type.
+
         Raises:
-            InvalidPayload: it is not of this event's type.
+            InvalidPayload: the payload is not of this event's type.
         """
         try:
             valid = self._validator.validate_python(payload)
@@ -125,10 +130,13 @@ class EventType(Generic[T]):
             raise InvalidPayload(f"the payload of {self} is not a valid {self.payload_name}: {error}") from error
 
     def dump_all(self, payloads: Sequence[T]) -> list[str]:
-        """Return each payload as JSON text; many at a third of what they cost one by one.
+        """Return each payload as JSON text, in a third of the time that single calls of ``dump`` would take.
 
-        Pydantic takes longer to read ``warnings="error"`` than to write a small payload. So all of them are written in
-        one call, with a mark between them that nobody can guess, and cut apart there.
+        Pydantic takes longer to read ``warnings="error"`` than to write a small payload. So one call writes all of
+        them with a random mark in between, and the text is split at the marks.
+
+        Args:
+            payloads: values of the payload's type.
 
         Raises:
             InvalidPayload: one of them is not of this event's type.
@@ -139,19 +147,19 @@ class EventType(Generic[T]):
             valid = self._marked.validator.validate_python([(payload, MARK) for payload in payloads])
             text = self._checked(self._marked.serializer, valid)
         except (ValidationError, ValueError):
-            return [*map(self.dump, payloads)]  # one by one, so that the error is the guilty one's
+            return [*map(self.dump, payloads)]  # one by one, so that the error names the wrong payload
         return text[2 : -len(END)].split(BETWEEN)
 
     def _checked(self, serializer: SchemaSerializer, valid: object) -> str:
-        """Write what was validated, and refuse what its readers would find to be something else.
+        """Write a validated value as JSON, and refuse a value that would be read back as another one.
 
-        Pydantic writes NaN and the infinities of a float field as null, so only a text with a null in it is looked at.
-        In a field of type Any, which takes anything, the null stays.
+        Pydantic writes NaN and infinity in a float field as null, so only text that contains null is checked. In a
+        field of type Any the null stays.
 
         Raises:
-            ValueError: the value holds such a number, or a field that is not of its type.
+            ValueError: the value contains NaN or infinity, or a field that is not of its declared type.
         """
-        # a model's instance counts as valid whatever became of its fields; the serializer looks at those
+        # pydantic does not validate an instance of a model again after its fields changed; the serializer does
         text = serializer.to_json(valid, by_alias=True, warnings="error").decode()
         if "null" in text and self._loses_nan:
             try:
@@ -165,7 +173,7 @@ class EventType(Generic[T]):
 
     @cached_property
     def _loses_nan(self) -> bool:
-        """Whether the payload has a float somewhere, and none of its types says how NaN is to be written."""
+        """Whether the payload's type contains a float and no setting of how to write NaN."""
         found, nodes = False, [cast("object", self.adapter.core_schema)]
         while nodes:
             node = nodes.pop()
@@ -189,16 +197,16 @@ class EventType(Generic[T]):
         """Pydantic's validator and serializer of the payload.
 
         Raises:
-            CatalogError: pydantic has none for that type.
+            CatalogError: pydantic cannot validate the payload's type.
         """
         try:
             return TypeAdapter(self.payload)
         except PydanticUserError as error:
             reason = str(error).partition("\n")[0]
-            fault = f"the payload of {self}, {self.payload_name}, is no type that pydantic can validate: {reason}"
+            fault = f"the payload of {self}, {self.payload_name}, is not a type that pydantic can validate: {reason}"
             raise CatalogError([fault]) from error
 
-    # Without the adapter's own methods around them, which take a quarter of the time of a publish's Python.
+    # Used directly: the adapter's methods around them take a quarter of the Python time of a publish.
     @cached_property
     def _validator(self) -> SchemaValidator | PluggableSchemaValidator:
         return self.adapter.validator
@@ -209,7 +217,7 @@ class EventType(Generic[T]):
 
     @property
     def payload_name(self) -> str:
-        """What errors call the payload's type."""
+        """The name of the payload's type in errors."""
         return getattr(self.payload, "__name__", str(self.payload))
 
     def __eq__(self, other: object) -> bool:
@@ -217,27 +225,33 @@ class EventType(Generic[T]):
         return isinstance(other, EventType) and (self.origen, self.tipo) == (other.origen, other.tipo)
 
     def __hash__(self) -> int:
-        """Agree with equality."""
+        """Hash (origen, tipo), as equality compares."""
         return hash((self.origen, self.tipo))
 
     def __repr__(self) -> str:
-        """Say origin and name: ``reserva/reserva.creada``."""
+        """Return origin and name: ``reserva/reserva.creada``."""
         return f"{self.origen or '(no catalog)'}/{self.tipo}"
 
 
 class NuevoEvento(NamedTuple, Generic[T]):
-    """One event to be published with others by ``publicar_eventos``; a tuple, since there may be a million."""
+    """One event to publish with ``publicar_eventos``. It is a tuple because there may be a million."""
 
     tipo: EventType[T]
+    """The event, from a catalog."""
     payload: T
+    """A value of the event's payload type."""
     clave: str | None = None
+    """The event's key, at most 500 characters; by default the payload's field that the catalog names."""
     prioridad: int | None = None
+    """From 0 (first) to 9 (last); by default the catalog's."""
     id_externo: str | None = None
+    """An id that is unique in the event's origin, at most 500 characters. A known id is not stored again."""
     cabeceras: Mapping[str, Any] | None = None
+    """Headers: any JSON object."""
 
 
 def expect_event(given: object, function: str) -> None:
-    """Make sure that what a function was given is an event of a catalog.
+    """Check that an argument is an ``EventType``.
 
     Raises:
         WrongArgument: it is something else.
@@ -262,7 +276,11 @@ def _check_priority(where: str, prioridad: int | None) -> None:
 
 
 class Catalog:
-    """The events of one origin; subclass it and declare each once.
+    """The events of one origin; subclass it and declare each event once.
+
+    Args:
+        origen: the origin of all its events, such as ``stripe`` or the name of a part of the application.
+        prioridad: from 0 (first) to 9 (last), of events that declare none; 5 by default.
 
     Examples:
         >>> class ReservaEvents(Catalog, origen="reserva"):
@@ -273,7 +291,7 @@ class Catalog:
     prioridad: ClassVar[int]
 
     def __init_subclass__(cls, *, origen: str, prioridad: int = 5) -> None:
-        """Give the events their origin.
+        """Set the origin, and the default priority, of the declared events.
 
         Raises:
             TypeError: the origin is empty, the priority out of range, or an event belongs to another catalog already.
@@ -291,12 +309,12 @@ class Catalog:
 
     @classmethod
     def types(cls) -> list[EventType[Any]]:
-        """Return the events declared here, in order; their payloads differ, hence Any."""
+        """Return the declared events, in order."""
         return [value for value in vars(cls).values() if isinstance(value, EventType)]
 
 
 class Binding:
-    """An event and one handler of it, with the attempts and the time it may have."""
+    """An event and one of its handlers, with the handler's retry policy and timeout."""
 
     __slots__ = ("handler", "retry", "timeout", "tipo")
 
@@ -307,19 +325,22 @@ class Binding:
 
 
 def _expect_bindings(where: str, bindings: Sequence[object]) -> None:
-    wanted = "bindings, one after another: SomeEvents.some_event.handled_by(function), ..."
+    wanted = "a binding: SomeEvents.some_event.handled_by(function)"
     for given in bindings:
-        expect(given, Binding, f"what {where} holds", wanted, HANDLERS)
+        expect(given, Binding, f"an argument of {where}", wanted, HANDLERS)
 
 
 class EventHandlers(Mapping[EventType[Any], AnyHandler]):
-    """The map ``event_handlers``: each event's dedicated handler.
+    """The mapping from each event to its handler.
 
-    Made of bindings, not a dict literal: a literal would silently keep the last of two handlers of one event; here
-    ``twice`` names it, and the bus refuses to start.
+    It is made of bindings because a dict literal would silently keep the last of two handlers of one event. Here
+    ``twice`` lists such events, and the bus refuses to start.
+
+    Args:
+        bindings: one for each event, made by ``handled_by``.
 
     Raises:
-        WrongArgument: something is no binding.
+        WrongArgument: an argument is not a binding.
     """
 
     def __init__(self, *bindings: Binding) -> None:
@@ -332,7 +353,7 @@ class EventHandlers(Mapping[EventType[Any], AnyHandler]):
         return self.bindings[tipo].handler
 
     def __iter__(self) -> Iterator[EventType[Any]]:
-        """Go through the events in order."""
+        """Iterate over the events in order."""
         return reversed(self.bindings)
 
     def __len__(self) -> int:
@@ -341,13 +362,17 @@ class EventHandlers(Mapping[EventType[Any], AnyHandler]):
 
 
 class Subscriber:
-    """A named consumer of one or more events, beside their dedicated handlers.
+    """A named consumer of one or more events, in addition to their handlers.
 
-    The name is stored in ``entregas``, so it is given and survives a rename of the function. A subscriber with a group
-    of its own (``grupo``) reads the log at its own pace and writes nothing per event.
+    Args:
+        nombre: the subscriber's name, unique in the bus. Deliveries are stored under it, so it stays the same when the
+            function is renamed.
+        bindings: one for each event, made by ``handled_by``.
+        grupo: its consumer group. Subscribers of another group than ``principal`` read the log at their own pace,
+            and a successful delivery writes no row.
 
     Raises:
-        WrongArgument: its name or group is no text, or something is no binding.
+        WrongArgument: its name or group is not a str, or an argument is not a binding.
     """
 
     def __init__(self, nombre: str, *bindings: Binding, grupo: str = PRINCIPAL) -> None:

@@ -1,17 +1,17 @@
-"""Every error of Cauce, on one tree.
+"""The errors of Cauce, in one tree.
 
 CauceError
-├── WrongArgument           something was given that is no connection, no event, no handler (a TypeError too)
-├── ConfigError             a setting is missing or makes no sense
-├── CatalogError            the application's catalog, handlers and subscribers do not fit together, or not with others
+├── WrongArgument           an argument has the wrong type (a TypeError too)
+├── ConfigError             a setting is missing or invalid
+├── CatalogError            the application's catalogs, handlers and subscribers do not match, or another owns them
 ├── PublishError            an event was refused, and nothing was stored
-│   ├── NotInTransaction    the connection would commit the event apart from the business operation
-│   ├── UnknownEvent        the event is in no catalog
-│   └── InvalidPayload      the payload is not of the event's type
+│   ├── NotInTransaction    the connection is in autocommit, so the event would commit by itself
+│   ├── UnknownEvent        no catalog declares the event
+│   └── InvalidPayload      the payload is not of the event's type, or PostgreSQL cannot store it
 ├── SchemaError             the database's tables are missing, older or newer than this program
 ├── ForeignRestore          the database was restored into a younger cluster
-├── LeaseLost               somebody else has taken over what this worker was processing
-├── TransactionEnded        a handler ended the transaction that it was lent
+├── LeaseLost               the lease of this worker's batch expired, and another worker took it over
+├── TransactionEnded        a handler ended the transaction that it was given
 └── NotFound                no such event, group or delivery
 """
 
@@ -27,26 +27,26 @@ FOREIGN_RESTORE = "CA002"
 NOT_HELD = "CA006"
 OWNED_ELSEWHERE = "CA007"
 ENDED = (
-    "a handler ended the transaction that it was lent: what it, and those before it, had written by then is committed"
-    " or undone for good, and may be written again. A handler returns to commit and raises to roll back; it never says"
+    "a handler ended the transaction that it was given: what it and the handlers before it wrote is already committed"
+    " or rolled back, and may be written again. A handler returns to commit and raises to roll back; it must not run"
     " COMMIT, ROLLBACK or BEGIN"
 )
 
 
 class CauceError(Exception):
-    """The root: ``except CauceError`` catches whatever this library raises on its own account."""
+    """The root of the tree: ``except CauceError`` catches all of these errors."""
 
 
 class WrongArgument(CauceError, TypeError):  # noqa: N818 - the fact is the name, as in psycopg's errors
-    """An argument is something else than what is wanted; the message names both, and the guide to read on."""
+    """An argument has the wrong type; the message says what it is, what it should be, and which guide explains it."""
 
 
 class ConfigError(CauceError):
-    """A setting is missing or makes no sense."""
+    """A setting is missing or invalid."""
 
 
 class CatalogError(CauceError):
-    """The application's catalog, handlers and subscribers do not fit together, or another application owns some.
+    """The application's catalogs, handlers and subscribers do not match, or another application owns some of them.
 
     ``faults`` lists every fault found.
     """
@@ -62,32 +62,32 @@ class PublishError(CauceError):
 
 
 class NotInTransaction(PublishError):  # noqa: N818 - the fact is the name, as in psycopg's errors
-    """The connection is in autocommit and outside a transaction: the event would commit apart from its cause."""
+    """The connection is in autocommit and in no transaction, so the event would commit by itself."""
 
 
-class UnknownEvent(PublishError):  # noqa: N818 - likewise
-    """The event is in no catalog."""
+class UnknownEvent(PublishError):  # noqa: N818 - the same
+    """No catalog declares the event."""
 
 
-class InvalidPayload(PublishError):  # noqa: N818 - likewise
-    """The payload is not of the event's type."""
+class InvalidPayload(PublishError):  # noqa: N818 - the same
+    """The payload is not of the event's type, or PostgreSQL cannot store it."""
 
 
 class SchemaError(CauceError):
     """The database's tables are missing, older or newer than this program."""
 
 
-class ForeignRestore(CauceError):  # noqa: N818 - likewise
-    """The database was restored into a younger cluster: nothing is published or claimed there."""
+class ForeignRestore(CauceError):  # noqa: N818 - the same
+    """The database was restored into a younger cluster, where events can be neither published nor claimed."""
 
 
-class LeaseLost(CauceError):  # noqa: N818 - likewise
-    """Somebody else has taken over what this worker was processing; every effect of its transaction is undone."""
+class LeaseLost(CauceError):  # noqa: N818 - the same
+    """The lease of this worker's batch expired and another worker took it over; this transaction is rolled back."""
 
 
-class TransactionEnded(CauceError):  # noqa: N818 - likewise
-    """A handler ended the transaction that it was lent: what it committed stays, and is not counted as done."""
+class TransactionEnded(CauceError):  # noqa: N818 - the same
+    """A handler ended the transaction that it was given: its effects are committed, but its delivery is not done."""
 
 
-class NotFound(CauceError):  # noqa: N818 - likewise
+class NotFound(CauceError):  # noqa: N818 - the same
     """There is no such event, group or delivery."""

@@ -1,4 +1,4 @@
-"""What an event is: the row of the table ``eventos``, as a handler reads it. Field names are column names."""
+"""An event, as a handler receives it from the table ``eventos``. Field names are column names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Estado(StrEnum):
-    """How far an event has come in the group ``principal``."""
+    """The state of an event in the group ``principal``."""
 
     PENDIENTE = "pendiente"
     EN_PROCESO = "en_proceso"
@@ -23,18 +23,25 @@ class Estado(StrEnum):
 
 
 class Evento(NamedTuple, Generic[T]):
-    """One stored event, as a handler receives it; a tuple, since a worker makes tens of thousands a second."""
+    """One stored event, as a handler receives it. It is a tuple because a worker makes tens of thousands a second."""
 
     id: int
+    """The event's number, unique in the database."""
     origen: str
+    """The origin: the catalog that declares the event, such as ``stripe``."""
     tipo: str
+    """The event's name, such as ``checkout.session.completed``."""
     payload: T
+    """The payload, validated as the event's type."""
     intentos: int
-    """The attempt under way: 1 the first time."""
+    """The number of the current attempt: 1 the first time."""
     prioridad: int
+    """From 0 (first) to 9 (last)."""
     creado_en: datetime
     """When the publishing transaction began, by the database's clock."""
     clave: str | None = None
+    """The event's key: what it is about."""
     id_externo: str | None = None
+    """The event's id at its origin, such as Stripe's ``evt_...``."""
     cabeceras: Mapping[str, Any] = MappingProxyType({})
-    """Headers: whatever JSON the publisher put there, hence Any."""
+    """Headers: any JSON object, as the publisher wrote it."""

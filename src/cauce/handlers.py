@@ -1,4 +1,4 @@
-"""What shape a handler has: async or sync, and what it takes besides the event."""
+"""The shape of a handler: async or sync, and its second parameter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Takes(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a handler is to be called."""
+    """How to call a handler."""
 
     is_async: bool
     takes: Takes
@@ -40,19 +40,19 @@ class Shape:
 def shape_of(handler: AnyHandler) -> Shape:
     """Read a handler's shape from its signature.
 
-    The second parameter is known by its annotation, or by its name (``tx``, ``attempt``) where annotations cannot be
+    The second parameter is recognized by its annotation, or by its name (``tx``, ``attempt``) if annotations cannot be
     resolved at run time.
 
     Raises:
-        TypeError: it has another shape than (evento), (evento, tx) or (evento, attempt), or a sync handler asks for an
-            async connection, or an async one for a sync connection, or calling it would run nothing.
+        TypeError: its parameters are not (evento), (evento, tx) or (evento, attempt), a sync handler asks for an async
+            connection or an async handler for a sync one, or it is a generator, which a call would not run.
     """
     if any(asks(_body(handler)) for asks in (inspect.isgeneratorfunction, inspect.isasyncgenfunction)):
-        raise TypeError("is a generator, whose body no call runs; take the yield out of it")
+        raise TypeError("is a generator, so calling it would not run its body; remove the yield")
     is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004 - asked for the method, not whether it is callable
     parameters = _parameters(handler)
     if named := _only_named(handler):
-        raise TypeError(f"takes {', '.join(named)} by name only; handlers are called with what they take by position")
+        raise TypeError(f"takes {', '.join(named)} by name only; handlers are called with positional arguments")
     if len(parameters) == 1:
         return Shape(is_async, Takes.NOTHING)
     if len(parameters) != 2:  # noqa: PLR2004 - the event and one more
@@ -74,7 +74,7 @@ def shape_for(handler: AnyHandler, tipo: EventType[Any]) -> Shape:
     """Read the shape of a handler that an event is bound to.
 
     Raises:
-        TypeError: as ``shape_of``, or it is annotated for another payload.
+        TypeError: as for ``shape_of``, or the handler is annotated with another payload type.
     """
     shape = shape_of(handler)
     if not takes_payload(handler, tipo):
@@ -84,7 +84,7 @@ def shape_for(handler: AnyHandler, tipo: EventType[Any]) -> Shape:
 
 
 def takes_payload(handler: AnyHandler, tipo: EventType[Any]) -> bool:
-    """Say whether the handler's annotation admits the event's payload; True if that cannot be known."""
+    """Whether the handler's annotation accepts the event's payload; True if the annotation cannot be read."""
     parameters = _parameters(handler)
     hint = _hints(handler).get(parameters[0].name) if parameters else None
     if hint is None:
@@ -94,7 +94,7 @@ def takes_payload(handler: AnyHandler, tipo: EventType[Any]) -> bool:
 
 
 def place_of(handler: AnyHandler) -> tuple[str, str]:
-    """Return a handler's name and, in parentheses, the file and line where it is written; "" if that is not known."""
+    """Return a handler's name, and its file and line in parentheses, or "" if they are not known."""
     body = inspect.unwrap(_body(handler))
     name = getattr(handler, "__qualname__", "") or getattr(body, "__qualname__", repr(handler))
     code = getattr(body, "__code__", None)
@@ -127,13 +127,13 @@ def _parameters(handler: AnyHandler) -> list[inspect.Parameter]:
 
 
 def _only_named(handler: AnyHandler) -> list[str]:
-    """Return the parameters that a call must give by name."""
+    """Return the required keyword-only parameters."""
     required = (p for p in inspect.signature(handler).parameters.values() if p.default is inspect.Parameter.empty)
     return [p.name for p in required if p.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def _hints(handler: AnyHandler) -> Mapping[str, Any]:
-    """Resolve annotations; none where a name exists only for type checkers."""
+    """Resolve annotations; return none if a name exists only for type checkers."""
     try:
         return typing.get_type_hints(_body(handler))
     except (NameError, TypeError):

@@ -1,6 +1,7 @@
-"""What a handler may say of an attempt, and what it is told of it.
+"""How a handler ends an attempt, and what it can know about the attempt.
 
-Returning means done; raising means failed and due again by the policy. Two exceptions say more.
+A handler that returns is done. One that raises has failed, and is retried according to its policy. Two exceptions say
+more.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from dataclasses import dataclass
 
 
 class Discard(Exception):  # noqa: N818 - a verdict, raised
-    """Raised by a handler: this delivery will never succeed; no more attempts, it ends in ``error`` with the reason."""
+    """Raised by a handler whose delivery can never succeed: it ends in ``error`` with its message."""
 
 
-class RetryAfter(Exception):  # noqa: N818 - likewise
-    """Raised by a handler: this attempt failed, and the next one makes sense only after so many seconds.
+class RetryAfter(Exception):  # noqa: N818 - the same
+    """Raised by a handler to choose the delay before the next attempt.
 
-    The attempt counts: when the policy's attempts are spent, the delivery ends in ``error`` all the same.
+    The attempt counts: after the policy's last attempt the delivery ends in ``error``.
+
+    Args:
+        seconds: the delay before the next attempt, in seconds; a negative number means 0.
+        reason: the error's message.
     """
 
     def __init__(self, seconds: float, reason: str = "") -> None:
@@ -25,13 +30,15 @@ class RetryAfter(Exception):  # noqa: N818 - likewise
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The attempt a handler is in; a handler that wants it asks for it as its second parameter."""
+    """The current attempt; a handler receives it if it has a second parameter of this type."""
 
     number: int
     """1 the first time."""
     last: bool
-    """No other attempt follows if this one fails."""
+    """No attempt follows if this one fails."""
     subscriber: str
+    """The name of the subscriber; ``manejador`` is the event's own handler."""
     group: str
+    """The consumer group."""
     idempotency_key: str
-    """The same at every attempt of this delivery, and at no other: hand it to systems that deduplicate by key."""
+    """The same for every attempt of this delivery, and for no other: pass it to systems that deduplicate by key."""

@@ -1,6 +1,7 @@
-"""Publishing: ``publicar_evento`` inside the caller's own transaction, whatever the connection, sync or async.
+"""Publishing in the caller's transaction, on a sync or async psycopg connection.
 
-The meaning of publishing lives in the SQL functions of the same names; nothing of it is repeated here.
+The SQL functions of the same names define what publishing does. A plain event skips them: it is inserted directly, with
+the lane that the catalog declares.
 """
 
 from __future__ import annotations
@@ -30,37 +31,39 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EVENTS: Final = "the events"
-"""What errors call them where there are several."""
+"""What errors call several events."""
+MAX_TEXT: Final = 500
+"""The longest ``clave`` and ``id_externo``, in characters; the table ``eventos`` has the same limit."""
 LEVELS: Final = range(10)
-"""The priorities; the domain ``cauce.nivel`` has the same."""
+"""The priorities; the domain ``cauce.nivel`` has the same limits."""
 NULL: Final = r"\N"
-"""How COPY's text format writes it."""
+"""NULL in COPY's text format."""
 
-# The plain cases bring their lane, as the catalog declares it, so that nothing has to look it up: see
-# docs/adr/0017-publishing.md. All others are completed by the table's trigger.
+# A plain event is inserted with its lane, as the catalog declares it, so that the database need not look it up: see
+# docs/adr/0017-publishing.md. The table's trigger completes all others.
 PUBLICAR: LiteralString = (
     "insert into cauce.eventos (origen, tipo, payload, prioridad, carril) values ($1, $2, $3, $4, $5)"
     " returning id, cauce.avisar()"
 )
 PUBLICAR_CON_TODO: LiteralString = "select cauce.publicar_evento($1, $2, $3::jsonb, $4, $5::smallint, $6, $7::jsonb)"
 PUBLICAR_VARIOS: LiteralString = "select cauce.publicar_eventos($1::jsonb)"
-# An id that those of the COPY are higher than. Where somebody gave the sequence a cache, sessions take ids in advance,
-# and only the session's own next one is.
+# An id that is lower than all ids of the COPY. If the sequence has a cache, sessions reserve ids in advance, and only
+# the session's own next id is certain to be lower.
 ANTES_DE_COPIAR: LiteralString = (
     "select case when s.seqcache = 1 then coalesce(pg_sequence_last_value(s.seqrelid), 0) else nextval(s.seqrelid) end,"
     " cauce.avisar() from pg_sequence s where s.seqrelid = 'cauce.eventos_id_seq'::regclass"
 )
 COPIAR: LiteralString = "copy cauce.eventos (origen, tipo, payload, clave, prioridad, carril, cabeceras) from stdin"
-# Null where sessions take ids in advance.
+# Null if the sequence has a cache: sessions then reserve ids in advance.
 ULTIMO_ID: LiteralString = (
     "select case when s.seqcache = 1 then pg_sequence_last_value(s.seqrelid) end"
     " from pg_sequence s where s.seqrelid = 'cauce.eventos_id_seq'::regclass"
 )
 COPIADOS: LiteralString = "select cauce.copiados($1)"
 COPY_LINES: Final = 40
-"""Events that travel in one piece of a COPY, while the next are made."""
+"""Events in one piece of a COPY, which is sent while the next piece is made."""
 STATEMENT_EVENTS: Final = 1000
-"""Events of one statement, where it cannot be a COPY."""
+"""Events in one statement, if they cannot be copied."""
 
 
 @overload
@@ -101,30 +104,33 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
     cabeceras: Mapping[str, Any] | None = None,
     own_transaction: bool = False,
 ) -> int | Coroutine[Any, Any, int]:
-    """Publish one event in the caller's transaction: it is delivered if that commits, and never seen if it does not.
+    """Publish one event in the caller's transaction. It is delivered if the transaction commits, and only then.
 
     Args:
-        conn: the caller's psycopg connection. An async one must be awaited.
+        conn: the caller's psycopg connection. On an async connection the call returns a coroutine to await.
         tipo: the event, from a catalog.
-        payload: of the event's type.
-        clave: the event's key; by default the payload's field that the catalog names.
-        prioridad: 0 (first) to 9; by default the catalog's.
-        id_externo: an id that makes the event unique in its origin: publishing it again returns the stored id.
+        payload: a value of the event's payload type.
+        clave: the event's key, at most 500 characters; by default the payload's field that the catalog names.
+        prioridad: from 0 (first) to 9 (last); by default the catalog's.
+        id_externo: an id that makes the event unique in its origin, at most 500 characters. Publishing it again stores
+            nothing and returns the stored event's id.
         cabeceras: headers, any JSON object.
-        own_transaction: publish in a transaction of the event's own, on a connection in autocommit: no business
-            operation goes with it.
+        own_transaction: allow a connection in autocommit and in no transaction: the event is committed by itself.
 
     Returns:
         The event's id.
 
     Raises:
-        WrongArgument: ``conn`` is no psycopg connection, ``tipo`` no event of a catalog, or a column of the wrong type.
-        NotInTransaction: the connection is in autocommit and in no transaction, and ``own_transaction`` is not given.
-        UnknownEvent: the event is in no catalog.
+        WrongArgument: an argument has the wrong type, or ``prioridad`` is out of range.
+        NotInTransaction: the connection is in autocommit and in no transaction, and ``own_transaction`` is false.
+        UnknownEvent: no catalog declares the event.
         InvalidPayload: the payload is not of the event's type, or PostgreSQL cannot store it.
+        PublishError: ``clave`` or ``id_externo`` is too long, or the database refused the event.
+        CatalogError: pydantic cannot validate the payload's type.
         SchemaError: the tables are missing or old.
         ForeignRestore: the database was restored into a younger cluster.
-        ConfigError: a pooler stands before the database, and the connection prepares statements.
+        ConfigError: the database is behind a pooler in transaction mode, and the connection prepares statements.
+        psycopg.Error: any other error of the database, such as a lost connection.
     """
     expect_connection(conn, "publicar_evento")
     expect_event(tipo, "publicar_evento")
@@ -136,6 +142,7 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
         statement, values = PUBLICAR, (tipo.origen, tipo.tipo, tipo.dump(payload), nivel, carril)
     else:
         expect_names(clave=clave, id_externo=id_externo)
+        _check_length(tipo, clave=clave, id_externo=id_externo)
         headers = None if cabeceras is None else _headers(cabeceras)
         statement = PUBLICAR_CON_TODO
         values = (tipo.origen, tipo.tipo, tipo.dump(payload), clave, nivel, id_externo, headers)
@@ -159,18 +166,25 @@ def publicar_eventos(
     *,
     own_transaction: bool = False,
 ) -> list[int] | Coroutine[Any, Any, list[int]]:
-    """Publish many events in the caller's transaction, by COPY, while they are still being made.
+    """Publish many events in the caller's transaction, by COPY.
 
-    They may be a million: no more than forty are held at a time, beside the ids. Events with an ``id_externo``
-    cannot be copied, nor can any in pipeline mode; they travel a thousand a statement, so keep them together.
+    There may be millions of events: ``eventos`` may be a generator, and only forty events and all ids are in memory at
+    a time. Events with an ``id_externo`` cannot be copied, and no event can be copied in pipeline mode. Such events are
+    published by statements of a thousand events, so put them next to each other.
+
+    Args:
+        conn: the caller's psycopg connection. On an async connection the call returns a coroutine to await.
+        eventos: the events, in a list or a generator.
+        own_transaction: allow a connection in autocommit and in no transaction: the events are committed by themselves,
+            in one transaction.
 
     Returns:
         Their ids, in the order given.
 
     Raises:
-        WrongArgument: ``conn`` is no psycopg connection, or one of ``eventos`` is no ``NuevoEvento``.
-        PublishError: as ``publicar_evento``. The refused event may come after others that were sent: the transaction is
-            then aborted, and nothing of it is stored.
+        WrongArgument: an argument has the wrong type, or one of ``eventos`` is not a ``NuevoEvento``.
+        PublishError: an event was refused. Other events may have been sent before: the transaction is then aborted, and
+            none of them is stored. The other errors are those of ``publicar_evento``.
     """
     expect_connection(conn, "publicar_eventos")
     _check_transaction(conn, EVENTS, own_transaction=own_transaction)
@@ -206,13 +220,13 @@ async def _publish_all_async(conn: AsyncConnection[Any], eventos: Iterable[Nuevo
 def _runs(
     conn: Connection[Any] | AsyncConnection[Any], eventos: Iterable[NuevoEvento[Any]]
 ) -> Iterator[tuple[bool, Iterator[NuevoEvento[Any]]]]:
-    """Cut the events where the way they travel changes; True: by COPY."""
+    """Group neighbouring events that are published the same way; True means by COPY."""
 
     def by_copy(evento: NuevoEvento[Any]) -> bool:
         try:
             return evento.id_externo is None and not conn.pgconn.pipeline_status
         except AttributeError:
-            hint = "give a list, also of one" if isinstance(eventos, NuevoEvento) else ""
+            hint = "put a single event in a list, too" if isinstance(eventos, NuevoEvento) else ""
             raise wrong("one of the events of publicar_eventos", evento, "a NuevoEvento", PUBLISHING, hint) from None
 
     try:
@@ -223,19 +237,19 @@ def _runs(
 
 
 def _documents(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[str]:
-    """Write the arguments of ``cauce.publicar_eventos``."""
+    """Write the JSON arguments of ``cauce.publicar_eventos``."""
     while chunk := list(islice(eventos, STATEMENT_EVENTS)):
         yield f"[{','.join(_written(_document, chunk))}]"
 
 
 def _pieces(eventos: Iterator[NuevoEvento[Any]]) -> Iterator[tuple[str, int]]:
-    """Write the pieces of a COPY, and say how many events are in each."""
+    """Write the pieces of a COPY, each with its number of events."""
     while chunk := list(islice(eventos, COPY_LINES)):
         yield "".join(_written(_line, chunk)), len(chunk)
 
 
 def _written(write: Callable[[NuevoEvento[Any], str], str], eventos: Sequence[NuevoEvento[Any]]) -> list[str]:
-    """Write each event, given its payload; what cannot be written for its columns' types is looked for only then."""
+    """Write each event with its payload. The columns' types are checked only after writing has failed."""
     try:
         return [*map(write, eventos, _payloads(eventos))]
     except (AttributeError, TypeError, ValueError):
@@ -248,7 +262,7 @@ def _written(write: Callable[[NuevoEvento[Any], str], str], eventos: Sequence[Nu
 
 
 def _payloads(eventos: Sequence[NuevoEvento[Any]]) -> list[str]:
-    """Write the payloads of events, in one go those of one type that stand together."""
+    """Write the payloads of events, in one call for neighbouring events of one type."""
     payloads: list[str] = []
     for _, group in groupby(eventos, lambda evento: id(evento.tipo)):
         run = list(group)
@@ -258,7 +272,7 @@ def _payloads(eventos: Sequence[NuevoEvento[Any]]) -> list[str]:
 
 
 def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> tuple[int | None, int | None]:
-    """Return priority and lane; no lane if the event's key stands in its payload, where SQL finds it."""
+    """Return priority and lane; no lane if SQL must take the event's key from the payload."""
     nivel = tipo.prioridad if prioridad is None else prioridad
     if prioridad is not None and prioridad not in LEVELS:
         given = cast("object", prioridad)
@@ -268,8 +282,9 @@ def _levels(tipo: EventType[Any], prioridad: int | None, clave: str | None) -> t
 
 
 def _document(evento: NuevoEvento[Any], payload: str) -> str:
-    """Return the event as a JSON object, the payload as pydantic wrote it."""
+    """Return the event as a JSON object."""
     tipo = evento.tipo
+    _check_length(tipo, clave=evento.clave, id_externo=evento.id_externo)
     fields: dict[str, object] = {"origen": tipo.origen, "tipo": tipo.tipo}
     optional = {
         "clave": evento.clave,
@@ -285,6 +300,8 @@ def _line(evento: NuevoEvento[Any], payload: str) -> str:
     """Return the event as a line of COPY's text format (PostgreSQL, COPY, "Text Format")."""
     tipo = evento.tipo
     nivel, carril = _levels(tipo, evento.prioridad, evento.clave)
+    if evento.clave is not None:
+        _check_length(tipo, clave=evento.clave)
     text = payload.replace("\\", r"\\")  # JSON has no raw tab or line end
     clave = NULL if evento.clave is None else _escaped(evento.clave)
     headers = NULL if evento.cabeceras is None else _escaped(_headers(evento.cabeceras))
@@ -334,7 +351,7 @@ async def _copy_async(conn: AsyncConnection[Any], eventos: Iterator[NuevoEvento[
 
 
 def _alone(before: int, sent: int, last: int | None) -> list[int] | None:
-    """Return the ids of what was copied, if as many were taken meanwhile: then nobody else took one."""
+    """Return the ids of the copied events, if exactly as many were taken during the COPY: no other session took one."""
     return list(range(before + 1, last + 1)) if last is not None and last - before == sent else None
 
 
@@ -358,19 +375,27 @@ def _check_transaction(conn: Connection[Any] | AsyncConnection[Any], what: objec
     if not own_transaction and not _in_transaction(conn):
         raise NotInTransaction(
             f"{_not_published(what)}: the connection is in autocommit and in no transaction, so the event would"
-            " commit apart from its cause. Publish inside `with conn.transaction():`; an event without a cause in this"
-            " database is published with own_transaction=True"
+            " commit apart from its cause. Publish inside `with conn.transaction():`; pass own_transaction=True if no"
+            " transaction causes the event"
         )
+
+
+def _check_length(tipo: EventType[Any], **columns: str | None) -> None:
+    for name, text in columns.items():
+        if text is not None and len(text) > MAX_TEXT:
+            raise PublishError(
+                f"{_not_published(tipo)}: {name} is too long: {len(text)} characters, and {MAX_TEXT} are allowed"
+            )
 
 
 def _check_catalog(tipo: EventType[Any]) -> None:
     if not tipo.origen:
-        raise UnknownEvent(f"{tipo.tipo!r} was not published: no Catalog declares it, so nobody would handle it")
+        raise UnknownEvent(f"{tipo.tipo!r} was not published: no Catalog declares it, so no handler could handle it")
 
 
-# A cursor learns how to write parameters and read results, which takes a third of the client's time of a publish. So
-# one is kept beside each connection, under a name of ours in its namespace, and taken away by whoever uses it: of two
-# tasks or threads that publish on one connection the second makes another.
+# A new cursor first looks up how to write parameters and read results, which takes a third of the client's time of a
+# publish. So one cursor is kept for each connection, as an attribute of it, and is taken away while it is in use: the
+# second of two tasks or threads that publish on one connection makes another.
 _SPARE: Final = "_cauce_cursor"
 
 
@@ -399,7 +424,7 @@ async def _fetch_async(
     return value
 
 
-# What is said of a coroutine that was never awaited is said of the function that its caller knows.
+# Python's warning about a coroutine that was never awaited should name the function that the caller called.
 _fetch_async.__qualname__ = "publicar_evento"
 _publish_all_async.__qualname__ = "publicar_eventos"
 
@@ -409,10 +434,12 @@ def _not_published(what: object) -> str:
 
 
 def _translate(error: psycopg.Error, what: object) -> None:
-    """Raise what the database says of an event in our words; a lost connection or a lock is psycopg's to tell."""
+    """Raise Cauce's error about a refused event; for other errors, such as a lost connection, return."""
     if (better := explained(error)) is not None:
         raise better from error
     if isinstance(error, (psycopg.errors.UntranslatableCharacter, psycopg.errors.InvalidTextRepresentation)):
         raise InvalidPayload(f"{_not_published(what)}: PostgreSQL cannot store its payload: {error}") from error
+    if isinstance(error, psycopg.errors.StringDataRightTruncation) and "varying(500)" in str(error):
+        raise PublishError(f"{_not_published(what)}: clave is too long: {MAX_TEXT} characters are allowed") from error
     if isinstance(error, (psycopg.errors.DataError, psycopg.errors.CheckViolation)):
         raise PublishError(f"{_not_published(what)}: {error.diag.message_primary or error}") from error

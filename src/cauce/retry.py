@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again, and when no more: pure arithmetic."""
+"""The retry policy: how many attempts a delivery has, and the delays between them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,34 @@ class RetryPolicy:
     """
 
     max_attempts: int = 12
+    """Attempts before a delivery is dead, the first included."""
     base: float = 1.0
-    """Seconds: the longest delay after the first attempt; doubled after each."""
+    """The longest delay after the first attempt, in seconds; it doubles with each attempt."""
     cap: float = 3600.0
-    """Seconds: no delay is longer."""
+    """The longest delay between two attempts, in seconds."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Check the numbers.
 
         Raises:
-            ValueError: less than one attempt, or a negative delay.
+            ValueError: ``max_attempts`` is less than 1, or a delay is negative.
         """
         if self.max_attempts < 1 or self.base < 0 or self.cap < 0:
             raise ValueError(f"{self}: at least one attempt, delays of zero or more seconds")
 
     def delay(self, attempt: int) -> float:
-        """Draw the seconds to wait after attempt number ``attempt`` failed."""
+        """Return a random delay after a failed attempt, in seconds.
+
+        Args:
+            attempt: the number of the failed attempt, 1 the first time.
+        """
         return random.uniform(0.0, self.longest(attempt))  # noqa: S311 - jitter, not a secret
 
     def longest(self, attempt: int) -> float:
-        """Return the longest delay that ``delay`` can draw, in seconds."""
-        # 2 ** 62 is beyond every cap that makes sense, and floats overflow later
+        """Return the longest delay that ``delay`` can return, in seconds.
+
+        Args:
+            attempt: the number of the failed attempt, 1 the first time.
+        """
+        # 2 ** 62 seconds are more than any sensible cap, and a float can still hold them
         return min(self.cap, self.base * 2.0 ** min(attempt - 1, 62))

@@ -90,7 +90,7 @@ def test_publishing_with_a_connection_of_a_pool(db: Database) -> None:
             publicar_evento(cast("Any", pool), Cosas.una, {"n": 1})
         with pool.connection() as conn:
             publicar_evento(conn, Cosas.una, {"n": 1})
-            with pytest.raises(WrongArgument, match=r"a cursor knows its connection: cursor\.connection"):
+            with pytest.raises(WrongArgument, match=r"a cursor has its connection: cursor\.connection"):
                 publicar_evento(cast("Any", conn.cursor()), Cosas.una, {"n": 1})
     assert published(db) == 1
 
@@ -115,7 +115,7 @@ def test_publishing_with_asyncpg(db: Database) -> None:
     ("given", "said"),
     [
         ([{"tipo": "cosa.una"}], "one of the events of publicar_eventos is a dict, and should be a NuevoEvento"),
-        (NuevoEvento(Cosas.una, {"n": 1}), "give a list, also of one"),
+        (NuevoEvento(Cosas.una, {"n": 1}), "put a single event in a list"),
         (Cosas.una, "the second argument of publicar_eventos is a cauce.catalog.EventType"),
         ([NuevoEvento("cosa.una", {})], "the event of publicar_eventos is the text 'cosa.una'"),  # type: ignore[arg-type]  # wrong on purpose
         ([NuevoEvento("cosa.una", {}, id_externo="1")], "the event of publicar_eventos is the text"),  # type: ignore[arg-type]  # likewise
@@ -144,8 +144,8 @@ def test_what_is_wrong_among_many_is_named(db: Database, given: Any, said: str) 
             "cabeceras is a dict, and should be a dict that JSON can hold; Object of type",
         ),
         ({"cabeceras": 3}, "cabeceras is an int"),
-        ({"cabeceras": "x"}, "cabeceras is the text 'x', and should be a dict that JSON can hold. Read"),
-        ({"prioridad": 10}, "prioridad is an int, and should be a whole number from 0 .* it is 10. Read"),
+        ({"cabeceras": "x"}, "cabeceras is the text 'x', and should be a dict that JSON can hold. See"),
+        ({"prioridad": 10}, "prioridad is an int, and should be a whole number from 0 .* it is 10. See"),
         ({"prioridad": "1"}, "prioridad is the text '1'"),
     ],
 )
@@ -212,6 +212,9 @@ def test_publishing_in_a_transaction_of_django(db: Database) -> None:
     """With the connection that the error names, in `atomic`; a process of its own, for Django is configured once."""
     done = subprocess.run([sys.executable, "-c", DJANGO, db.dsn], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "psycopg's own is in it: django.db.connection.connection, inside transaction.atomic()" in done.stdout
+    assert (
+        "it wraps a psycopg connection: django.db.connection.connection; use it inside transaction.atomic()"
+        in done.stdout
+    )
     with db.connect() as conn:
         assert [evento.payload for evento in eventos(conn)] == [{"n": 2}]

@@ -119,10 +119,10 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a text of seconds": (lambda: Cosas.una.handled_by(handler, timeout=cast("Any", "5")), "timeout of .* '5'"),
     "handlers in a dict": (
         lambda: EventHandlers(cast("Any", {Cosas.una: handler})),
-        "what EventHandlers holds is a dict, and should be bindings, one after another: SomeEvents",
+        "an argument of EventHandlers is a dict, and should be a binding: SomeEvents",
     ),
     "a bare handler": (lambda: EventHandlers(cast("Any", handler)), "is the function handler"),
-    "bindings in a list": (lambda: Subscriber("a", cast("Any", [BINDING])), "what Subscriber 'a' holds is a list"),
+    "bindings in a list": (lambda: Subscriber("a", cast("Any", [BINDING])), "an argument of Subscriber 'a' is a list"),
     "a subscriber without a name": (lambda: Subscriber(cast("Any", BINDING)), "the name of a Subscriber is a cauce"),
     "a group that is no text": (
         lambda: Subscriber("a", BINDING, grupo=cast("Any", 1)),
@@ -187,7 +187,7 @@ def test_a_wrong_argument_is_named_with_what_is_wanted(mistake: Callable[[], obj
     """One error of one shape, which is a TypeError as well; it shows no address of a database."""
     with pytest.raises(WrongArgument, match=said) as caught:
         mistake()
-    assert re.fullmatch(r"[^\n]+ is [^\n]+, and should be [^\n]+\. Read on: cauce docs [a-z-]+", str(caught.value))
+    assert re.fullmatch(r"[^\n]+ is [^\n]+, and should be [^\n]+\. See: cauce docs [a-z-]+", str(caught.value))
     assert "hush" not in str(caught.value)
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, CauceError)
@@ -231,7 +231,7 @@ def test_a_sync_handler_that_returns_a_coroutine_has_failed() -> None:
 def test_a_payload_that_pydantic_has_no_schema_for_is_named() -> None:
     """Not in pydantic's words alone, which know nothing of the event."""
     odd = EventType("rara", Foreign)
-    with pytest.raises(CatalogError, match=r"the payload of \(no catalog\)/rara, Foreign, is no type that pydantic"):
+    with pytest.raises(CatalogError, match=r"the payload of \(no catalog\)/rara, Foreign, is not a type that pydantic"):
         _ = odd.adapter
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cauce.engine.causes import MAX_CAUSES, Causes
+from cauce.engine.causes import MAX_CAUSES, Causes, in_one_line
 
 
 def charge(number: int, shape: str = "payment {} of 'cus_{}' failed") -> None:
@@ -59,3 +59,12 @@ def test_a_process_remembers_a_bounded_number_of_causes() -> None:
     for word in words:
         causes.explain(ValueError(word))
     assert "traza" in causes.explain(ValueError(words[0]))[1]
+
+
+def test_a_line_of_the_log_names_the_line_of_the_application() -> None:
+    """The message stays in one line, whatever breaks lines in it; an error raised elsewhere names no line of ours."""
+    line = charge.__code__.co_firstlineno + 2
+    assert in_one_line(failure(shape="payment {}\n of\r\n\u2028{} failed")) == (
+        f"ValueError: payment 1 of 1 failed ({__file__}:{line})"
+    )
+    assert in_one_line(ValueError("of nowhere")) == "ValueError: of nowhere"

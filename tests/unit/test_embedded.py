@@ -6,6 +6,7 @@ import importlib.util
 import os
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -35,6 +36,15 @@ def test_there_is_no_address_before_the_start(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedError, match="no server runs in"):
         _ = server.pid
     assert not (tmp_path / "pg").exists()
+
+
+def test_a_folder_may_be_text(tmp_path: Path) -> None:
+    """A path as text is taken as a path; empty text would mean the working directory, and anything else is no path."""
+    assert EmbeddedPostgres(str(tmp_path / "pg")).folder == tmp_path / "pg"
+    with pytest.raises(EmbeddedError, match="the folder of the embedded PostgreSQL is empty text"):
+        EmbeddedPostgres("")
+    with pytest.raises(TypeError, match="int"):
+        EmbeddedPostgres(cast("Any", 7))
 
 
 def test_stop_and_close_may_come_at_any_time(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cauce.database import quarantine
-    from cauce.database.operations import Detail, EventPage, EventRow, Status, Step, WorkerSeen
+    from cauce.database.operations import Detail, EventPage, EventRow, FailureRow, Status, Step, WorkerSeen
 
     D = TypeVar("D", bound=DataclassInstance)
 
@@ -202,17 +202,29 @@ def of_detail(detail: Detail) -> RenderableType:
         ]
         if evento.payload is None:
             parts.append(f"{evento.cuerpo[:SHOWN_BYTES]!r}{'...' if len(evento.cuerpo) > SHOWN_BYTES else ''}")
-    parts += ["", of_steps(detail.camino)]
-    for failed in detail.fallos:
-        title = Text(f"{failed.ocurrido_en:%Y-%m-%d %H:%M:%S %Z}  ", style="bold")
+    return Group(*parts, "", of_steps(detail.camino), *_of_failures(detail.fallos))
+
+
+def _of_failures(failures: Sequence[FailureRow]) -> list[RenderableType]:
+    """Lay out failed attempts; of the attempts with the same traceback only the first shows it."""
+    parts: list[RenderableType] = []
+    shown: dict[str, str] = {}
+    for failed in failures:
         what = f"after attempt {failed.intento}" if failed.descartada else f"attempt {failed.intento}"
-        title.append(clean(f"{failed.grupo}/{failed.suscriptor}, {what}"))
+        which = f"{failed.grupo}/{failed.suscriptor}, {what}"
+        title = Text(f"{failed.ocurrido_en:%Y-%m-%d %H:%M:%S %Z}  ", style="bold")
+        title.append(clean(which))
         title.append(clean(f", worker {failed.trabajador}" if failed.trabajador else "").plain, style="dim")
         traza = failed.traza or ""
         parts += ["", title]
-        parts += [clean(failed.error)] * (failed.error not in traza)  # a traceback is that of its cause's first failure
-        parts += [clean(traza)] * bool(traza)
-    return Group(*parts)
+        if traza in shown or failed.error not in traza:  # a traceback is that of its cause's first failure
+            parts.append(clean(failed.error))
+        if traza in shown:
+            parts.append(Text(f"The traceback is that of {shown[traza]}.", style="dim"))
+        elif traza:
+            shown[traza] = which
+            parts.append(clean(traza))
+    return parts
 
 
 def of_rejected(page: quarantine.RejectedPage) -> RenderableType:

@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, in our words, where they say more than its own: one place for every caller."""
+"""Turns PostgreSQL's errors into Cauce's where those say more: one place for every caller."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _MISSING = (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedCol
 _UNPREPARED = (errors.DuplicatePreparedStatement, errors.InvalidSqlStatementName)
 
 _POOLER = (
-    "a pooler in transaction mode (PgBouncer) stands before the database, where no prepared statement can be relied on."
-    " Set CAUCE_POOLER=true for every process of cauce, and publish on connections that are made with"
-    " psycopg.connect(..., prepare_threshold=None). Read on: cauce docs deploying"
+    "the database is behind a pooler in transaction mode (PgBouncer), where prepared statements do not work."
+    " Set CAUCE_POOLER=true for every process of cauce, and publish on connections made with"
+    " psycopg.connect(..., prepare_threshold=None). See: cauce docs deploying"
 )
 
 
 def explained(error: psycopg.Error) -> CauceError | None:
-    """Return the error that says what to do about one of PostgreSQL's; None where that one says enough.
+    """Return Cauce's error for one of PostgreSQL's; None if there is none, because PostgreSQL's says enough.
 
-    The caller raises it ``from`` the other.
+    The caller raises it ``from`` PostgreSQL's.
     """
     said = error.diag.message_primary or ""
     if error.sqlstate == FOREIGN_RESTORE:
@@ -57,7 +57,7 @@ def explained(error: psycopg.Error) -> CauceError | None:
 
 @contextmanager
 def explaining() -> Generator[None]:
-    """Raise the errors of PostgreSQL as ``explained`` has them."""
+    """Raise what ``explained`` returns instead of PostgreSQL's errors."""
     try:
         yield
     except psycopg.Error as error:
@@ -67,18 +67,18 @@ def explaining() -> Generator[None]:
 
 
 def refuse_pooler(conn: Connection[Any], dsn: str) -> None:
-    """Refuse a pooler in transaction mode, where a program was not told of one.
+    """Refuse a pooler in transaction mode while the setting ``pooler`` is off.
 
-    A pooler gives its clients a process number that is not the server's. Two clients that are connected at the same
-    time and share a process of the server show that it hands it out by the transaction. A pooler that happens to give
-    them two says nothing, and is found out by the first prepared statement.
+    A pooler reports process ids to its clients that are not the server's. If two clients that are connected at the same
+    time share a server process, the pooler works in transaction mode. If it happens to give them two processes, this
+    check does not notice, and the first prepared statement fails.
 
     Args:
         conn: a connection in autocommit.
-        dsn: the same database, for another connection if it takes one.
+        dsn: the address of the same database, for a second connection.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: there is a pooler in transaction mode.
     """
     first = _process_of(conn)
     if first == conn.info.backend_pid:

@@ -80,11 +80,13 @@ class EmbeddedPostgres:
     """
 
     def __init__(
-        self, folder: Path | None = None, *, settings: Mapping[str, str] | None = None, tcp: bool = False
+        self, folder: Path | str | None = None, *, settings: Mapping[str, str] | None = None, tcp: bool = False
     ) -> None:
         if sys.platform != "linux":
             raise EmbeddedError(f"the embedded PostgreSQL runs on Linux, not on {sys.platform}: set DATABASE_URL")
         find_wheel()
+        if folder == "":
+            raise EmbeddedError("the folder of the embedded PostgreSQL is empty text; leave it out for a temporary one")
         self._temporary = folder is None
         self._settings = dict(settings or {})
         self._tcp = tcp
@@ -92,7 +94,7 @@ class EmbeddedPostgres:
         self._sockets: str | None = None
         self._lock: int | None = None
         self._removal: weakref.finalize[[Path, int], EmbeddedPostgres] | None = None
-        self.folder = (Path(tempfile.mkdtemp(prefix="cauce-")) if folder is None else folder).resolve()
+        self.folder = (Path(tempfile.mkdtemp(prefix="cauce-")) if folder is None else Path(folder)).resolve()
 
     def start(self) -> None:
         """Start the server and wait until it takes connections, or join the one that runs in this folder.

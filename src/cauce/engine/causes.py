@@ -1,7 +1,7 @@
-"""Causes: what failures have in common, so that a traceback is formatted, sent and stored once and not every time.
+"""Causes: what failures have in common, so that a traceback is formatted, sent and stored only once.
 
-Two failures have the same cause if their errors have the same type and the same message, apart from numbers, quoted
-text and other words with digits, and were raised by way of the same line of the application.
+Two failures have the same cause if their errors have the same type, the same message apart from numbers, quoted text
+and other words with digits, and the same innermost line of the application in their tracebacks.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from cauce.database.claims import Failure
 
 MAX_ERROR: Final = 2_000
-"""Characters kept of an error's message."""
+"""Characters of an error's message that are kept."""
 MAX_TRACEBACK: Final = 20_000
-"""Characters kept of a traceback: its end, where the failure is."""
+"""Characters of a traceback that are kept: its end, where the error was raised."""
 MAX_SHAPE: Final = 300
-"""Characters of a message by which its cause is recognized."""
+"""Characters at the beginning of a message that distinguish its cause."""
 MAX_CAUSES: Final = 1_000
-"""Causes that a process remembers. Beyond that it begins again, and explains those that it meets once more."""
+"""Causes that a process remembers. When there are more it forgets them all, and sends their tracebacks again."""
 
 _VARIES: Final = re.compile(r"""'[^']*'|"[^"]*"|\b\w*\d[\w.:+-]*""")
 _NOT_OURS: Final = (
@@ -41,13 +41,13 @@ _INSTALLED: Final = re.compile(r"[/\\](site|dist)-packages[/\\]")
 
 
 class Causes:
-    """What a process knows of the causes of its failures."""
+    """The causes whose tracebacks this process has sent to the database."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], int] = {}
 
     def explain(self, error: BaseException) -> tuple[int, Failure]:
-        """Return a failure's cause and what there is to say: the traceback too, unless the database has been told."""
+        """Return the number of a failure's cause, and the failure; with the traceback if the database lacks it."""
         message = message_of(error)
         kind = type(error)
         shape = _VARIES.sub("?", message[:MAX_SHAPE])
@@ -66,17 +66,17 @@ class Causes:
         return huella, {"error": said, "huella": huella, "tipo": tipo, "mensaje": shape, "traza": traza}
 
     def forget(self, huellas: Collection[int]) -> None:
-        """Explain these again: what was told of them was rolled back, or has been pruned since."""
+        """Send the tracebacks of these causes again: the database lost them by a rollback or by retention."""
         self._known = {key: huella for key, huella in self._known.items() if huella not in huellas}
 
 
 def storable(text: str) -> str:
-    """Return text that PostgreSQL can store."""
+    """Return text that PostgreSQL can store: without NUL and without lone surrogates."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def message_of(error: BaseException) -> str:
-    """Return an error's message, even where the error cannot say it."""
+    """Return an error's message, even if its ``__str__`` raises."""
     try:
         return storable(str(error))
     except STOPS:
@@ -85,15 +85,27 @@ def message_of(error: BaseException) -> str:
         return f"(its message cannot be read: {type(worse).__name__})"
 
 
+def one_line(text: str) -> str:
+    """Return text without line breaks, for a line of the log."""
+    return " ".join(text.split())
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an error in one line: its type, its message and, if it was raised there, the line of the application."""
+    said = f"{type(error).__name__}: {message_of(error)}"[:MAX_ERROR]
+    file, _, line = _place(error.__traceback__)
+    return one_line(said) + (f" ({file}:{line})" if file and _is_application(file) else "")
+
+
 def _place(step: TracebackType | None) -> tuple[str, str, int]:
-    """Return file, function and line of the innermost frame of the application; without one, of the innermost."""
-    ours = last = None
+    """Return file, function and line of the application's innermost frame; of the innermost frame if it has none."""
+    own = last = None
     while step is not None:
         last = step
-        if _is_ours(step.tb_frame.f_code.co_filename):
-            ours = step
+        if _is_application(step.tb_frame.f_code.co_filename):
+            own = step
         step = step.tb_next
-    found = ours or last
+    found = own or last
     if found is None:
         return "", "", 0
     code = found.tb_frame.f_code
@@ -101,6 +113,6 @@ def _place(step: TracebackType | None) -> tuple[str, str, int]:
 
 
 @lru_cache(maxsize=4_096)
-def _is_ours(file: str) -> bool:
-    """Whether that file is the application's: not the interpreter's, not Cauce's, not an installed package's."""
+def _is_application(file: str) -> bool:
+    """Whether a file is the application's: not the interpreter's, not Cauce's, not an installed package's."""
     return not file.startswith(_NOT_OURS) and not _INSTALLED.search(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -136,11 +137,32 @@ def test_text_that_postgresql_cannot_hold_is_refused_in_our_words(conn: Conn) ->
         publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a\0b"))], own_transaction=True)
 
 
-@pytest.mark.parametrize("wrong", [{"clave": "x" * 501}, {"id_externo": "x" * 501}])
-def test_a_column_out_of_bounds_is_refused_in_our_words(conn: Conn, wrong: dict[str, Any]) -> None:
-    """Keys and ids have 500 characters at most."""
-    with pytest.raises(PublishError, match="was not published"):
-        publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), own_transaction=True, **wrong)
+@pytest.mark.parametrize("column", ["clave", "id_externo"])
+def test_a_column_that_is_too_long_is_named(conn: Conn, column: str) -> None:
+    """Keys and ids have 500 characters at most, whether one event is published or many, in Python or in SQL."""
+    for length in (500, 501):
+        said = rf"prueba/anotada was not published: {column} is too long: 501 characters, and 500 are allowed"
+        refused = contextlib.nullcontext() if length == 500 else pytest.raises(PublishError, match=said)
+        text: dict[str, Any] = {column: str(length % 10) * length}
+        with refused:
+            publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), own_transaction=True, **text)
+        with refused:
+            publicar_eventos(conn, [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), **text)], own_transaction=True)
+    with pytest.raises(psycopg.errors.StringDataRightTruncation, match=rf"^{column} is too long: 501 characters"):
+        conn.execute(f"select cauce.publicar_evento('prueba', 'anotada', '{{}}', {column} => repeat('x', 501))")
+
+
+@pytest.mark.parametrize("id_externo", [None, "one"])
+def test_a_key_in_the_payload_that_is_too_long_is_named(conn: Conn, id_externo: str | None) -> None:
+    """Where the catalog takes the key from the payload, the error names the column and, from the trigger, the field."""
+    conn.execute("insert into cauce.catalogo (origen, tipo, prioridad, clave) values ('prueba', 'llave', 3, 'texto')")
+    tipo, payload = PruebaEvents.con_llave, Nota(texto="x" * 501)
+    field = "clave is too long: the field texto of the payload of prueba/llave has 501 characters"
+    with pytest.raises(PublishError, match=f"prueba/llave was not published: {field}"):
+        publicar_evento(conn, tipo, payload, own_transaction=True)
+    named = field if id_externo is None else "clave is too long: 500 characters are allowed"
+    with pytest.raises(PublishError, match=f"the events were not published: {named}"):
+        publicar_eventos(conn, [NuevoEvento(tipo, payload, id_externo=id_externo)], own_transaction=True)
 
 
 @pytest.mark.parametrize("prioridad", [10, -1])

@@ -82,6 +82,7 @@ create function cauce.completar_evento() returns trigger language plpgsql as $$
 declare
     nivel smallint;
     campo text;
+    largo integer;
     avisado constant boolean := cauce.avisar();
 begin
     if new.tx <> pg_current_xact_id()
@@ -101,6 +102,12 @@ begin
     new.prioridad := coalesce(new.prioridad, nivel, 5);
     new.carril := coalesce(new.carril, new.prioridad);
     if campo is not null and new.clave is null then
+        largo := length(new.payload ->> campo);
+        if largo > 500 then
+            raise exception 'clave is too long: the field % of the payload of %/% has % characters, and 500 are allowed',
+                campo, new.origen, new.tipo, largo
+                using errcode = 'string_data_right_truncation', table = 'eventos', column = 'clave';
+        end if;
         new.clave := new.payload ->> campo;
     end if;
     return new;
@@ -123,7 +130,13 @@ language plpgsql as $$
 #variable_conflict use_column
 declare
     guardado bigint;
+    larga constant text := case when length($4) > 500 then 'clave' when length($6) > 500 then 'id_externo' end;
 begin
+    if larga is not null then
+        raise exception '% is too long: % characters, and 500 are allowed',
+            larga, length(case larga when 'clave' then $4 else $6 end)
+            using errcode = 'string_data_right_truncation', table = 'eventos', column = larga;
+    end if;
     insert into cauce.eventos as e (origen, tipo, payload, clave, prioridad, id_externo, cabeceras)
     values ($1, $2, $3, $4, $5, $6, $7)
     on conflict (origen, id_externo) where id_externo is not null do nothing
