@@ -471,7 +471,7 @@ def test_the_demo_ends_by_itself() -> None:
 
 def test_the_demo_needs_nothing_but_the_wheel(tmp_path: Path) -> None:
     """Whoever has only installed it sees the same: the wheel holds the application, too."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=TOP, capture_output=True, timeout=60, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     with ZipFile(wheel) as packed:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib import request as http
 from urllib.error import HTTPError
 
@@ -78,14 +78,13 @@ class MailServer(socketserver.ThreadingTCPServer):
 
 
 class _Conversation(socketserver.StreamRequestHandler):
-    server: MailServer
-
     def handle(self) -> None:
+        mail = cast("MailServer", self.server)
         self._reply("220 mail")
         for line in self.rfile:
             verb, _, rest = line.decode().strip().partition(":")
             if verb.upper() == "RCPT TO":
-                self._reply(self.server.reply_to(rest.strip("<>")))
+                self._reply(mail.reply_to(rest.strip("<>")))
             elif verb.upper() == "DATA":
                 self._reply("354 go on")
                 for text in self.rfile:
