@@ -2,6 +2,7 @@
 
 ``listo`` has its dedicated handler and nobody else. ``abanico`` has three recipients: its handler and two subscribers.
 ``fallido`` has a handler that never succeeds, a few calls deep in the application, for a reason that names the payment.
+``perdido`` has the same, and is given up after its second attempt.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cauce import (
     EventHandlers,
     EventType,
     NuevoEvento,
+    RetryPolicy,
     Settings,
     Subscriber,
     publicar_evento,
@@ -92,6 +94,7 @@ class BenchEvents(Catalog, origen="banco"):
     listo = EventType("listo", Payment)
     abanico = EventType("abanico", Payment)
     fallido = EventType("fallido", Payment)
+    perdido = EventType("perdido", Payment)
 
 
 Kind: TypeAlias = EventType[Payment]
@@ -176,6 +179,7 @@ def make_bus(handler: str = "nothing") -> Bus:
             BenchEvents.listo.handled_by(HANDLERS[handler]),
             BenchEvents.abanico.handled_by(handle),
             BenchEvents.fallido.handled_by(fail),
+            BenchEvents.perdido.handled_by(fail, retry=RetryPolicy(max_attempts=2, base=0.1)),
         ),
         subscribers=[
             Subscriber("primero", BenchEvents.abanico.handled_by(first)),

@@ -174,7 +174,7 @@ def until_called(workers: Crew, calls: int) -> tuple[dict[str, Any], dict[str, A
     return first, last
 
 
-def until_done(conn: psycopg.Connection[Any], pending: LiteralString, workers: Crew) -> float:
+def until_done(conn: psycopg.Connection[Any], pending: LiteralString, workers: Crew | None = None) -> float:
     """Look until nothing is left; return when that was.
 
     Raises:
@@ -182,9 +182,10 @@ def until_done(conn: psycopg.Connection[Any], pending: LiteralString, workers: C
     """
     deadline = monotonic() + LIMIT
     while left := number(conn, pending):
-        workers.check()
+        if workers is not None:
+            workers.check()
         if monotonic() > deadline:
-            raise BenchError(f"{left} deliveries are still undone after {LIMIT:g} s")
+            raise BenchError(f"{left} are still left after {LIMIT:g} s: {pending}")
         sleep(LOOK)
     return monotonic()
 

@@ -15,10 +15,18 @@ from cauce.database import claims
 from cauce.database.claims import Claim
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
+
+    from cauce.database.claims import Batch, Entrega
 
 LEASE: Final = 300.0
 """Seconds: nobody renews these leases, and none shall expire."""
+
+
+def nothing(_: Batch) -> list[Entrega]:
+    """Say that all went well."""
+    return []
 
 
 class Engine:
@@ -62,15 +70,18 @@ class Engine:
         self.claimed += len(batch.rows)
         return took * 1e3, len(batch.rows)
 
-    async def drain(self, size: int) -> tuple[int, int, float]:
-        """Claim and settle until nothing is left, as a worker does; return claims, events and seconds."""
+    async def drain(self, size: int, report: Callable[[Batch], Sequence[Entrega]] = nothing) -> tuple[int, int, float]:
+        """Claim and settle until nothing is left, as a worker does; return claims, deliveries and seconds.
+
+        ``report``: what there is to say of a batch; by default that all went well.
+        """
         conn, wanted = self._connected, self._wanted(size)
         asked = events = 0
         began = perf_counter()
         batch = await claims.claim(conn, wanted)
         while batch is not None:
             asked, events = asked + 1, events + len(batch.rows)
-            unknown, batch = await claims.settle_and_claim(conn, batch, [], wanted)
+            unknown, batch = await claims.settle_and_claim(conn, batch, report(batch), wanted)
             if unknown is None:
                 raise BenchError("a lease of 300 s was lost: nothing else may work on this database")
         self.claimed += events

@@ -1,7 +1,9 @@
 """Deliveries that all fail: how many a second one worker process gets through, and what they leave in ``entregas``.
 
-Measured while new events are left, so that the worker is never idle: half of what it then claims are retries that have
-become due. The application's own retry policy is on, and every failure is recorded with its cause.
+The rate is measured while new events are left, so that the worker is never idle: half of what it then claims are
+retries that have become due. The application's own retry policy is on, and every failure is recorded with its cause.
+The rows are counted where every event is given up after its second attempt, once all of them are: what a worker gives
+back when it stops is no failure.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import psycopg
 
 from benchmarks import application
 from benchmarks.child import Options
-from benchmarks.draining import LIMIT
+from benchmarks.draining import LIMIT, until_done
 from benchmarks.processes import crew
-from benchmarks.results import Bar, Comparison
+from benchmarks.results import Bar, BenchError, Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 RATE: Final = 8_000.0
 """Failing deliveries a second and process, at least."""
+WAITING: Final = "select count(*) from cauce.eventos where estado <> 'error'"
+OTHERS: Final = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+"""Sessions that may not have told yet what they wrote."""
 WRITES: Final = """
     select s.n_tup_upd + s.n_tup_del, (select count(*) from cauce.fallos where intento > 1)
       from pg_stat_user_tables s where s.relid = 'cauce.entregas'::regclass"""
@@ -41,9 +46,10 @@ def run(server: Server, plan: Plan) -> Iterator[Comparison]:
             rate, spent = handled(dsn, application.BenchEvents.fallido, plan.failures)
             ours.append(rate)
             cpu.append(spent)
-            dead.append(dead_rows(dsn))
         with server.database("cauce") as dsn:
             floors.append(handled(dsn, application.BenchEvents.listo, plan.failures)[0])
+        with server.database("cauce") as dsn:
+            dead.append(dead_rows(dsn, plan.lost))
     yield Comparison(
         "failing",
         "deliveries that all fail, one worker process; floor: none fails",
@@ -67,9 +73,7 @@ def run(server: Server, plan: Plan) -> Iterator[Comparison]:
 
 def handled(dsn: str, tipo: application.Kind, events: int) -> tuple[float, float]:
     """Let a worker handle events; return deliveries a second and microseconds of its CPU for each."""
-    publisher = application.Publisher(dsn)
-    asyncio.run(publisher.many(tipo, range(events)))
-    publisher.close()
+    publish(dsn, tipo, events)
     low, high = max(1, events // 10), events
     with crew("cauce", dsn, Options(marks=[low, high])) as worker:
         worker.go()
@@ -78,9 +82,24 @@ def handled(dsn: str, tipo: application.Kind, events: int) -> tuple[float, float
     return count / (last["at"] - first["at"]), (last["cpu"] - first["cpu"]) / count * 1e6
 
 
-def dead_rows(dsn: str) -> float:
-    """Return the rows of ``entregas`` that were rewritten or deleted, for each retry that failed."""
+def dead_rows(dsn: str, events: int) -> float:
+    """Let events fail twice; return the rows of ``entregas`` that were rewritten or deleted for each failed retry."""
+    publish(dsn, application.BenchEvents.perdido, events)
     with psycopg.connect(dsn, autocommit=True) as conn:
+        with crew("cauce", dsn, Options(marks=[2 * events])) as worker:
+            worker.go()
+            worker.expect("mark", LIMIT)
+            until_done(conn, WAITING, worker)
+        until_done(conn, OTHERS)
         row = conn.execute(WRITES).fetchone()
     written, failed = row or (0, 0)
-    return float(written / max(failed, 1))
+    if failed != events:
+        raise BenchError(f"{failed} retries have failed instead of {events}")
+    return float(written / failed)
+
+
+def publish(dsn: str, tipo: application.Kind, events: int) -> None:
+    """Publish events in bulk, so that they wait."""
+    publisher = application.Publisher(dsn)
+    asyncio.run(publisher.many(tipo, range(events)))
+    publisher.close()
