@@ -413,3 +413,17 @@ def test_two_suspects_are_never_in_the_hands_of_one_worker(conn: Conn) -> None:
     assert claim(conn, worker="w2")
     settle(conn, first, [outcome(first.ids[0], "*", "hecha", 2)])
     assert claim(conn, worker="w1")
+
+
+def test_a_delivery_whose_worker_died_need_not_wait_for_all_others(conn: Conn) -> None:
+    """While new events never end, about one claim in two offers it."""
+    (suspect,) = publish(conn)
+    claim(conn, lease="-1 s")
+    conn.execute("select cauce.rescatar(3)")
+    publish(conn, 20)
+
+    def came(lot: int) -> list[int]:
+        conn.execute("select setseed(%s)", (lot / 20,))
+        return claim(conn, 1).ids
+
+    assert [suspect] in [came(lot) for lot in range(20)]

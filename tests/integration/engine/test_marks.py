@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from cauce.engine.upkeep import Upkeep
-from tests.integration.engine.kit import claim, outcome, publish, quick, settle, until, value
+from tests.integration.engine.kit import claim, outcome, publish, quick, settle, until, until_blocked, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,3 +91,46 @@ def test_a_clock_that_was_set_back_stops_no_retry(conn: Conn) -> None:
     assert claim(conn).ids == [waiting]
     settle(conn, batch, [outcome(held, "s", "reintentar", 2, espera=0)])
     assert claim(conn).ids == [held]
+
+
+def test_what_is_settled_while_a_clock_that_was_set_back_is_noticed_stays_due(
+    conn: Conn, connect: Callable[..., Conn]
+) -> None:
+    """The look waits for the settlement, and then the delivery is in nobody's hands."""
+    (event,) = failed(conn)
+    batch = claim(conn)
+    conn.execute("update cauce.marcas set proximo_en = proximo_en + interval '1 hour'")
+    settling, looking = connect(), connect()
+    with ThreadPoolExecutor(1) as pool:
+        with settling.transaction():
+            settle(settling, batch, [outcome(event, "s", "reintentar", 2, espera=0)])
+            look = pool.submit(look_back, looking)
+            until_blocked(conn, looking.info.backend_pid)
+        look.result()
+    assert claim(conn).ids == [event]
+
+
+def test_what_was_passed_by_long_ago_is_found_by_lot(conn: Conn) -> None:
+    """A minute behind the mark; a look goes back ten seconds, and sometimes further."""
+    (passed, _) = failed(conn, 2)
+    assert claim(conn, 2).ids == [passed]
+    conn.execute("delete from cauce.lotes")
+    conn.execute("update cauce.entregas set proximo_en = proximo_en - interval '1 minute' where evento = %s", (passed,))
+
+    def look(lot: int) -> int:
+        conn.execute("select setseed(%s)", (lot / 20,))
+        return look_back(conn)
+
+    assert sum(look(lot) for lot in range(20)) == 1
+
+
+def test_a_look_back_does_not_wait_for_an_operator(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """What he has in hand is left to him."""
+    (passed, _) = failed(conn, 2)
+    assert claim(conn, 2).ids == [passed]
+    conn.execute("delete from cauce.lotes")
+    conn.execute("set lock_timeout = '5s'")
+    operator = connect()
+    with operator.transaction():
+        operator.execute("select cauce.reintentar(%s)", (passed,))
+        assert look_back(conn) == 0

@@ -111,7 +111,7 @@ end $$;
 -- operator who changed nothing, is found by lot: one look in two goes back twice as far, one in ten ten times. So looks cost
 -- little on the average however much a held snapshot keeps from being removed. A mark in the future says that the clock was
 -- set back: its lane begins again at the beginning, and what is in hand there is put out of the claims' way.
--- Locks   the rows, skip locked, before it looks at who holds them: a claim that took one before has committed by then
+-- Locks   the rows, skip locked. None of them is claimed meanwhile: a claim takes only what lies beyond the mark
 -- Index   marcas_pkey, backward; entregas_debidas, as a range up to the mark; lotes is read whole
 create function cauce.repasar_reintentos(
     grupo text, aplicacion text default '', alcance interval default '10 seconds') returns bigint
@@ -155,8 +155,7 @@ begin
                for update skip locked) d;
         update cauce.entregas d set proximo_en = clock_timestamp() + interval '0.1 second'
           from unnest(eventos, suscriptores) q(evento, suscriptor)
-         where d.evento = any (eventos) and d.evento = q.evento and d.grupo = $1 and d.suscriptor = q.suscriptor
-           and (d.evento, d.suscriptor) not in (select h.evento, h.suscriptor from cauce.en_mano h where h.grupo = $1);
+         where d.evento = any (eventos) and d.evento = q.evento and d.grupo = $1 and d.suscriptor = q.suscriptor;
         get diagnostics hallados = row_count;
         cuantos := cuantos + hallados;
     end loop;
