@@ -37,7 +37,7 @@ class CauceError(Exception):
     """The root of the tree: ``except CauceError`` catches all of these errors."""
 
 
-class WrongArgument(CauceError, TypeError):  # noqa: N818 - the fact is the name, as in psycopg's errors
+class WrongArgument(CauceError, TypeError):
     """An argument has the wrong type; the message says what it is, what it should be, and which guide explains it."""
 
 
@@ -61,15 +61,15 @@ class PublishError(CauceError):
     """An event was refused; nothing was stored."""
 
 
-class NotInTransaction(PublishError):  # noqa: N818 - the fact is the name, as in psycopg's errors
+class NotInTransaction(PublishError):
     """The connection is in autocommit and in no transaction, so the event would commit by itself."""
 
 
-class UnknownEvent(PublishError):  # noqa: N818 - the same
+class UnknownEvent(PublishError):
     """No catalog declares the event."""
 
 
-class InvalidPayload(PublishError):  # noqa: N818 - the same
+class InvalidPayload(PublishError):
     """The payload is not of the event's type, or PostgreSQL cannot store it."""
 
 
@@ -77,17 +77,17 @@ class SchemaError(CauceError):
     """The database's tables are missing, older or newer than this program."""
 
 
-class ForeignRestore(CauceError):  # noqa: N818 - the same
+class ForeignRestore(CauceError):
     """The database was restored into a younger cluster, where events can be neither published nor claimed."""
 
 
-class LeaseLost(CauceError):  # noqa: N818 - the same
+class LeaseLost(CauceError):
     """The lease of this worker's batch expired and another worker took it over; this transaction is rolled back."""
 
 
-class TransactionEnded(CauceError):  # noqa: N818 - the same
+class TransactionEnded(CauceError):
     """A handler ended the transaction that it was given: its effects are committed, but its delivery is not done."""
 
 
-class NotFound(CauceError):  # noqa: N818 - the same
+class NotFound(CauceError):
     """There is no such event, group or delivery."""

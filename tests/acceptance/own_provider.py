@@ -6,7 +6,7 @@ from cauce.webhooks.signing import HmacProvider
 
 ACME = HmacProvider(
     origen="acme",
-    secret_setting="ACME_WEBHOOK_SECRET",  # noqa: S106 - a name
+    secret_setting="ACME_WEBHOOK_SECRET",
     header="X-Acme-Signature",
     prefix="sha256=",
     template="{timestamp}.{body}",

@@ -247,7 +247,7 @@ def test_a_server_restarted_under_load_loses_and_doubles_nothing(
                     mine.commit()
                     n += 1
 
-    def ask(statement: Any, *parameters: object) -> Any:  # noqa: ANN401 - a literal, and its one column
+    def ask(statement: Any, *parameters: object) -> Any:
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(own_server.dsn, autocommit=True) as mine:
             return value(mine, statement, *parameters)
         return None

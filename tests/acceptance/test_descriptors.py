@@ -25,7 +25,7 @@ DESCRIPTORS: Final = 300
 FLOOD: Final = 400
 """Connections that send half of their header fields, and are held open."""
 SECONDS: Final = 30.0
-SECRET: Final = "whsec_acceptance"  # noqa: S105 - of tests
+SECRET: Final = "whsec_acceptance"
 SERVE: Final = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))

@@ -33,8 +33,8 @@ EXAMPLES: Final = {
         re.DOTALL,
     )
 }
-STRIPE_SECRET: Final = "whsec_acceptance"  # noqa: S105 - of tests
-STANDARD_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - the specification's own example
+STRIPE_SECRET: Final = "whsec_acceptance"
+STANDARD_SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SECONDS: Final = 30.0
 
 SERVE: Final = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cauce.testing import Database
 
-SECRET: Final = "whsec_acceptance"  # noqa: S105 - of tests
+SECRET: Final = "whsec_acceptance"
 SECONDS: Final = 30.0
 WORKERS: Final = 2
 APP: Final = """

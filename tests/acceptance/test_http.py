@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SECRET: Final = "whsec_acceptance"  # noqa: S105 - of tests
+SECRET: Final = "whsec_acceptance"
 CAP: Final = 1_048_576
 TAKEN_BY_SOCKETS: Final = 24 * CAP
 """Bytes that the kernel's buffers of a loopback connection may take in without anybody reading (tcp_rmem, tcp_wmem)."""

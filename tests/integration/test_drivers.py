@@ -127,7 +127,7 @@ def test_publishing_with_asyncpg(db: Database) -> None:
         ([NuevoEvento(Cosas.una, {"n": 1}, id_externo="1", cabeceras="abc")], "cabeceras is the text 'abc'"),  # type: ignore[arg-type]  # likewise
     ],
 )
-def test_what_is_wrong_among_many_is_named(db: Database, given: Any, said: str) -> None:  # noqa: ANN401 - anything
+def test_what_is_wrong_among_many_is_named(db: Database, given: Any, said: str) -> None:
     """Whichever way they travel, and nothing of them is stored."""
     with db.connect() as conn, pytest.raises(WrongArgument, match=said):
         publicar_eventos(conn, given)

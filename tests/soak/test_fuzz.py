@@ -257,10 +257,10 @@ async def call(app: ASGIApp, scope: dict[str, Any], messages: list[dict[str, Any
     """Call an application; return what it sent. Behind the last message the client has left."""
     todo, sent = iter(messages), list[Any]()
 
-    async def receive() -> Any:  # noqa: ANN401 - a message
+    async def receive() -> Any:
         return next(todo, {"type": "http.disconnect"})
 
-    async def send(message: Any) -> None:  # noqa: ANN401 - a message
+    async def send(message: Any) -> None:
         sent.append(message)
 
     async with asyncio.timeout(ANSWER_SECONDS):

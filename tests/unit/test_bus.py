@@ -58,7 +58,7 @@ async def shapeless(evento: Evento[str], what: int, else_: int) -> None:
 HANDLERS = (UnoEvents.a.handled_by(numbers), UnoEvents.b.handled_by(inside))
 
 
-def faults(**wrong: Any) -> tuple[str, ...]:  # noqa: ANN401 - the bus's own parameters
+def faults(**wrong: Any) -> tuple[str, ...]:
     """Return what the bus says of an application that is wrong in something."""
     parts: dict[str, Any] = {"catalogs": [UnoEvents], "event_handlers": EventHandlers(*HANDLERS)}
     with pytest.raises(CatalogError) as error:

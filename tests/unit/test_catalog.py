@@ -59,7 +59,7 @@ class ReservaEvents(Catalog, origen="reserva", prioridad=2):
     cancelada = EventType("reserva.cancelada", Reserva, prioridad=7)
 
 
-async def handler(evento: Any) -> None:  # noqa: ANN401 - any
+async def handler(evento: Any) -> None:
     """Do nothing."""
 
 
@@ -109,7 +109,7 @@ def test_a_catalog_needs_an_origin_and_events_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("payload", "value"), [(Reserva, Reserva(reserva_id=4, note="a")), (Dato, Dato(4)), (Tabla, {"n": 4})]
 )
-def test_a_payload_is_written_as_its_readers_read_it(payload: type[Any], value: Any) -> None:  # noqa: ANN401 - three types
+def test_a_payload_is_written_as_its_readers_read_it(payload: type[Any], value: Any) -> None:
     """By alias, as JSON that validates again."""
     tipo = EventType("x", payload)
     text = tipo.dump(value)
@@ -119,7 +119,7 @@ def test_a_payload_is_written_as_its_readers_read_it(payload: type[Any], value: 
 
 
 @pytest.mark.parametrize("wrong", [None, 4, {"n": "x"}, {}])
-def test_a_payload_of_another_type_is_refused(wrong: Any) -> None:  # noqa: ANN401 - wrong on purpose
+def test_a_payload_of_another_type_is_refused(wrong: Any) -> None:
     """With the event's name and the type's."""
     with pytest.raises(InvalidPayload, match="not a valid Dato"):
         EventType("x", Dato).dump(wrong)
@@ -155,7 +155,7 @@ def test_a_model_may_write_such_numbers_as_text() -> None:
 def test_the_map_of_handlers_is_a_map_in_order_that_remembers_repetitions() -> None:
     """The first of two handlers stays, and the bus will hear of the second."""
 
-    async def other(evento: Any) -> None:  # noqa: ANN401 - any
+    async def other(evento: Any) -> None:
         """Do nothing."""
 
     handlers = EventHandlers(
@@ -174,7 +174,7 @@ def test_the_map_of_handlers_is_a_map_in_order_that_remembers_repetitions() -> N
 def test_a_handler_may_bring_its_own_retry_policy() -> None:
     """The binding's goes before it; an attribute that is something else is no policy."""
 
-    async def own(evento: Any) -> None:  # noqa: ANN401 - any
+    async def own(evento: Any) -> None:
         """Do nothing."""
 
     own.retry = RetryPolicy(2)  # type: ignore[attr-defined]  # wrong on purpose
@@ -197,7 +197,7 @@ MANY: list[tuple[Any, list[Any]]] = [
 
 
 @pytest.mark.parametrize(("payload", "payloads"), MANY)
-def test_many_payloads_are_written_as_each_alone(payload: Any, payloads: list[Any]) -> None:  # noqa: ANN401 - of any type
+def test_many_payloads_are_written_as_each_alone(payload: Any, payloads: list[Any]) -> None:
     """Whatever they hold, and however many there are."""
     tipo: EventType[Any] = EventType("x", payload)
     assert tipo.dump_all(payloads) == [tipo.dump(each) for each in payloads]

@@ -48,7 +48,7 @@ def test_a_new_event_cannot_be_changed_either() -> None:
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(5, 5.0), (-1, 0.0), (0.5, 0.5), ("3", 3.0)])
-def test_retry_after_keeps_seconds_that_make_sense(asked: Any, kept: float) -> None:  # noqa: ANN401 - numbers of all makes
+def test_retry_after_keeps_seconds_that_make_sense(asked: Any, kept: float) -> None:
     """Never into the past; the reason is said, or made."""
     assert RetryAfter(asked).seconds == kept
     assert str(RetryAfter(5)) == "asked to be tried again in 5 s"

@@ -85,7 +85,7 @@ def test_a_query_is_kept_where_it_counts() -> None:
 def test_a_providers_own_headers_are_kept() -> None:
     """An application's provider names its headers once, and its refused deliveries can be verified again."""
     provider = HmacProvider(
-        origen="acme", secret_setting="ACME", header="X-Acme-Signature", template="{timestamp}.{id}.{body}",  # noqa: S106 - the name of a setting
+        origen="acme", secret_setting="ACME", header="X-Acme-Signature", template="{timestamp}.{id}.{body}",
         timestamp_header="X-Acme-Time", id_header="X-Acme-Id", type_from=("header:X-Acme-Topic", "query:topic"),
     )  # fmt: skip
     assert set(provider.evidence) == {

@@ -13,7 +13,7 @@ PUBLIC = "https://hooks.example.com/cauce"
 HEADERS = Headers.of({"host": "10.0.0.7:8000", "x-forwarded-host": "evil.example", "x-forwarded-proto": "ftp"})
 
 
-def scope_of(path: str, query: bytes = b"", **more: Any) -> dict[str, Any]:  # noqa: ANN401 - what ASGI has
+def scope_of(path: str, query: bytes = b"", **more: Any) -> dict[str, Any]:
     """A request's scope, as servers make it."""
     return {"scheme": "http", "path": path, "query_string": query, **more}
 

@@ -26,7 +26,7 @@ def asked(source: Callable[[str], Any]) -> tuple[Secret, ...] | Rejected:
     return asyncio.run(Keyring(source).secrets("ACME_SECRET"))
 
 
-async def soon(held: object) -> Any:  # noqa: ANN401 - what a source may return
+async def soon(held: object) -> Any:
     """Return it after others have run."""
     await asyncio.sleep(0)  # awaited, and no more: others run first
     return held
@@ -148,7 +148,7 @@ def test_what_was_not_awaited_is_asked_for_every_time() -> None:
 
 def test_secrets_are_in_the_settings_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stripe's is a setting like others; the rest are variables, read at every question."""
-    source = secrets_in(Settings(stripe_webhook_secret="whsec_1"))  # type: ignore[arg-type]  # noqa: S106 - a text, as the environment has it
+    source = secrets_in(Settings(stripe_webhook_secret="whsec_1"))  # type: ignore[arg-type]
     monkeypatch.setenv("GITHUB_WEBHOOK_SECRET", "g")
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", "ignored")
     assert (source("STRIPE_WEBHOOK_SECRET"), source("GITHUB_WEBHOOK_SECRET")) == ("whsec_1", "g")
@@ -170,6 +170,6 @@ def test_all_unreadable_settings_are_named_at_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CONNECT_SECRET", "a;until=never")
     monkeypatch.setenv("SLACK_SIGNING_SECRET", "a;b")
     with pytest.raises(ConfigError) as raised:
-        secrets_in(Settings(), [Stripe(origen="connect", secret_setting="CONNECT_SECRET")])  # noqa: S106 - a name
+        secrets_in(Settings(), [Stripe(origen="connect", secret_setting="CONNECT_SECRET")])
     assert "CONNECT_SECRET cannot be read" in str(raised.value)
     assert "SLACK_SIGNING_SECRET cannot be read" in str(raised.value)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parents[1]
 CRON_SECRET = "the-cron-s-secret"  # noqa: S105 - known to the tests only
-STRIPE_SECRET = "whsec_of_the_tests"  # noqa: S105 - likewise
+STRIPE_SECRET = "whsec_of_the_tests"  # noqa: S105 - the same
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ def status(*, json: bool = False) -> None:
     tables.show(found, tables.of_status, json=json)
 
 
-def events(  # noqa: PLR0913 - options of a command
+def events(
     *,
     estado: Estado | None = None,
     origen: str | None = None,

@@ -76,7 +76,7 @@ def migrate(
     return codes.DONE
 
 
-def publish(  # noqa: PLR0913 - the event's columns
+def publish(
     origen: str,
     tipo: str,
     payload: Annotated[str, Parameter(allow_leading_hyphen=True)],

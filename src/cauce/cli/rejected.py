@@ -44,7 +44,7 @@ class Means:
     pem: bytes
 
     @classmethod
-    def read(  # noqa: PLR0913 - options of a command
+    def read(
         cls,
         *,
         provider: str | None,
@@ -88,7 +88,7 @@ class Means:
         return self.url or called_at_of(row.url)
 
 
-def rejected(  # noqa: PLR0913 - options of a command
+def rejected(
     number: int | None = None,
     /,
     *,
@@ -143,7 +143,7 @@ def rejected(  # noqa: PLR0913 - options of a command
         return complain(str(error))
 
 
-def reverify(  # noqa: PLR0913 - options of a command
+def reverify(
     *numbers: int,
     origen: str | None = None,
     razon: Reason | None = None,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))]
 
 
-def worker(  # noqa: PLR0913 - options of a command
+def worker(
     bus: str,
     /,
     *,
@@ -70,7 +70,7 @@ def worker(  # noqa: PLR0913 - options of a command
     serve_parts(working)
 
 
-def serve(  # noqa: PLR0913 - options of a command
+def serve(
     bus: str,
     /,
     *,
@@ -102,7 +102,7 @@ def serve(  # noqa: PLR0913 - options of a command
     serve_parts(*parts)
 
 
-def dev(  # noqa: PLR0913 - options of a command
+def dev(
     bus: str,
     /,
     *,

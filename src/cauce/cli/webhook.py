@@ -93,7 +93,7 @@ def secret(provider: str, /, *, app_dir: str = ".") -> int:
 
 
 @app.command
-def send(  # noqa: PLR0913 - options of a command
+def send(
     provider: str,
     tipo: str,
     /,
@@ -157,7 +157,7 @@ def send(  # noqa: PLR0913 - options of a command
 
 
 @app.command
-def verify(  # noqa: PLR0913 - options of a command
+def verify(
     file: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,

@@ -147,7 +147,7 @@ class Settling:
                         await self._dispatcher.run_in(delivery, conn, executor)
                         single.succeeded(delivery)
                         await claims.settle(conn, self._batch, single.entregas, ids=[], with_effects=True)
-                except BaseException as error:  # noqa: BLE001 - likewise
+                except BaseException as error:  # noqa: BLE001 - the same
                     self._weigh(error, conn)
                     single = Report()
                     self._judge(error, delivery, single)

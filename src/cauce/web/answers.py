@@ -75,7 +75,7 @@ class Failed(Exception):  # noqa: N818 - control flow inside an endpoint, never 
         self.answer = answer
 
 
-class Disconnected(Exception):  # noqa: N818 - likewise
+class Disconnected(Exception):  # noqa: N818 - the same
     """The client left before its request was whole; there is nobody to answer."""
 
 

@@ -25,7 +25,7 @@ def connect(database: str) -> Iterator[Callable[..., Conn]]:
     """Open connections in autocommit, closed after the test."""
     opened: list[Conn] = []
 
-    def open_another(**options: Any) -> Conn:  # noqa: ANN401 - psycopg's
+    def open_another(**options: Any) -> Conn:
         conn = psycopg.connect(database, autocommit=options.pop("autocommit", True), **options)
         opened.append(conn)
         return conn

@@ -50,7 +50,7 @@ def role(dsn: str, permission: LiteralString | None) -> Iterator[str]:
             owner.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
-def value(conn: Conn, statement: LiteralString, *parameters: object) -> Any:  # noqa: ANN401 - the one column
+def value(conn: Conn, statement: LiteralString, *parameters: object) -> Any:
     """Return the first column of the first row."""
     row = conn.execute(statement, parameters or None).fetchone()
     assert row is not None
@@ -92,7 +92,7 @@ class Claimed(NamedTuple):
         return bool(self.rows)
 
 
-def claim(  # noqa: PLR0913 - what a claim says, by name
+def claim(
     conn: Conn,
     size: int = 100,
     *,

@@ -53,7 +53,7 @@ def bus(
     other: Callable[..., Any] = quiet,
     subscribers: Sequence[Subscriber] = (),
     timeout: float | None = None,
-    on_error: Any = None,  # noqa: ANN401 - a hook, of any make
+    on_error: Any = None,
 ) -> Bus:
     """Make a bus whose event `una` has this handler."""
     return Bus(

@@ -45,7 +45,7 @@ WAYS: dict[str, Sequence[str]] = {
 """Statements that end a transaction, or try to; some go on in another."""
 
 
-def say(pgconn: Any, statement: str) -> None:  # noqa: ANN401 - psycopg's
+def say(pgconn: Any, statement: str) -> None:
     """Let libpq execute a statement, behind psycopg's back."""
     pgconn.exec_(statement.encode())
 

@@ -437,7 +437,7 @@ def test_an_answer_lost_after_a_commit_repeats_no_effect(
     settle = claims.settle
     calls: Counter[int] = Counter()
 
-    async def settle_and_lose(mine: psycopg.AsyncConnection[Any], *args: Any, **more: Any) -> None:  # noqa: ANN401 - passed on
+    async def settle_and_lose(mine: psycopg.AsyncConnection[Any], *args: Any, **more: Any) -> None:
         await settle(mine, *args, **more)
         if next(commits) == moment:
             if mine.info.transaction_status.name == "INTRANS":

@@ -49,7 +49,7 @@ class Note:
         self.calls.append(evento.id)
 
 
-def owner(handler: Callable[..., Any] = quiet, *, application: str = "tienda", **more: Any) -> Bus:  # noqa: ANN401 - the bus's parameters
+def owner(handler: Callable[..., Any] = quiet, *, application: str = "tienda", **more: Any) -> Bus:
     """Make the bus of the application whose events `prueba` are."""
     handlers = EventHandlers(PruebaEvents.una.handled_by(handler), PruebaEvents.otra.handled_by(handler))
     return Bus(catalogs=[PruebaEvents], event_handlers=handlers, application=application, **more)

@@ -123,7 +123,7 @@ def test_an_event_of_no_catalog_is_refused(conn: Conn) -> None:
 
 
 @pytest.mark.parametrize("payload", [{"numero": 1}, {"texto": "a", "numero": "x"}, None, 3])
-def test_a_payload_that_is_not_of_its_type_is_refused(conn: Conn, payload: Any) -> None:  # noqa: ANN401 - wrong on purpose
+def test_a_payload_that_is_not_of_its_type_is_refused(conn: Conn, payload: Any) -> None:
     """Before anything is sent to the database."""
     with pytest.raises(InvalidPayload, match="prueba/anotada"):
         publicar_evento(conn, PruebaEvents.anotada, payload, own_transaction=True)
@@ -313,7 +313,7 @@ def test_many_are_sent_while_they_are_made(conn: Conn) -> None:
 
 
 @pytest.mark.parametrize("wrong", [Nota.model_construct(texto=5), "no note"])
-def test_a_wrong_payload_among_many_undoes_all_of_them(conn: Conn, wrong: Any) -> None:  # noqa: ANN401 - wrong on purpose
+def test_a_wrong_payload_among_many_undoes_all_of_them(conn: Conn, wrong: Any) -> None:
     """Wherever it stands; the connection is as good as before."""
     many = [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"))] * 250
     many.append(NuevoEvento(PruebaEvents.anotada, wrong))
@@ -385,7 +385,7 @@ def test_a_pipeline_takes_many_events_too(conn: Conn) -> None:
         "update cauce.eventos set payload = null",
     ],
 )
-def test_an_event_contradicts_itself_for_nobody(conn: Conn, statement: Any) -> None:  # noqa: ANN401 - a literal
+def test_an_event_contradicts_itself_for_nobody(conn: Conn, statement: Any) -> None:
     """Processed exactly when there is a time of it, and never without any content."""
     publish(conn)
     with pytest.raises(psycopg.errors.CheckViolation) as refused:
@@ -518,7 +518,7 @@ def test_a_plain_role_may_publish_in_every_way(conn: Conn, plain_role: str) -> N
         "update cauce.instancia set xid = '1'",
     ],
 )
-def test_a_plain_role_may_do_nothing_else(conn: Conn, plain_role: str, statement: Any) -> None:  # noqa: ANN401 - a literal
+def test_a_plain_role_may_do_nothing_else(conn: Conn, plain_role: str, statement: Any) -> None:
     """Neither place an event in the log, nor read, change or delete any (review A11)."""
     publish(conn)
     conn.execute(sql.SQL("set role {}").format(sql.Identifier(plain_role)))

@@ -58,7 +58,7 @@ def test_a_worker_works(conn: Conn, database: str, worker: str, monkeypatch: pyt
     monkeypatch.setattr("cauce.engine.upkeep.CHORES_SECONDS", 0.0)
     let_handlers_write(conn)
 
-    async def handler(evento: Evento[Cosa], tx: Any) -> None:  # noqa: ANN401 - psycopg's
+    async def handler(evento: Evento[Cosa], tx: Any) -> None:
         await effect(evento, tx)
         if evento.payload.n == 1 and evento.intentos == 1:
             raise ValueError("once")
@@ -189,17 +189,6 @@ FORGERIES = [
 ]
 
 
-@pytest.mark.parametrize("statement", FORGERIES)
-def test_a_worker_cannot_forge_the_log(conn: Conn, worker: str, statement: Any) -> None:  # noqa: ANN401 - a literal
-    """Nor change the tables, nor what was published."""
-    tell(conn)
-    with (
-        psycopg.connect(worker, autocommit=True) as mine,
-        pytest.raises(psycopg.errors.InsufficientPrivilege),
-    ):
-        mine.execute(statement)
-
-
 CALLS = [
     *FORGERIES,
     "select cauce.publicar_evento('prueba', 'una', '{}')",
@@ -215,12 +204,17 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize("statement", CALLS)
-def test_a_looker_changes_nothing(conn: Conn, looker: str, statement: Any) -> None:  # noqa: ANN401 - a literal
-    """By no function of the bus."""
+@pytest.mark.parametrize(
+    ("who", "statement"),
+    [*(("worker", forgery) for forgery in FORGERIES), *(("looker", call) for call in CALLS)],
+)
+def test_a_worker_cannot_forge_the_log_and_a_looker_changes_nothing(
+    conn: Conn, request: pytest.FixtureRequest, who: str, statement: Any
+) -> None:
+    """Neither the tables, nor what was published; a looker by no function of the bus."""
     tell(conn)
     with (
-        psycopg.connect(looker, autocommit=True) as mine,
+        psycopg.connect(request.getfixturevalue(who), autocommit=True) as mine,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         mine.execute(statement)

@@ -248,7 +248,7 @@ def test_due_retries_come_urgent_ones_first_then_the_longest_due(conn: Conn) -> 
            values (1, 'g', 's', 5, -1, now())""",
     ],
 )
-def test_the_tables_refuse_a_state_that_makes_no_sense(conn: Conn, statement: Any) -> None:  # noqa: ANN401 - a literal
+def test_the_tables_refuse_a_state_that_makes_no_sense(conn: Conn, statement: Any) -> None:
     """The invariants are the database's: `procesado` exactly with its time, no lote that does not add up."""
     publish(conn)
     with pytest.raises((psycopg.errors.IntegrityError, psycopg.errors.DataError)):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from cauce.web import SecretSource
     from cauce.webhooks import Provider
 
-SECRET = "whsec_one"  # noqa: S105 - of tests
-CRON_SECRET = "cron secret"  # noqa: S105 - of tests
+SECRET = "whsec_one"
+CRON_SECRET = "cron secret"
 EVENT = {"id": "evt_1", "object": "event", "type": "checkout.session.completed", "data": {"object": {"id": "cs_1"}}}
 
 
@@ -72,10 +72,10 @@ class Inbox:
         self.settings = Settings.model_validate({**self.settings.model_dump(), **settings})
         self.app = create_app(BUS, self.settings, providers=providers, secrets=secrets)
 
-    def run(self, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the work returns
+    def run(self, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
         """Run work with a client, inside the application's lifespan."""
 
-        async def session() -> Any:  # noqa: ANN401 - likewise
+        async def session() -> Any:
             transport = httpx.ASGITransport(self.app)
             async with (
                 self.app.router.lifespan_context(self.app),
@@ -85,7 +85,7 @@ class Inbox:
 
         return asyncio.run(session())
 
-    def request(self, method: str, path: str, **more: Any) -> httpx.Response:  # noqa: ANN401 - what httpx takes
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Make one request."""
 
         async def work(client: httpx.AsyncClient) -> httpx.Response:

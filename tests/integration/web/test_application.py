@@ -92,7 +92,7 @@ class Broken(HmacProvider):
 
 def test_a_fault_of_ours(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
     """500 that says nothing of it to the sender; the log has the traceback."""
-    provider = Broken(origen="broken", secret_setting="BROKEN", header="X-Signature")  # noqa: S106 - the name of a setting
+    provider = Broken(origen="broken", secret_setting="BROKEN", header="X-Signature")
     inbox.configure(providers=[provider], secrets={"BROKEN": "s"}.get)
     signature = "143ca8d517ba1b181025d732b1cf275d90104fca57bb02a565542978aa18c4b6"  # HMAC-SHA256 of b"{}" under "s"
     with caplog.at_level(logging.ERROR, "cauce.web"):

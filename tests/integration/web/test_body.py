@@ -74,7 +74,7 @@ def call(inbox: Inbox, headers: Sequence[tuple[bytes, bytes]], messages: Iterabl
     sent: list[Any] = []
     taken = 0
 
-    async def receive() -> Any:  # noqa: ANN401 - an ASGI message
+    async def receive() -> Any:
         nonlocal taken
         message = next(script, None)
         if message is None:
@@ -82,7 +82,7 @@ def call(inbox: Inbox, headers: Sequence[tuple[bytes, bytes]], messages: Iterabl
         taken += 1
         return message
 
-    async def send(message: Any) -> None:  # noqa: ANN401 - an ASGI message
+    async def send(message: Any) -> None:
         sent.append(message)
 
     async def work(_: httpx.AsyncClient) -> None:

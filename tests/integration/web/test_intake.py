@@ -30,10 +30,10 @@ def rows(*ids: str, payload: str = "{}") -> list[InboxRow]:
     return [InboxRow("acme", "hecho", one, payload, None, "{}", None) for one in ids]
 
 
-def run(inbox: Inbox, work: Callable[[Intake], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the work returns
+def run(inbox: Inbox, work: Callable[[Intake], Awaitable[Any]]) -> Any:
     """Run work with an intake, on connections of its own."""
 
-    async def session() -> Any:  # noqa: ANN401 - likewise
+    async def session() -> Any:
         connections = HttpConnections(inbox.settings)
         into = Intake(connections)
         try:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from cauce.webhooks import NuevoWebhook, Provider, Verified, WebhookRequest
     from tests.integration.web.conftest import Inbox
 
-SLACK_SECRET: Final = "slack's"  # noqa: S105 - of tests
+SLACK_SECRET: Final = "slack's"
 ACME = HmacProvider(
     origen="acme",
-    secret_setting="ACME_WEBHOOK_SECRET",  # noqa: S106 - the name of a setting
+    secret_setting="ACME_WEBHOOK_SECRET",
     header="X-Acme-Signature",
     id_from=("body:id",),
     type_from=("body:type",),
@@ -67,7 +67,7 @@ def test_secrets_come_from_a_callable(inbox: Inbox) -> None:
 
 def test_a_provider_of_ones_own(inbox: Inbox) -> None:
     """What is given to the application is served beside the known ones, and instead of one of the same name."""
-    connect = replace(PROVIDERS["stripe"], secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET")  # noqa: S106 - a name
+    connect = replace(PROVIDERS["stripe"], secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET")
     secrets: Mapping[str, str] = {"ACME_WEBHOOK_SECRET": "a", "STRIPE_CONNECT_WEBHOOK_SECRET": "c"}
     inbox.configure(providers=[ACME, connect], secrets=secrets.get)
     for provider, secret in ((ACME, "a"), (connect, "c")):
@@ -157,7 +157,7 @@ class Batches(HmacProvider):
         return tuple(replace(whole, id_externo=name, payload=json.dumps(name)) for name in names)
 
 
-LISTS = Batches(origen="lists", secret_setting="LISTS", header="X-Signature")  # noqa: S106 - the name of a setting
+LISTS = Batches(origen="lists", secret_setting="LISTS", header="X-Signature")
 
 
 @pytest.mark.parametrize("names", [["a", "b", "a", "c"], []])
@@ -175,7 +175,7 @@ def test_the_answer_to_a_batch(inbox: Inbox, names: list[str]) -> None:
 def test_what_the_table_refuses_is_kept_raw(inbox: Inbox, names: list[str]) -> None:
     """A payload whose key is too long for its column was verified all the same; the rest of its batch is as usual."""
     inbox.query("insert into cauce.catalogo values ('lists', 'desconocido', 5, 'key') returning 1")
-    provider = Keys(origen="lists", secret_setting="LISTS", header="X-S")  # noqa: S106 - the name of a setting
+    provider = Keys(origen="lists", secret_setting="LISTS", header="X-S")
     inbox.configure(providers=[provider], secrets={"LISTS": "s"}.get)
     answer = post(inbox, sign(provider, "s", names), "lists")
     assert answer.status_code == 200

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.integration.web.conftest import Inbox
 
 PUBLIC: Final = "https://hooks.example.com"
-TOKEN: Final = "12345"  # noqa: S105 - of tests
+TOKEN: Final = "12345"
 KEY: Final = "square's"
 FORM: Final = {"MessageSid": "SM1", "MessageStatus": "delivered", "To": "+1 8005551212", "Empty": ""}
 FORGED: Final = {"x-forwarded-host": "hooks.example.com", "x-forwarded-proto": "https", "forwarded": "proto=https"}

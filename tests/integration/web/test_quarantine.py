@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cauce.webhooks import Provider
     from tests.integration.web.conftest import Delivery, Inbox, Sign
 
-SECRET: Final = "whsec_one"  # noqa: S105 - of tests
+SECRET: Final = "whsec_one"
 STRIPE: Final = PROVIDERS["stripe"]
 SQUARE: Final = PROVIDERS["square"]
 OUTSIDE: Final = "https://shop.example/api/webhooks/square"
@@ -61,7 +61,7 @@ def again(
     number: int,
     provider: Provider = STRIPE,
     secrets: Sequence[str] = (SECRET,),
-    **more: Any,  # noqa: ANN401 - what reverify takes
+    **more: Any,
 ) -> Reverified:
     """Verify one again."""
 

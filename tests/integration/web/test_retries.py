@@ -29,7 +29,7 @@ class Refusing(HmacProvider):
     """Refuses everything, for one reason."""
 
     origen: str = "acme"
-    secret_setting: str = "ACME_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "ACME_SECRET"
     header: str = "x-acme"
     reason: Reason = Reason.STALE
 

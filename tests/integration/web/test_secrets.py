@@ -74,7 +74,7 @@ def test_an_unreadable_setting_is_no_application(
     """Known providers, Stripe's own setting, providers of the application's: named, not quoted, whatever the face."""
     monkeypatch.setenv(setting, "hush;until=never")
     settings = Settings(database_url=inbox.settings.database_url)
-    connect = Stripe(origen="connect", secret_setting="CONNECT_SECRET")  # noqa: S106 - a name
+    connect = Stripe(origen="connect", secret_setting="CONNECT_SECRET")
     for make in (create_app, Endpoints, Blocking):
         with pytest.raises(ConfigError, match=rf"^{setting} cannot be read: until of secret 1 of 1") as raised:
             make(bus, settings, providers=[connect])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.integration.web.conftest import Inbox, Sign
 
-SECRET = "whsec_one"  # noqa: S105 - of tests
+SECRET = "whsec_one"
 
 
 def test_a_signed_delivery_is_stored_and_answered_with_its_id(inbox: Inbox, signed: Sign) -> None:

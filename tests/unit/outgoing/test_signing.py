@@ -33,7 +33,7 @@ class Reserva(BaseModel):
     precio: float = float("nan")
 
 
-def event(payload: Any = None, **more: Any) -> Evento[Any]:  # noqa: ANN401 - any payload
+def event(payload: Any = None, **more: Any) -> Evento[Any]:
     """An event as a handler receives it."""
     fields = {"id": 7, "origen": "reserva", "tipo": "reserva.creada", "intentos": 1, "prioridad": 5}
     return Evento(**{**fields, "payload": payload, "creado_en": datetime(2026, 11, 24, 10, tzinfo=UTC), **more})

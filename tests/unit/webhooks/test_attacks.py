@@ -583,7 +583,7 @@ def test_a_provider_of_ones_own_is_a_declaration() -> None:
     """HmacProvider expresses a scheme by declaration, and computes what it covers."""
     acme = HmacProvider(
         origen="acme",
-        secret_setting="ACME_SECRET",  # noqa: S106 - a name
+        secret_setting="ACME_SECRET",
         header="X-Acme",
         prefix="v1:",
         digest="sha512",
@@ -606,4 +606,4 @@ def test_a_provider_of_ones_own_is_a_declaration() -> None:
 def test_a_template_that_cannot_be_filled_is_refused(template: str) -> None:
     """A declaration that would sign nothing, or something that has no source, fails when it is made."""
     with pytest.raises(ValueError, match="template"):
-        HmacProvider(origen="acme", secret_setting="ACME_SECRET", header="X-Acme", template=template)  # noqa: S106 - the setting's name, not a secret
+        HmacProvider(origen="acme", secret_setting="ACME_SECRET", header="X-Acme", template=template)

@@ -142,7 +142,7 @@ def test_a_secret_that_was_copied_wrongly_is_recognized(held: str, said: str) ->
 
 def test_the_secret_of_another_setting_is_recognized() -> None:
     """Two endpoints whose secrets were exchanged."""
-    cause = told(stripe(), Secret("whsec_two"), STRIPE_CONNECT_SECRET="whsec_one")["cause"]  # noqa: S106 - of a test
+    cause = told(stripe(), Secret("whsec_two"), STRIPE_CONNECT_SECRET="whsec_one")["cause"]
     assert cause == "it is signed with the secret in STRIPE_CONNECT_SECRET, and was checked with STRIPE_WEBHOOK_SECRET"
 
 

@@ -112,7 +112,7 @@ def stripe_says(body: str | bytes, header: str, secret: str, tolerance: int = 30
     place=places,
     shuffled=st.booleans(),
 )
-def test_agrees_with_stripe(  # noqa: PLR0913, PLR0917 - generated
+def test_agrees_with_stripe(
     payload: str, secret: str, age: int, listed: list[tuple[str, str]], spoil: str, place: int, *, shuffled: bool
 ) -> None:
     """Same verdict on well-formed headers of any age in the past, with signatures of any scheme, good and bad."""
@@ -179,7 +179,7 @@ def svix_says(body: str | bytes, headers: dict[str, str], secret: str) -> bool:
     return True
 
 
-def attacked_standard(  # noqa: PLR0913, PLR0917 - what a delivery is made of
+def attacked_standard(
     body: str, secret: str, age: int, spoil: str, place: int, listed: list[str]
 ) -> tuple[str, dict[str, str]]:
     """Sign, then spoil; return body and headers."""
@@ -209,7 +209,7 @@ standard_cases: dict[str, st.SearchStrategy[Any]] = {
 
 
 @cases(**standard_cases, prefix=st.sampled_from(["whsec_", ""]))
-def test_agrees_with_standardwebhooks(  # noqa: PLR0913, PLR0917 - generated
+def test_agrees_with_standardwebhooks(
     body: str, key: bytes, age: int, spoil: str, place: int, listed: list[str], prefix: str
 ) -> None:
     """Same verdict on well-formed headers of any age, with several signatures, of v1 and of unknown schemes."""
@@ -220,7 +220,7 @@ def test_agrees_with_standardwebhooks(  # noqa: PLR0913, PLR0917 - generated
 
 
 @cases(**standard_cases, family=st.sampled_from(["svix", "webhook"]))
-def test_agrees_with_svix(  # noqa: PLR0913, PLR0917 - generated
+def test_agrees_with_svix(
     body: str, key: bytes, age: int, spoil: str, place: int, listed: list[str], family: str
 ) -> None:
     """Same verdict as Svix's library, under both names of its headers."""
@@ -390,7 +390,7 @@ def twilio_of(request: WebhookRequest, secret: str, digest: str = "sha1") -> boo
     place=places,
     digest=algorithms,
 )
-def test_agrees_with_twilio(  # noqa: PLR0913, PLR0917 - generated
+def test_agrees_with_twilio(
     pairs: list[tuple[str, str]], secret: str, url: str, seen: str, spoil: str, place: int, digest: str, *, same: bool
 ) -> None:
     """Same signature and same verdict on forms with repeated fields, whatever port the URL has on either side."""
@@ -434,7 +434,7 @@ def test_differences_to_twilio() -> None:
     url, body = "https://a.example/x", '{"a": 1}'
     covered = f"{url}?bodySHA256={hashlib.sha256(body.encode()).hexdigest()}"
 
-    def both(seen: str, content: str, params: object, secret: str = "s") -> tuple[bool, bool]:  # noqa: S107 - of a test
+    def both(seen: str, content: str, params: object, secret: str = "s") -> tuple[bool, bool]:
         validator = twilio.RequestValidator(secret)
         signature = validator.compute_signature(seen, {} if isinstance(params, str) else params)
         request = request_of(content, {"X-Twilio-Signature": signature}, seen)
@@ -484,9 +484,7 @@ def redsys_form(version: str, secret: str, parameters: dict[str, str]) -> dict[s
     spoil=spoils("version", "unknown version", "order"),
     place=places,
 )
-def test_agrees_with_python_redsys(  # noqa: PLR0913, PLR0917 - generated
-    version: str, key: bytes, order: str, note: str, spoil: str, place: int
-) -> None:
+def test_agrees_with_python_redsys(version: str, key: bytes, order: str, note: str, spoil: str, place: int) -> None:
     """Same verdict on what it signs, for any order, parameters and version, and on what was changed afterwards."""
     secret = base64.b64encode(key).decode()
     form = redsys_form(version, secret, {"Ds_Order": order, "Ds_Note": note})

@@ -16,7 +16,7 @@ from cauce.webhooks.urls import rewritten, with_and_without_port
 
 ACME = HmacProvider(
     origen="acme",
-    secret_setting="ACME_SECRET",  # noqa: S106 - a name
+    secret_setting="ACME_SECRET",
     header="X-Acme",
     id_from=("body:id", "header:x-id", "query:id"),
     type_from=("body:type",),
@@ -107,7 +107,7 @@ def test_an_unsigned_id_is_taken_only_when_opted_in_and_then_marked() -> None:
     """The signed place is preferred, in whatever order they are given; the unsigned one says so."""
     opted = HmacProvider(
         origen="acme",
-        secret_setting="ACME_SECRET",  # noqa: S106 - a name
+        secret_setting="ACME_SECRET",
         header="X-Acme",
         id_from=("header:x-id", "body:id"),
         accept_unsigned=frozenset({"id_externo"}),

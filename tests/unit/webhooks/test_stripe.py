@@ -113,7 +113,7 @@ def test_a_thin_event_is_described() -> None:
 
 def test_connect_is_another_instance() -> None:
     """A Connect endpoint has its own name and secret; its events keep Stripe's id and carry the account."""
-    connect = Stripe(origen="stripe_connect", secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET")  # noqa: S106 - a name
+    connect = Stripe(origen="stripe_connect", secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET")
     body = b'{"id":"evt_2","object":"event","type":"payout.paid","account":"acct_1"}'
     request = connect.sign(Draft(body), OTHER, NOW)
     verdict = connect.verify(request, [OTHER], NOW)

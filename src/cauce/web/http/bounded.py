@@ -87,6 +87,7 @@ class Bounded(Uvicorns):
         super().data_received(data)
         self._watch()
 
+    # asyncio admits a bool here; uvicorn has it annotated without one
     def eof_received(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer what a client asked before it stopped sending; without a whole request, close."""
         self._is_last = self.owes_answer

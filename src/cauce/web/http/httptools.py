@@ -82,7 +82,7 @@ class Parser(httptools.HttpRequestParser):
         self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it, for pipelined requests
         self._protocol = protocol
 
-    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # of compiled code, which takes any buffer
         """Read on."""
         while True:
             try:

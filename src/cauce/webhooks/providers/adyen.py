@@ -48,7 +48,7 @@ class Adyen(Provider):
 
     origen: str = "adyen"
     title: str = "Adyen"
-    secret_setting: str = "ADYEN_HMAC_KEY"  # noqa: S105 - the name of a setting
+    secret_setting: str = "ADYEN_HMAC_KEY"
     type_from: tuple[str, ...] = ("body:eventCode",)
     retry_horizon: float = 30 * DAY
     documentation: ClassVar[str] = "https://docs.adyen.com/development-resources/webhooks/verify-hmac-signatures"
@@ -58,7 +58,7 @@ class Adyen(Provider):
         """Eight fields of each item."""
         return SignedScope(fields=tuple(f"body:{field}" for field in SIGNED_FIELDS))
 
-    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:  # noqa: ARG002 - no timestamp
+    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Verify every item; the verdict names the secret that signed the last one."""
         index = None
         for number, item in enumerate(_items(request)):
@@ -71,7 +71,7 @@ class Adyen(Provider):
                 raise no_match(f"item {number}", secrets, self.secret_setting)
         return Verified("adyen-hmac-sha256", self.signed, index)
 
-    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:  # noqa: ARG002 - no timestamp
+    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
         """Sign every item of a body that is already a standard webhook."""
         request = WebhookRequest(draft.body, Headers.of({"content-type": draft.content_type}), draft.url)
         body: JsonValue = json.loads(draft.body)
@@ -90,7 +90,7 @@ class Adyen(Provider):
         """Take the items apart."""
         return [write_json(item) for item in _items(request)]
 
-    def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:  # noqa: ARG002 - an item is enough
+    def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
         """Join what Adyen's duplicates have in common."""
         text = ":".join(_text(at(value, field)) for field in ("eventCode", "pspReference", "success"))
         return Found(text, "body:pspReference") if at(value, "pspReference") and is_storable(text, MAX_ID) else None
@@ -111,7 +111,7 @@ class AdyenPlatform(HmacProvider):
 
     origen: str = "adyen_platform"
     title: str = "Adyen Balance Platform"
-    secret_setting: str = "ADYEN_PLATFORM_HMAC_KEY"  # noqa: S105 - the name of a setting
+    secret_setting: str = "ADYEN_PLATFORM_HMAC_KEY"
     header: str = "HmacSignature"
     encoding: Encoding = "base64"
     key_encoding: KeyEncoding = "hex"

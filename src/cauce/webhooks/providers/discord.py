@@ -36,7 +36,7 @@ class Discord(Provider):
 
     origen: str = "discord"
     title: str = "Discord"
-    secret_setting: str = "DISCORD_PUBLIC_KEY"  # noqa: S105 - the name of a setting
+    secret_setting: str = "DISCORD_PUBLIC_KEY"
     id_from: tuple[str, ...] = ("body:id",)
     type_from: tuple[str, ...] = ("body:event.type",)
     keep_headers: tuple[str, ...] = ("x-signature-ed25519", "x-signature-timestamp")

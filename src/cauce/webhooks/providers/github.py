@@ -62,7 +62,7 @@ class GitHub(HmacProvider):
 
     origen: str = "github"
     title: str = "GitHub"
-    secret_setting: str = "GITHUB_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "GITHUB_WEBHOOK_SECRET"
     header: str = "X-Hub-Signature-256"
     prefix: str = "sha256="
     id_from: tuple[str, ...] = ("header:x-github-delivery",)

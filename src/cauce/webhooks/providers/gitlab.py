@@ -31,7 +31,7 @@ class GitLabToken(Provider):
 
     origen: str = "gitlab_token"
     title: str = "GitLab, secret token"
-    secret_setting: str = "GITLAB_WEBHOOK_TOKEN"  # noqa: S105 - the name of a setting
+    secret_setting: str = "GITLAB_WEBHOOK_TOKEN"
     id_from: tuple[str, ...] = ("header:idempotency-key", "header:x-gitlab-event-uuid")
     type_from: tuple[str, ...] = ("body:object_kind", "body:event_name", "header:x-gitlab-event")
     accept_unsigned: frozenset[Unsigned] = frozenset({"tipo", "id_externo"})
@@ -50,7 +50,7 @@ class GitLabToken(Provider):
         """Nothing."""
         return SignedScope()
 
-    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:  # noqa: ARG002 - no timestamp
+    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Compare the token in constant time."""
         token = header_of(request, _HEADER)
         index = matching_secret(secrets, [token], _token)
@@ -58,7 +58,7 @@ class GitLabToken(Provider):
             raise Refusal(Reason.BAD_SIGNATURE, f"{_HEADER} is none of the tokens in {self.secret_setting}")
         return Verified("token", self.signed, index)
 
-    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:  # noqa: ARG002 - no timestamp
+    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
         """Make a delivery with its token."""
         headers = {"content-type": draft.content_type, _HEADER: secret.text.strip()}
         headers |= {"idempotency-key": draft.id_externo} if draft.id_externo else {}

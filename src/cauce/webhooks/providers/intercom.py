@@ -23,7 +23,7 @@ class Intercom(HmacProvider):
 
     origen: str = "intercom"
     title: str = "Intercom"
-    secret_setting: str = "INTERCOM_CLIENT_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "INTERCOM_CLIENT_SECRET"
     header: str = "X-Hub-Signature"
     prefix: str = "sha1="
     digest: Digest = "sha1"

@@ -19,7 +19,7 @@ class LemonSqueezy(HmacProvider):
 
     origen: str = "lemonsqueezy"
     title: str = "Lemon Squeezy"
-    secret_setting: str = "LEMONSQUEEZY_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "LEMONSQUEEZY_WEBHOOK_SECRET"
     header: str = "X-Signature"
     type_from: tuple[str, ...] = ("body:meta.event_name",)
     keep_headers: tuple[str, ...] = ("x-signature",)

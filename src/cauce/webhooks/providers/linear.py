@@ -26,7 +26,7 @@ class Linear(HmacProvider):
 
     origen: str = "linear"
     title: str = "Linear"
-    secret_setting: str = "LINEAR_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "LINEAR_WEBHOOK_SECRET"
     header: str = "Linear-Signature"
     timestamp_path: str | None = "webhookTimestamp"
     timestamp_format: TimestampFormat = "ms"

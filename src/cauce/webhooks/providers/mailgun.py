@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cauce.webhooks.provider import Draft
     from cauce.webhooks.secrets import Secret
 
-_TOKEN = "signature.token"  # noqa: S105 - a path
+_TOKEN = "signature.token"
 _TIMESTAMP = "signature.timestamp"
 
 
@@ -35,7 +35,7 @@ class Mailgun(Provider):
 
     origen: str = "mailgun"
     title: str = "Mailgun"
-    secret_setting: str = "MAILGUN_WEBHOOK_SIGNING_KEY"  # noqa: S105 - the name of a setting
+    secret_setting: str = "MAILGUN_WEBHOOK_SIGNING_KEY"
     tolerance: float = 12 * 3600.0
     id_from: tuple[str, ...] = (f"body:{_TOKEN}",)
     type_from: tuple[str, ...] = ("body:event-data.event",)

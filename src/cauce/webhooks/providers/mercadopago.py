@@ -54,7 +54,7 @@ class MercadoPago(Provider):
 
     origen: str = "mercadopago"
     title: str = "Mercado Pago"
-    secret_setting: str = "MERCADOPAGO_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "MERCADOPAGO_WEBHOOK_SECRET"
     id_from: tuple[str, ...] = ("body:id",)
     type_from: tuple[str, ...] = ("body:action", "body:type", "query:type")
     accept_unsigned: frozenset[Unsigned] = frozenset({"tipo"})

@@ -21,7 +21,7 @@ class Paddle(HmacProvider):
 
     origen: str = "paddle"
     title: str = "Paddle"
-    secret_setting: str = "PADDLE_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "PADDLE_WEBHOOK_SECRET"
     header: str = "Paddle-Signature"
     pairs: Pairs | None = _PAIRS
     template: str = "{timestamp}:{body}"

@@ -46,7 +46,7 @@ class PayPal(Provider):
 
     origen: str = "paypal"
     title: str = "PayPal"
-    secret_setting: str = "PAYPAL_WEBHOOK_ID"  # noqa: S105 - the name of a setting
+    secret_setting: str = "PAYPAL_WEBHOOK_ID"
     certificates: Certificates | None = field(default=None, compare=False)
     tolerance: float = 4 * DAY
     id_from: tuple[str, ...] = ("body:id",)

@@ -63,7 +63,7 @@ class Redsys(Provider):
 
     origen: str = "redsys"
     title: str = "Redsys"
-    secret_setting: str = "REDSYS_SECRET_KEY"  # noqa: S105 - the name of a setting
+    secret_setting: str = "REDSYS_SECRET_KEY"
     versions: tuple[Version, ...] = ("HMAC_SHA512_V2", "HMAC_SHA512_V1", "HMAC_SHA256_V1")
     """Accepted signature versions; the first is used to sign."""
     retry_horizon: float = DAY
@@ -74,7 +74,7 @@ class Redsys(Provider):
         """The parameters, which are all there is."""
         return SignedScope(raw_body=True)
 
-    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:  # noqa: ARG002 - no timestamp
+    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Derive each secret's key for this order, and compare."""
         form = _form(request.body)
         version = next((one for one in self.versions if one == form["Ds_SignatureVersion"]), None)
@@ -92,7 +92,7 @@ class Redsys(Provider):
             raise no_match("Ds_Signature", secrets, self.secret_setting)
         return Verified(f"redsys-{version}", self.signed, index)
 
-    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:  # noqa: ARG002 - no timestamp
+    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
         """Make a notification of parameters given as JSON."""
         version = self.versions[0]
         parameters = _encode(draft.body, version)
@@ -110,13 +110,13 @@ class Redsys(Provider):
         """Decode the parameters."""
         return (_parameters(_form(request.body)["Ds_MerchantParameters"]),)
 
-    def tipo_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:  # noqa: ARG002 - in the parameters
+    def tipo_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
         """Name the kind of operation."""
         kind = at(value, "Ds_TransactionType") or at(value, "DS_TRANSACTIONTYPE")
         tipo = f"operacion.{kind}"
         return Found(tipo, "body:Ds_TransactionType") if kind is not None and is_storable(tipo, MAX_TIPO) else None
 
-    def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:  # noqa: ARG002 - in the parameters
+    def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
         """Join what makes an operation this one."""
         text = ":".join(str(at(value, name) or at(value, name.upper()) or "") for name in IDENTITY)
         return Found(text, "body:Ds_Order") if is_storable(text, MAX_ID) else None

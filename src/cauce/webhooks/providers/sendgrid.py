@@ -37,7 +37,7 @@ class SendGrid(Provider):
 
     origen: str = "sendgrid"
     title: str = "SendGrid"
-    secret_setting: str = "SENDGRID_WEBHOOK_PUBLIC_KEY"  # noqa: S105 - the name of a setting
+    secret_setting: str = "SENDGRID_WEBHOOK_PUBLIC_KEY"
     tolerance: float = 1.25 * DAY
     id_from: tuple[str, ...] = ("body:sg_event_id",)
     type_from: tuple[str, ...] = ("body:event",)

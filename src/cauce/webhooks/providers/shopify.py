@@ -26,7 +26,7 @@ class Shopify(HmacProvider):
 
     origen: str = "shopify"
     title: str = "Shopify"
-    secret_setting: str = "SHOPIFY_CLIENT_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "SHOPIFY_CLIENT_SECRET"
     header: str = "X-Shopify-Hmac-SHA256"
     encoding: Encoding = "base64"
     id_from: tuple[str, ...] = ("header:x-shopify-webhook-id",)

@@ -26,7 +26,7 @@ class Slack(HmacProvider):
 
     origen: str = "slack"
     title: str = "Slack"
-    secret_setting: str = "SLACK_SIGNING_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "SLACK_SIGNING_SECRET"
     header: str = "X-Slack-Signature"
     prefix: str = "v0="
     template: str = "v0:{timestamp}:{body}"

@@ -28,7 +28,7 @@ class Square(HmacProvider):
 
     origen: str = "square"
     title: str = "Square"
-    secret_setting: str = "SQUARE_WEBHOOK_SIGNATURE_KEY"  # noqa: S105 - the name of a setting
+    secret_setting: str = "SQUARE_WEBHOOK_SIGNATURE_KEY"
     header: str = "x-square-hmacsha256-signature"
     encoding: Encoding = "base64"
     template: str = "{url}{body}"

@@ -38,7 +38,7 @@ class StandardWebhooks(Provider):
 
     origen: str = "standard"
     title: str = "Standard Webhooks"
-    secret_setting: str = "STANDARD_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "STANDARD_WEBHOOK_SECRET"
     type_from: tuple[str, ...] = ("body:type",)
     families: tuple[str, ...] = ("webhook", "svix")
     """First part of the headers' names. The first family whose signature is there is the one that counts."""
@@ -103,7 +103,7 @@ class StandardWebhooks(Provider):
         }
         return WebhookRequest(draft.body, Headers.of(headers), draft.url)
 
-    def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:  # noqa: ARG002 - the header is signed
+    def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
         """Take the id from the family of headers that was verified, never from the other one."""
         name = f"{self.family_of(request)}-id"
         text = request.headers.get(name)
@@ -162,21 +162,21 @@ def _signatures(text: str, header: str) -> dict[str, list[str]]:
     return listed
 
 
-SVIX = StandardWebhooks(origen="svix", title="Svix", secret_setting="SVIX_WEBHOOK_SECRET")  # noqa: S106 - the name of a setting
-OPENAI = StandardWebhooks(origen="openai", title="OpenAI", secret_setting="OPENAI_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
+SVIX = StandardWebhooks(origen="svix", title="Svix", secret_setting="SVIX_WEBHOOK_SECRET")
+OPENAI = StandardWebhooks(origen="openai", title="OpenAI", secret_setting="OPENAI_WEBHOOK_SECRET")
 ANTHROPIC = StandardWebhooks(
     origen="anthropic",
     title="Anthropic",
-    secret_setting="ANTHROPIC_WEBHOOK_SIGNING_KEY",  # noqa: S106 - the setting's name, not a secret
+    secret_setting="ANTHROPIC_WEBHOOK_SIGNING_KEY",
     type_from=("body:data.type", "body:type"),  # its own "type" is always "event"
 )
-CLERK = StandardWebhooks(origen="clerk", title="Clerk", secret_setting="CLERK_WEBHOOK_SIGNING_SECRET")  # noqa: S106 - the setting's name, not a secret
-RESEND = StandardWebhooks(origen="resend", title="Resend", secret_setting="RESEND_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
-SUPABASE = StandardWebhooks(origen="supabase", title="Supabase", secret_setting="SUPABASE_WEBHOOK_SECRET")  # noqa: S106 - the setting's name, not a secret
+CLERK = StandardWebhooks(origen="clerk", title="Clerk", secret_setting="CLERK_WEBHOOK_SIGNING_SECRET")
+RESEND = StandardWebhooks(origen="resend", title="Resend", secret_setting="RESEND_WEBHOOK_SECRET")
+SUPABASE = StandardWebhooks(origen="supabase", title="Supabase", secret_setting="SUPABASE_WEBHOOK_SECRET")
 GITLAB = StandardWebhooks(
     origen="gitlab",
     title="GitLab",
-    secret_setting="GITLAB_WEBHOOK_SIGNING_TOKEN",  # noqa: S106 - the setting's name, not a secret
+    secret_setting="GITLAB_WEBHOOK_SIGNING_TOKEN",
     type_from=("body:object_kind", "body:event_name"),
     answer_within=10.0,
 )

@@ -23,7 +23,7 @@ class Stripe(HmacProvider):
 
     origen: str = "stripe"
     title: str = "Stripe"
-    secret_setting: str = "STRIPE_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "STRIPE_WEBHOOK_SECRET"
     header: str = "Stripe-Signature"
     pairs: Pairs | None = _PAIRS
     template: str = "{timestamp}.{body}"

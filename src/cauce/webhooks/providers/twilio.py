@@ -45,7 +45,7 @@ class Twilio(Provider):
 
     origen: str = "twilio"
     title: str = "Twilio"
-    secret_setting: str = "TWILIO_AUTH_TOKEN"  # noqa: S105 - the name of a setting
+    secret_setting: str = "TWILIO_AUTH_TOKEN"
     digest: Digest = "sha1"
     public_url: str | None = None
     id_from: tuple[str, ...] = ("body:id",)
@@ -60,7 +60,7 @@ class Twilio(Provider):
         """The URL and every field of the form, or of the JSON body."""
         return SignedScope(raw_body=True, url=True)
 
-    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:  # noqa: ARG002 - no timestamp
+    def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
         """Compare the signature with those of the URL's two spellings."""
         given = header_of(request, _HEADER)
         request = self._public(request)
@@ -76,7 +76,7 @@ class Twilio(Provider):
         blame_url(request.url, matches)
         raise no_match(_HEADER, secrets, self.secret_setting)
 
-    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:  # noqa: ARG002 - no timestamp
+    def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
         """Make a signed delivery; a JSON body gets its hash into the URL."""
         url = self.public_url or draft.url
         if _is_json(draft.body):

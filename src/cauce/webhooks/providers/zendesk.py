@@ -18,7 +18,7 @@ class Zendesk(HmacProvider):
 
     origen: str = "zendesk"
     title: str = "Zendesk"
-    secret_setting: str = "ZENDESK_WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+    secret_setting: str = "ZENDESK_WEBHOOK_SECRET"
     header: str = "X-Zendesk-Webhook-Signature"
     encoding: Encoding = "base64"
     template: str = "{timestamp}{body}"

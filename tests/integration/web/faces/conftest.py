@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 CAP: Final = 200_000
 """Bytes of a body at most, more than are read at a time."""
-CRON_SECRET: Final = "cron secret"  # noqa: S105 - of tests
+CRON_SECRET: Final = "cron secret"
 SECONDS: Final = 30.0
 """After which a test that waits for a server gives up."""
 SECRETS: Final = {
@@ -83,7 +83,7 @@ if not django_settings.configured:  # whatever would stand in the way of a webho
             f"{__name__}.anonymous",
             "django.contrib.auth.middleware.LoginRequiredMiddleware",
         ],
-        SECRET_KEY="of tests",  # noqa: S106 - likewise
+        SECRET_KEY="of tests",
     )
     django.setup()
 
@@ -114,7 +114,7 @@ class Face:
         url = httpx.URL(self.url)
         return url.host, url.port or 80
 
-    def request(self, method: str, path: str, **more: Any) -> httpx.Response:  # noqa: ANN401 - what httpx takes
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Make one request."""
         return self.client.request(method, self.url + path, **more)
 
@@ -163,7 +163,7 @@ def end_of(answer: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def serve_asgi(app: Any, *, lifespan: bool = True) -> Generator[str]:  # noqa: ANN401 - any ASGI application
+def serve_asgi(app: Any, *, lifespan: bool = True) -> Generator[str]:
     """Serve it by uvicorn in a thread; yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # What ``X-Forwarded-*`` says is the server's to believe: this one is told not to.
@@ -199,7 +199,7 @@ class ThreadedServer(ThreadingMixIn, WSGIServer):
 
 
 @contextlib.contextmanager
-def running(server: Any) -> Generator[str]:  # noqa: ANN401 - of either kind
+def running(server: Any) -> Generator[str]:
     """Run a server in a thread; yield its address."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -211,12 +211,12 @@ def running(server: Any) -> Generator[str]:  # noqa: ANN401 - of either kind
         server.server_close()
 
 
-def serve_wsgi(app: Any) -> AbstractContextManager[str]:  # noqa: ANN401 - any WSGI application
+def serve_wsgi(app: Any) -> AbstractContextManager[str]:
     """Serve it by Werkzeug's server, which takes chunks."""
     return running(make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietWerkzeug))
 
 
-def serve_wsgiref(app: Any) -> AbstractContextManager[str]:  # noqa: ANN401 - any WSGI application
+def serve_wsgiref(app: Any) -> AbstractContextManager[str]:
     """Serve it by the standard library's server, which knows the bare minimum."""
     server = ThreadedServer(("127.0.0.1", 0), Quiet)
     server.set_app(app)
@@ -233,7 +233,7 @@ def django_urls(place: Place, prefix: str = "") -> Generator[None]:
         yield
 
 
-def not_found(_: object, start_response: Any) -> list[bytes]:  # noqa: ANN401 - WSGI's
+def not_found(_: object, start_response: Any) -> list[bytes]:
     """Answer 404: the WSGI application around a mounted one."""
     start_response("404 Not Found", [("content-length", "0")])
     return []
@@ -261,7 +261,7 @@ def fastapi_mount(place: Place) -> Generator[str]:
     endpoints = create_app(place.bus, place.settings, secrets=place.secrets)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> Any:  # noqa: ANN401 - an asynchronous generator
+    async def lifespan(_: FastAPI) -> Any:
         async with endpoints.router.lifespan_context(endpoints):
             yield
 

@@ -140,7 +140,7 @@ def test_a_limit_of_the_applications_own(
 def test_a_fault_of_a_provider(serve: Serve, place: Place) -> None:
     """A source of secrets that fails is answered by the inbox, not by FastAPI."""
 
-    def broken(_: str) -> Any:  # noqa: ANN401 - never returns
+    def broken(_: str) -> Any:
         raise LookupError("the vault is sealed")
 
     app = FastAPI()

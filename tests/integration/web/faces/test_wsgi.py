@@ -40,7 +40,7 @@ OPEN: Final = (
 )
 
 
-def environ(delivery: Delivery | None = None, /, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - of any kind
+def environ(delivery: Delivery | None = None, /, **more: Any) -> dict[str, Any]:
     """Make a request to Stripe's inbox, or with ``PATH_INFO`` to another address."""
     body = delivery.body if delivery else b""
     signature = delivery.headers["stripe-signature"] if delivery else ""
@@ -61,7 +61,7 @@ def call(app: WSGIApplication, request: dict[str, Any]) -> tuple[str, dict[str, 
     """Call an application as a server does."""
     started: list[tuple[str, dict[str, str]]] = []
 
-    def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> Any:  # noqa: ANN401 - never used
+    def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> Any:
         started.append((status, dict(headers)))
 
     body = b"".join(app(request, start_response))
@@ -99,7 +99,7 @@ def test_the_address_of_a_mounted_application(app: WSGIApplication) -> None:
     """``SCRIPT_NAME`` and ``PATH_INFO`` are one path again, encoded as it was sent, the query as it is."""
     seen: list[dict[str, Any]] = []
 
-    def spy(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - WSGI's
+    def spy(environ: dict[str, Any], start_response: Any) -> Any:
         seen.append(environ)
         return app(environ, start_response)
 
