@@ -1,0 +1,1 @@
+../../javascripts/iframe-worker.js
