@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,13 @@ TRANSLATED = {
     "sql": "sql",
     "comparisons": "comparar",
 }
+SETTINGS_OF_SESSIONS = {"cauce.timbre", "cauce.asiento", "cauce.comprobada"}
+"""Settings of PostgreSQL's sessions, which are in no catalog."""
+UNSPOKEN = re.compile(
+    r"\b(?:anew|whence|thence|likewise|hitherto|in vain|is no more|nobody else's|says? whose|shall"
+    r"|save (?:one|by|in|for|that|where))\b",
+    re.IGNORECASE,
+)
 PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in group.items()}
 
 
@@ -75,12 +83,62 @@ def test_the_limit_of_a_look_is_documented() -> None:
     assert f"{LOOK_SECONDS:g} seconds a statement (`LOOK_SECONDS`)" in (TOP / "docs/cli.md").read_text()
 
 
+def documents() -> list[Path]:
+    """Every document of the project, each once, but for the history of changes."""
+    found = [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("examples/**/*.md")]
+    return sorted(page for page in found if not page.is_symlink() and page.name != "CHANGELOG.md")
+
+
+def is_there(name: str) -> bool:
+    """Whether the package has such a thing: a module, or what a module holds; or the database does."""
+    _, *parts = name.split(".")
+    if len(parts) == 1 and parts[0] in words_of_the_database():
+        return True
+    if len(parts) > 1 and (TOP / "src/cauce" / parts[0] / f"{parts[1]}.py").exists():
+        parts = [f"{parts[0]}.{parts[1]}", *parts[2:]]
+    place: object = import_module("cauce")
+    for part in parts:
+        try:
+            place = import_module(f"cauce.{part}") if place is sys.modules["cauce"] else getattr(place, part)
+        except ImportError:
+            place = getattr(place, part, None)
+        except AttributeError:
+            return False
+    return place is not None
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(TOP)))
+def test_what_documents_name_is_there(page: Path) -> None:
+    """Files of the project by their path, and whatever is called `cauce.something`: a module, an object, a table."""
+    text = page.read_text()
+    places = [TOP, TOP / "src", TOP / "src/cauce", page.parent]
+    files = re.findall(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|sql|md|toml))`", text)
+    assert [name for name in files if not any((place / name).exists() for place in places)] == []
+    names = set(re.findall(r"`(cauce(?:\.[a-z_]\w*)+)(?:\([^`]*)?`", text)) - SETTINGS_OF_SESSIONS
+    assert sorted(name for name in names if not is_there(name)) == []
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(TOP)))
+def test_documents_are_written_as_people_speak(page: Path) -> None:
+    """No word that a colleague would not say aloud."""
+    assert UNSPOKEN.findall(page.read_text()) == []
+
+
+@pytest.mark.parametrize("site", ["zensical.toml", "zensical.es.toml"])
+def test_the_site_loads_nothing_from_other_servers(site: str) -> None:
+    """No font, and the shim by which the search works in a folder is a file of its own; the theme would fetch both."""
+    project = tomllib.loads((TOP / site).read_text())["project"]
+    assert project["theme"]["font"] is False
+    assert [path.split("/")[-1] for path in project["extra"]["polyfills"]] == ["iframe-worker.js"]
+    own = [*project["extra"]["polyfills"], *project["extra_css"]]
+    assert [path for path in own if not (TOP / project["docs_dir"] / path).is_file()] == []
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     """No document links to a file that is not there, nor the Spanish site to a page that the English one lacks."""
-    documents = [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("examples/**/*.md")]
     broken = [
         f"{document.relative_to(TOP)}: {target}"
-        for document in documents
+        for document in documents()
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
         if not (document.parent / target.replace(".html", ".md")).exists()
     ]

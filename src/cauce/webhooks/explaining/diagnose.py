@@ -120,7 +120,7 @@ class Inquiry:
             if body != self.request.body and self._fits(replace(self.request, body=body), self.secrets):
                 return Cause(
                     f"the secret is right and the body was rewritten: the signature fits the same content {name}",
-                    "Find what parses it and writes it anew (a proxy, a middleware, a test tool), and have it pass the"
+                    "Find what parses it and writes it again (a proxy, a middleware, a test tool), and have it pass the"
                     " bytes on as they came.",
                 )
         return None
