@@ -392,7 +392,7 @@ def test_the_payload_travels_as_json_if_its_type_is_said(cauce_db: Database) -> 
 
 def test_a_call_refuses_what_a_worker_refuses(cauce_db: Database) -> None:
     """No connection for a handler that takes one, a swallowed SQL error, a loop that runs already."""
-    with pytest.raises(TypeError, match="creado takes tx: say tx="):
+    with pytest.raises(TypeError, match="creado takes tx: pass tx="):
         call(creado, Pedido(numero=1))
     with cauce_db.connect() as conn, pytest.raises(RuntimeError, match="must not be swallowed"):
         call(swallow, Pedido(numero=1), tx=conn)
@@ -401,7 +401,7 @@ def test_a_call_refuses_what_a_worker_refuses(cauce_db: Database) -> None:
         """Do nothing."""
 
     async def test() -> None:
-        with pytest.raises(TypeError, match="say tx=, an AsyncConnection"):
+        with pytest.raises(TypeError, match="pass tx=, an AsyncConnection"):
             await call_async(creado, Pedido(numero=1))
         with pytest.raises(RuntimeError, match="await call_async"):
             call(noting, Pedido(numero=1))

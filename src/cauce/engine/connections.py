@@ -1,8 +1,8 @@
-"""The connections of a process that works: lent for a claim, a settlement, a chore, and closed when nobody needs them.
+"""The connection pool of a worker process: connections are lent for one operation and closed when idle.
 
-A worker has as many as are used at the same moment. One is kept at rest; the others are closed when they have been idle
-for a while. Whoever finds all of them lent waits a moment before a new one is opened: most are given back within a
-millisecond. So the looks of many idle groups take turns on one connection.
+A worker opens as many connections as it uses at the same moment. One idle connection is kept; the others are closed
+after a while. If all are lent, a caller waits a moment before it opens a new one, because most are returned within a
+millisecond. So the polls of many idle groups share one connection.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
 from cauce.database.refusals import explaining
+from cauce.engine.causes import one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.connections")
 
 PATIENCE: Final = 0.05
-"""Seconds that somebody waits for a lent connection to come back before a new one is opened."""
+"""Seconds to wait for a lent connection before a new one is opened."""
 IDLE_SECONDS: Final = 10.0
-"""Seconds after which a connection that nobody uses is closed, save one."""
+"""Seconds after which idle connections are closed, except one."""
 RECONNECT_CAP: Final = 5.0
-"""Seconds between attempts to reach the database, at most."""
+"""The longest delay between two attempts to connect, in seconds."""
 
 
 class Connections:
@@ -73,7 +74,7 @@ class Connections:
                 self._give_back(conn)
 
     async def run(self) -> None:
-        """Close what has been idle for ``IDLE_SECONDS``, save one; for ever."""
+        """Close connections that have been idle for ``IDLE_SECONDS``, except one; until cancelled."""
         while True:
             await asyncio.sleep(IDLE_SECONDS / 2)
             while len(self._idle) > 1 and self._idle[0][1] < monotonic() - IDLE_SECONDS:
@@ -98,7 +99,7 @@ class Connections:
             except psycopg.OperationalError as error:
                 wait = backoff(failures)
                 failures += 1
-                logger.warning("no connection to the database, again in %.1f s: %s", wait, error)
+                logger.warning("cannot connect to the database; retry in %.1f s: %s", wait, one_line(str(error)))
             if conn := await self._returned(wait):
                 return conn
 
@@ -148,10 +149,10 @@ async def connect(settings: Settings) -> AsyncConnection[Any]:
 
 
 def backoff(failures: int) -> float:
-    """Return the seconds to wait before the database is tried again."""
+    """Return the delay before the next attempt to connect, in seconds."""
     return random.uniform(0.5, 1) * min(RECONNECT_CAP, 0.05 * 2.0 ** min(failures, 30))  # noqa: S311 - jitter, not a secret
 
 
 def unexpected(error: BaseException) -> bool:
-    """Whether the log shall have the traceback: the error is not the database's, whose words say enough."""
+    """Whether the log should contain the traceback: only for errors that are not the database's."""
     return not isinstance(error, psycopg.Error)

@@ -1,4 +1,4 @@
-"""``procesar_lote``: the work of a worker, for a moment, for whoever has a cron and no process of his own."""
+"""``procesar_lote``: the work of a worker for a limited time, for deployments with a cron and no worker process."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ async def procesar_lote(bus: Bus, settings: Settings, *, limite: int = 500, segu
     """Process what is due in every group of the bus: expired leases, due retries, new events; Stripe's first.
 
     Args:
-        bus: the application's.
-        settings: as a worker's.
-        limite: deliveries of events and retries claimed at most, over all groups.
-        segundos: no batch begins after so many seconds.
+        bus: the application's bus.
+        settings: the settings of a worker.
+        limite: the largest number of events and retries to claim, in all groups together.
+        segundos: seconds after which no further batch is claimed.
 
     Raises:
         SchemaError: the tables are missing or old.
         ForeignRestore: the database was restored into a younger cluster.
-        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
+        WrongArgument: ``bus`` is not a ``Bus``, or ``settings`` is not a ``Settings``.
     """
     expect_application(bus, settings, "procesar_lote")
     with explaining():

@@ -1,4 +1,4 @@
-"""Time limits of handlers without a timer per call: one watch looks at all that runs, every tenth of a second."""
+"""Timeouts of handlers: one task checks all running handlers every tenth of a second, instead of a timer for each."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Watch:
                 executor.task.uncancel()
 
     async def run(self) -> None:
-        """Look at what runs, for ever."""
+        """Check the running handlers until cancelled."""
         while True:
             await asyncio.sleep(TICK)
             now = monotonic()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.pq import TransactionStatus
 
-from cauce.engine.causes import Causes
+from cauce.engine.causes import Causes, in_one_line
 from cauce.engine.deadlines import STOPS, GivenBack
 from cauce.engine.executors import Executors
 from cauce.engine.report import Alike, Delivery, Report
@@ -127,10 +127,10 @@ class Dispatcher:
         huella, failure = self.causes.explain(error)
         failure["espera"] = wait
         report.say(evento.id, consumer.nombre, "muerta" if spent else "reintentar", evento.intentos, failure)
-        alike = report.alike.setdefault(
-            (huella, consumer.nombre, spent), Alike(failure.get("error", ""), None if spent else wait)
-        )
-        alike.deliveries.append(delivery)
+        same = huella, consumer.nombre, spent
+        if same not in report.alike:
+            report.alike[same] = Alike(in_one_line(error), None if spent else wait)
+        report.alike[same].deliveries.append(delivery)
         self._tell(error, delivery)
 
     def busy(self) -> bool:

@@ -1,4 +1,4 @@
-"""The doorbell: wakes sleeping runners when a publisher commits, and every now and then in any case.
+"""The doorbell: wakes sleeping runners when a publisher commits, and at the polling interval.
 
 One listening connection a process. While somebody sleeps it holds the shared advisory lock that publishers look at
 before they ring (see ``cauce.tocar_timbre``). A publisher may have looked just before, so every sleep begins with one
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from cauce.engine.causes import one_line
 from cauce.engine.connections import connect, unexpected
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.doorbell")
 
 FIRST_LOOK: Final = 0.01
-"""Seconds after which a sleeper looks again for the first time; then twice as many, up to the poll interval."""
+"""The first polling interval of a sleeping runner, in seconds; it doubles up to ``poll_seconds``."""
 SLEEPING = 1128355139, 0
 """The advisory lock of the sleepers; ``cauce.avisar`` names the same."""
 
@@ -43,7 +44,7 @@ class Doorbell:
         self._interval = FIRST_LOOK
         self._next_look: asyncio.TimerHandle | None = None
         self.rings = 0
-        """How often it has rung; a runner notes it before it looks at the log."""
+        """The number of rings; a runner reads it before it looks for events."""
 
     async def sleep(self, grupo: str, rings: int, *, worked: bool) -> bool:
         """Sleep until the bell rings or it is time to look again; return whether there surely is something to look for.
@@ -87,7 +88,7 @@ class Doorbell:
                 break
 
     def ring(self) -> None:
-        """Wake whom a publisher's commit concerns."""
+        """Wake one runner of each group after a publisher's commit."""
         self.rings += 1
         self.wake(rung=True)
         self._look_in(FIRST_LOOK)
@@ -106,8 +107,8 @@ class Doorbell:
                     await self._listen(conn)
                 except Exception as error:
                     logger.warning(
-                        "the doorbell is out of order, the log is polled meanwhile: %s",
-                        error, exc_info=unexpected(error),
+                        "LISTEN connection lost; polling every %g s: %s",
+                        self._settings.poll_seconds, one_line(str(error)), exc_info=unexpected(error),
                     )  # fmt: skip
                     if conn is not None:
                         await conn.close()
@@ -150,7 +151,7 @@ class Doorbell:
             await conn.execute("select pg_advisory_unlock_all()")
 
     async def _hear(self, conn: AsyncConnection[Any], answered: asyncio.Future[None]) -> None:
-        """Read what the server says on its own, without a task between the socket and the sleepers."""
+        """Read notifications directly from the socket, without a task in between."""
         pgconn, loop = conn.pgconn, asyncio.get_running_loop()
 
         def read() -> None:

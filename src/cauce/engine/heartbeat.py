@@ -1,7 +1,7 @@
-"""The heartbeat: keeps the leases of what a worker holds, from a thread and a connection of its own.
+"""The heartbeat: renews the leases of a worker's batches, from its own thread and connection.
 
-A handler that blocks the event loop must not cost the worker its leases; a thread of its own keeps beating. It connects
-when something has been in hand for a while, which short batches never are, and disconnects when nothing is.
+A separate thread renews the leases even while a handler blocks the event loop. It connects when a batch has been in
+flight for a while, which short batches never are, and disconnects when none is.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.heartbeat")
 
 SHOW_AFTER: Final = 1.0
-"""Seconds a worker holds an event before its state says ``en_proceso``."""
+"""Seconds that an event is in flight before its state becomes ``en_proceso``."""
 IDLE_SECONDS: Final = 10.0
-"""Seconds after which the connection is closed, if nothing is in hand."""
+"""Seconds after which the connection is closed, if no batch is in flight."""
 
 RENOVAR = "select cauce.renovar(%s, %s, make_interval(secs => %s))"
 MARCAR = "select cauce.marcar_en_proceso(%s, %s)"
 
 
 class Held:
-    """A batch in hand: its fencing token, since when, and what the heartbeat has done for it."""
+    """A batch in flight: its fencing token, when it was claimed and renewed, and whether its state was updated."""
 
     __slots__ = ("ficha", "renewed", "shown", "since")
 
@@ -37,7 +37,7 @@ class Held:
 
 
 class Heartbeat(threading.Thread):
-    """Renews leases by explicit (lote, ficha): a batch whose claim was lost on the way expires, as it must."""
+    """Renews leases by (lote, ficha). If the answer to a claim was lost, its batch is unknown here and expires."""
 
     def __init__(self, dsn: str, lease: float) -> None:
         super().__init__(name="cauce-heartbeat", daemon=True)
@@ -68,7 +68,7 @@ class Heartbeat(threading.Thread):
             try:
                 self.beat()
             except Exception as error:  # noqa: BLE001 - without the heartbeat every lease of the process is lost
-                logger.warning("the heartbeat could not reach the database, and tries again: %r", error)
+                logger.warning("heartbeat failed; retrying: %r", error)
                 self._disconnect()
         self._disconnect()
 
@@ -90,7 +90,7 @@ class Heartbeat(threading.Thread):
             for lote, held in due.items():
                 held.renewed = now
                 if lote not in alive:
-                    logger.warning("the lease of batch %s is lost: another worker has it", lote)
+                    logger.warning("batch %s: lease lost to another worker", lote)
         if slow:
             conn.execute(MARCAR, (list(slow), [held.ficha for held in slow.values()]))
             for held in slow.values():

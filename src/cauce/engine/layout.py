@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from cauce.catalog import MANEJADOR, TODOS
 from cauce.database import claims
-from cauce.engine.causes import MAX_ERROR, message_of, storable
+from cauce.engine.causes import MAX_ERROR, message_of, one_line, storable
 from cauce.engine.deadlines import STOPS
 from cauce.engine.report import Delivery, Report
 from cauce.engine.routing import GIVE_BACK_SECONDS
@@ -154,8 +154,9 @@ class Layout:
 
     def _dead(self, row: Row, suscriptor: str, report: Report, error: str) -> None:
         logger.error(
-            "event %s (%s/%s), subscriber %s, ends in error: %s", row.id, row.origen, row.tipo, suscriptor, error
-        )
+            "event %s (%s/%s), subscriber %s, ends in error: %s",
+            row.id, row.origen, row.tipo, suscriptor, one_line(error),
+        )  # fmt: skip
         report.say(row.id, suscriptor, "muerta", row.intento, {"error": storable(error)[:MAX_ERROR]})
 
 

@@ -1,4 +1,4 @@
-"""Reports: what a batch has come to, as ``cauce.terminar`` reads it and as the log tells it."""
+"""Reports: the results of a batch, for ``cauce.terminar`` and for the log."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ logger = logging.getLogger("cauce.dispatch")
 
 @dataclass(slots=True)
 class Delivery:
-    """An event on its way to one consumer."""
+    """An event that is delivered to one consumer."""
 
     consumer: Consumer
     evento: Evento[Any]
     held: bool
-    """It has a row of its own in ``entregas``, which must go when it is done."""
+    """It has a row in ``entregas``, which is deleted when the delivery is done."""
 
 
 @dataclass(slots=True)
 class Alike:
-    """Failures of one subscriber for one cause, as one line of the log tells them."""
+    """Failures of one subscriber with the same cause: one line of the log."""
 
     error: str
-    """Of the first."""
+    """The first error, in one line."""
     wait: float | None
-    """Seconds until its next attempt; None: there is none, for any of them."""
+    """Seconds until the next attempt of the first delivery; None if none of them is retried."""
     deliveries: list[Delivery] = field(default_factory=list[Delivery])
 
     def __str__(self) -> str:
-        """Say which they are."""
+        """Return the line of the log: which deliveries failed, what follows, and why."""
         (first, *others), nombre = self.deliveries, self.deliveries[0].consumer.nombre
         evento = first.evento
         if not others:
@@ -46,55 +46,55 @@ class Alike:
             )
         else:
             ids = ", ".join(str(delivery.evento.id) for delivery in self.deliveries)
-            what = f"{len(self.deliveries)} deliveries to subscriber {nombre} failed alike: events {ids}"
+            what = f"{len(self.deliveries)} deliveries to subscriber {nombre} failed for the same cause: events {ids}"
         if self.wait is None:
             then = "no more attempts"
         else:
-            then = "each again in a while" if others else f"again in {self.wait:.1f} s"
+            then = "all will be retried" if others else f"retry in {self.wait:.1f} s"
         return f"{what}; {then}: {self.error}"
 
 
 @dataclass(slots=True)
 class Report:
-    """What a batch has come to."""
+    """The results of a batch."""
 
     plain: list[Delivery] = field(default_factory=list[Delivery])
     transactional: list[Delivery] = field(default_factory=list[Delivery])
-    """Still to be run, inside the settling transaction."""
+    """Deliveries whose handlers will run in the settling transaction."""
     entregas: list[Entrega] = field(default_factory=list["Entrega"])
-    """What there is to say of deliveries that did not simply succeed."""
+    """The results that the settlement stores: of all deliveries but new ones that succeeded."""
     alike: dict[tuple[int, str, bool], Alike] = field(default_factory=dict[tuple[int, str, bool], Alike])
-    """Failures that the log does not have yet: by cause, subscriber, and whether another attempt follows."""
+    """Failures that are not logged yet, by cause, subscriber, and whether this was the last attempt."""
     done: int = 0
 
     def say(self, evento: int, suscriptor: str, resultado: str, intento: int, more: Failure | None = None) -> None:
-        """Note what became of a delivery; ``more``: the error, and when it is due again."""
+        """Add the result of a delivery; ``more`` holds its error and the delay before the next attempt."""
         entrega: Entrega = {"evento": evento, "suscriptor": suscriptor, "resultado": resultado, "intento": intento}
         self.entregas.append({**entrega, **more} if more else entrega)
 
     def succeeded(self, delivery: Delivery) -> None:
-        """Note a success."""
+        """Add a success."""
         self.done += 1
         if delivery.held:
             self.say(delivery.evento.id, delivery.consumer.nombre, "hecha", delivery.evento.intentos)
 
     def give_back(self, delivery: Delivery) -> None:
-        """Note that a delivery was not tried, or not to the end."""
+        """Add a delivery that was not run, or not to its end."""
         self.say(delivery.evento.id, delivery.consumer.nombre, "devuelta", delivery.evento.intentos)
 
     def pass_on(self, row: Row, other: Elsewhere) -> None:
-        """Give the delivery to a subscriber that another program runs back, for the workers that do."""
+        """Give a delivery back whose subscriber another program runs."""
         self.entregas.append({
             "evento": row.id, "suscriptor": other.nombre, "resultado": "devuelta", "intento": row.intento,
             "espera": other.seconds, "aplicacion": other.application,
         })  # fmt: skip
 
     def log_failures(self) -> None:
-        """Write what failed to the log, a line for all that is alike: at thousands a second, lines are what is dear."""
+        """Log the failures, one line for each cause: thousands of lines a second would cost too much time."""
         for alike in self.alike.values():
             logger.warning("%s", alike)
         self.alike.clear()
 
     def count(self, resultado: str) -> int:
-        """Count the deliveries that ended so."""
+        """Count the deliveries with this result."""
         return sum(entrega["resultado"] == resultado for entrega in self.entregas)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from cauce.engine.causes import one_line
 from cauce.engine.connections import connect, unexpected
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Upkeep:
                 await self.once()
             except Exception as error:
                 self._held = True
-                logger.warning("upkeep broke off, and tries again: %s", error, exc_info=unexpected(error))
+                logger.warning("upkeep failed; retrying: %s", one_line(str(error)), exc_info=unexpected(error))
             third = self._settings.lease_seconds / 3
             await asyncio.sleep(min(ROUND_SECONDS, third) if self._held else third)
 
@@ -120,8 +121,8 @@ class Upkeep:
                     raise
                 task = (chore.__doc__ or "").rstrip(".").lower()
                 logger.warning(
-                    "upkeep failed to %s, and tries again in the next round: %s",
-                    task, error, exc_info=unexpected(error),
+                    "upkeep failed to %s; retrying in the next round: %s",
+                    task, one_line(str(error)), exc_info=unexpected(error),
                 )  # fmt: skip
 
     async def leave(self) -> None:
@@ -156,7 +157,7 @@ class Upkeep:
         row = await (await conn.execute(RESCATAR, (self._settings.crash_limit,))).fetchone()
         rescued, self._held = row or (0, True)
         if rescued:
-            logger.warning("took over batches of workers that died or lost their lease: %s", rescued)
+            logger.warning("took over %s batches with an expired lease", rescued)
             await conn.execute("select pg_notify('cauce', '')")
         return 0.0
 

@@ -26,7 +26,7 @@ logger = logging.getLogger("cauce.outgoing")
 DISABLE_AFTER: Final = 5 * 86_400.0
 """Seconds without a success after which a failure disables a destination; Svix waits as long."""
 MAX_REASON: Final = 500
-"""Characters kept of an error or a reason."""
+"""Characters of an error or a reason that are kept."""
 
 FIND: LiteralString = (
     "select destino, fallando_desde, ultimo_fallo_en, ultimo_error, deshabilitado_en, motivo"
@@ -39,20 +39,24 @@ class Destino:
     """A row of ``cauce.destinos``: a destination that has failed since it last was enabled."""
 
     destino: str
+    """The destination's name."""
     fallando_desde: datetime | None
     """The first failure since the last success; None: the last delivery succeeded."""
     ultimo_fallo_en: datetime | None
+    """The last failure."""
     ultimo_error: str | None
+    """The error of the last failure."""
     deshabilitado_en: datetime | None
-    """Since when nothing is sent there; None: it is enabled."""
+    """When it was disabled; None: it is enabled."""
     motivo: str | None
+    """Why it was disabled."""
 
 
 class Destinations:
     """The record of all destinations, in the application's database; one object may serve every ``Webhook``.
 
     Args:
-        settings: where the database is; None: read from the environment when it is first needed.
+        settings: the settings with the database's address; by default read from the environment at the first use.
         disable_after: seconds without a success after which a failure disables a destination.
     """
 
@@ -62,21 +66,39 @@ class Destinations:
         self._conn: Connection[Any] | None = None
 
     def find(self, destino: str) -> Destino | None:
-        """Return what is known of a destination; None: it has never failed."""
+        """Return the record of a destination; None if it has never failed.
+
+        Args:
+            destino: the destination's name, as in the column ``destino``.
+        """
         row = self._ask(FIND, destino)
         return Destino(*row) if row else None
 
     def disable(self, destino: str, motivo: str) -> None:
-        """Let nothing go there any more."""
+        """Stop sending to a destination.
+
+        Args:
+            destino: the destination's name, as in the column ``destino``.
+            motivo: the reason, of which 500 characters are kept.
+        """
         self._ask("select cauce.deshabilitar_destino(%s, %s)", destino, motivo[:MAX_REASON])
 
     def enable(self, destino: str) -> bool:
-        """Let deliveries go there again; say whether it was disabled. Those given up are brought back by a retry."""
+        """Send to a destination again; return whether it was disabled. ``cauce retry`` brings its dead letters back.
+
+        Args:
+            destino: the destination's name, as in the column ``destino``.
+        """
         row = self._ask("select cauce.habilitar_destino(%s)", destino)
         return bool(row and row[0])
 
     def failed(self, destino: str, error: str) -> str | None:
-        """Note a failure; return the reason if the destination is disabled now."""
+        """Record a failure; return the reason if the destination is disabled now.
+
+        Args:
+            destino: the destination's name, as in the column ``destino``.
+            error: the error, of which 500 characters are kept.
+        """
         row = self._ask(
             "select cauce.anotar_fallo_de_destino(%s, %s, make_interval(secs => %s))",
             destino, error[:MAX_REASON], self._disable_after,
@@ -84,7 +106,11 @@ class Destinations:
         return row[0] if row else None
 
     def succeeded(self, destino: str) -> None:
-        """Note a success after failures."""
+        """Record a success after failures.
+
+        Args:
+            destino: the destination's name, as in the column ``destino``.
+        """
         self._ask("select cauce.anotar_exito_de_destino(%s)", destino)
 
     def close(self) -> None:

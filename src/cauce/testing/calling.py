@@ -45,16 +45,16 @@ def call(  # noqa: PLR0913 - the event's columns, by name
     """Call a handler with an event that is stored nowhere: nothing is retried, settled or caught.
 
     Args:
-        handler: of any shape, async or sync.
-        payload: the event's. With ``tipo``, the handler gets what is left of it after a journey through JSON.
+        handler: a handler of any shape, async or sync.
+        payload: the event's payload; with ``tipo`` it is written as JSON and read back first.
         tx: the test's connection, for a handler that takes ``tx``, be it async or sync. It runs inside a transaction as
             in a worker, or inside a savepoint if the connection is in a transaction: kept if the handler returns,
             undone if it raises.
-        attempt: the attempt under way, 1 the first time.
+        attempt: the number of the attempt, 1 the first time.
         tipo: the event's type; without it origin and name are "prueba".
         clave: the event's key.
-        id_externo: its id at its origin.
-        cabeceras: its headers.
+        id_externo: the event's id at its origin.
+        cabeceras: the event's headers.
 
     Raises:
         TypeError: the handler takes ``tx`` and there is none, or it has a shape that no handler has.
@@ -86,7 +86,18 @@ async def call_async(  # noqa: PLR0913 - the event's columns, by name
     id_externo: str | None = None,
     cabeceras: Mapping[str, Any] | None = None,
 ) -> None:
-    """Do the same as ``call`` in the running event loop, on an async connection; sync handlers run in a thread."""
+    """Do the same as ``call`` in the running event loop, on an async connection; sync handlers run in a thread.
+
+    Args:
+        handler: a handler of any shape, async or sync.
+        payload: the event's payload; with ``tipo`` it is written as JSON and read back first.
+        tx: the test's connection, for a handler that takes ``tx``; the handler runs in a transaction or savepoint.
+        attempt: the number of the attempt, 1 the first time.
+        tipo: the event's type; without it origin and name are "prueba".
+        clave: the event's key.
+        id_externo: the event's id at its origin.
+        cabeceras: the event's headers.
+    """
     function, shape, arguments = _lay_out(handler, payload, attempt, tipo, (clave, id_externo, cabeceras))
     if shape.takes is Takes.TX:
         if tx is None:
@@ -179,4 +190,4 @@ def _check(pgconn: PGconn) -> None:
 
 
 def _no_tx(handler: AnyHandler, example: str) -> TypeError:
-    return TypeError(f"the handler {getattr(handler, '__qualname__', handler)} takes tx: say tx=, {example}")
+    return TypeError(f"the handler {getattr(handler, '__qualname__', handler)} takes tx: pass tx=, {example}")

@@ -46,7 +46,11 @@ class Database:
     """Its address, as libpq reads it."""
 
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
-        """Connect; as a context manager the connection commits and closes at the end, or rolls back."""
+        """Connect; used in a ``with`` block the connection commits, or rolls back after an error, and closes.
+
+        Args:
+            autocommit: commit each statement by itself.
+        """
         return psycopg.connect(self.dsn, autocommit=autocommit)
 
     @cached_property
@@ -61,10 +65,10 @@ class Server:
     It is the one that ``CAUCE_TEST_DATABASE_URL`` names or, without it, an embedded one.
 
     Args:
-        url: instead of that variable.
+        url: the address to use instead of that variable.
 
     Raises:
-        EmbeddedError: neither is there.
+        EmbeddedError: the variable is not set, and no embedded server can be started.
     """
 
     def __init__(self, url: str = "") -> None:
@@ -115,8 +119,8 @@ class Server:
         """Make a database with Cauce's tables, and drop it afterwards with whoever is still connected.
 
         Args:
-            bus: the application whose catalog and groups it has.
-            tables: the application's own tables: SQL, or a function that is given the database's address.
+            bus: the application whose catalog and groups the database holds.
+            tables: the application's own tables, as SQL or as a function of the database's address.
         """
         template = self._templates.get((bus, tables))
         if template is None:

@@ -42,29 +42,39 @@ class FailedAttempt(NamedTuple):
     """A row of ``fallos``: one attempt at one delivery that failed."""
 
     evento: int
+    """The event's id."""
     origen: str
+    """The event's origin."""
     tipo: str
+    """The event's name."""
     grupo: str
+    """The consumer group."""
     suscriptor: str
+    """The subscriber's name; ``manejador`` is the event's own handler."""
     intento: int
+    """The attempt's number, 1 the first time."""
     error: str
+    """The error's type and message."""
     traza: str | None
+    """The traceback of the first failure with the same cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What ``drain`` has done. Every number counts deliveries."""
+    """The result of ``drain``. Every number counts deliveries."""
 
     done: int
+    """Deliveries that succeeded."""
     retried: int
-    """Attempts that failed with others to follow."""
+    """Attempts that failed and will be retried."""
     dead: int
     """Deliveries that ended in ``error``."""
     ignored: int
-    """Webhooks' events of a type that nobody knows."""
+    """Webhooks whose event has no handler and no subscriber."""
     waiting: int
     """Deliveries that are due later, or were given back because only another application knows them."""
     failures: tuple[FailedAttempt, ...]
+    """The failed attempts, the oldest first."""
 
 
 class DrainError(AssertionError):
@@ -79,17 +89,16 @@ def drain(bus: Bus, settings: Settings, *, check: bool = True, hurry: bool = Tru
     """Process everything that is due in every group of the bus, and what that publishes in turn, until nothing is left.
 
     Args:
-        bus: the application's.
-        settings: as a worker's; ``cauce_db.settings``.
-        check: a failed attempt is an error, raised when everything else that was due is done, and not tried again.
-            False: it is tried again, as a worker would.
-        hurry: attempts that wait for their backoff are made at once.
-        limit: deliveries at most.
+        bus: the application's bus.
+        settings: the settings of a worker, such as ``cauce_db.settings``.
+        check: raise an error for a failed attempt, after all other due deliveries. False: retry it, as a worker would.
+        hurry: retry at once, without the backoff.
+        limit: the number of deliveries after which ``drain`` gives up.
 
     Raises:
         DrainError: an attempt failed and ``check`` is on, its cause being what the first handler raised; or the limit
             is reached.
-        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
+        WrongArgument: ``bus`` is not a ``Bus``, or ``settings`` is not a ``Settings``.
     """
     return run(drain_async(bus, settings, check=check, hurry=hurry, limit=limit), "drain")
 
@@ -97,7 +106,15 @@ def drain(bus: Bus, settings: Settings, *, check: bool = True, hurry: bool = Tru
 async def drain_async(
     bus: Bus, settings: Settings, *, check: bool = True, hurry: bool = True, limit: int = LIMIT
 ) -> Drained:
-    """Do the same as ``drain`` in the running event loop, which the handlers then share with the test."""
+    """Do the same as ``drain`` in the running event loop, which the handlers then share with the test.
+
+    Args:
+        bus: the application's bus.
+        settings: the settings of a worker, such as ``cauce_db.settings``.
+        check: raise an error for a failed attempt, after all other due deliveries. False: retry it, as a worker would.
+        hurry: retry at once, without the backoff.
+        limit: the number of deliveries after which ``drain_async`` gives up.
+    """
     expect_application(bus, settings, "drain")
     await asyncio.to_thread(prepare, bus, settings)
     raised: list[BaseException] = []
@@ -127,7 +144,7 @@ async def drain_async(
     if left <= 0:
         raise DrainError(
             f"there is still work after {limit} deliveries: does a handler publish the event that it handles?"
-            " If there is so much, say limit=",
+            " If there is so much work, pass a higher limit=",
             drained,
         )
     if check and drained.failures:

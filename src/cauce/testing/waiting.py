@@ -22,12 +22,12 @@ def wait_for(fact: Callable[[], T], what: str = "", *, seconds: float = SECONDS)
     """Call ``fact`` until it returns something true, and return that.
 
     Args:
-        fact: looks, and returns at once.
-        what: names the fact in the error.
-        seconds: how long at most.
+        fact: a function that checks the fact without waiting.
+        what: the fact's name in the error.
+        seconds: how long to wait at most.
 
     Raises:
-        TimeoutError: it is still not so; with what ``fact`` returned last.
+        TimeoutError: the fact is still not true; the error contains the last result of ``fact``.
     """
     ends = time.monotonic() + seconds
     while not (found := fact()):
@@ -40,7 +40,13 @@ def wait_for(fact: Callable[[], T], what: str = "", *, seconds: float = SECONDS)
 async def wait_for_async(
     fact: Callable[[], T] | Callable[[], Awaitable[T]], what: str = "", *, seconds: float = SECONDS
 ) -> T:
-    """Do the same as ``wait_for`` in the running event loop; ``fact`` may be async."""
+    """Do the same as ``wait_for`` in the running event loop.
+
+    Args:
+        fact: a function, sync or async, that checks the fact.
+        what: the fact's name in the error.
+        seconds: how long to wait at most.
+    """
     ends = time.monotonic() + seconds
     while True:
         answer = fact()

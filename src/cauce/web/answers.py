@@ -35,9 +35,10 @@ WRONG_CLUSTER: Final = "the database was restored into a younger cluster, where 
 
 
 class ErrorCode(StrEnum):
-    """Every ``error`` an endpoint of ours answers, with the status that goes with it."""
+    """Every ``error`` that an endpoint answers, with its HTTP status."""
 
     status: HTTPStatus
+    """The HTTP status of the answer."""
 
     def __new__(cls, value: str, status: HTTPStatus) -> Self:
         """Keep the status beside the text."""

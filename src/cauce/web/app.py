@@ -37,19 +37,19 @@ def create_app(
     log saying that clients went away.
 
     Args:
-        bus: whose events ``procesar_lote`` processes. Webhooks are stored whether the bus knows their type or not.
-        settings: database, secrets, limits.
-        providers: of webhooks, beside those of the bus and of ``cauce.webhooks.PROVIDERS``; one of the same ``origen``
-            replaces it.
-        secrets: from the name of a provider's setting (``GITHUB_WEBHOOK_SECRET``) to its text, a ``Secret``, several,
-            or None; plain or async. It is asked at every delivery, so a rotation needs no restart. A plain function
-            must not wait for anything; an async one may take ``cauce.web.secrets.SOURCE_SECONDS`` (2 s), and what it
-            returns is used for ``KEPT_SECONDS`` (5 s). When it raises or takes longer the delivery is answered 503.
-            By default ``settings.stripe_webhook_secret`` and, for all others, the environment.
+        bus: the application's bus, whose events ``procesar_lote`` processes.
+        settings: Cauce's settings: the database, secrets and limits.
+        providers: webhook providers, in addition to those of the bus and of ``cauce.webhooks.PROVIDERS``; a provider
+            replaces one of the same ``origen``.
+        secrets: a function from the name of a secret's setting (``GITHUB_WEBHOOK_SECRET``) to its text, a ``Secret``,
+            several, or None; sync or async. It is called for every delivery, so a rotation needs no restart. A sync
+            function must not block. An async function may take ``cauce.web.secrets.SOURCE_SECONDS`` (2 s), and its
+            result is used for ``KEPT_SECONDS`` (5 s). If it raises or takes longer, the delivery is answered 503. By
+            default ``settings.stripe_webhook_secret`` and, for all others, the environment.
 
     Raises:
         ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
-        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
+        WrongArgument: ``bus`` is not a ``Bus``, or ``settings`` is not a ``Settings``.
     """
     endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
 

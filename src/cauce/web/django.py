@@ -42,12 +42,14 @@ def create_urls(
     them proves himself by a signature or a bearer's secret, and they use a connection of their own.
 
     Args:
-        bus: as for ``create_app``.
-        settings: likewise; Cauce's, not Django's. ``DATA_UPLOAD_MAX_MEMORY_SIZE`` is not asked, unless a middleware
-            reads the body first: ``CAUCE_MAX_BODY_BYTES`` holds here. Under ASGI, Django itself takes in the whole of
-            a request, on disk, before anybody else sees it.
-        providers: likewise.
-        secrets: likewise; called in the thread of the event loop.
+        bus: the application's bus, whose events ``procesar_lote`` processes.
+        settings: Cauce's settings: the database, secrets and limits. ``DATA_UPLOAD_MAX_MEMORY_SIZE`` is ignored,
+            unless a middleware reads the body first: ``CAUCE_MAX_BODY_BYTES`` limits the body. Under ASGI, Django first
+            writes the whole request to disk.
+        providers: webhook providers, in addition to those of the bus and of ``cauce.webhooks.PROVIDERS``; a provider
+            replaces one of the same ``origen``.
+        secrets: a function from the name of a secret's setting to the secret, sync or async, as for ``create_app``. It
+            is called in the thread of the event loop. By default the settings and the environment.
 
     Raises:
         ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.

@@ -37,13 +37,16 @@ def create_router(
     a client from the schema has no use for them.
 
     Args:
-        bus: as for ``create_app``.
-        settings: likewise.
-        providers: likewise.
-        secrets: likewise.
+        bus: the application's bus, whose events ``procesar_lote`` processes.
+        settings: Cauce's settings: the database, secrets and limits.
+        providers: webhook providers, in addition to those of the bus and of ``cauce.webhooks.PROVIDERS``; a provider
+            replaces one of the same ``origen``.
+        secrets: a function from the name of a secret's setting to the secret, sync or async, as for ``create_app``. By
+            default the settings and the environment.
 
     Raises:
         ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
+        WrongArgument: ``bus`` is not a ``Bus``, or ``settings`` is not a ``Settings``.
     """
     endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
 

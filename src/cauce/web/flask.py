@@ -28,10 +28,13 @@ def create_blueprint(
     """Make a blueprint of the three endpoints, for ``app.register_blueprint``, with an ``url_prefix`` or without.
 
     Args:
-        bus: as for ``create_app``.
-        settings: likewise. Flask's ``MAX_CONTENT_LENGTH`` is not asked: ``CAUCE_MAX_BODY_BYTES`` holds here.
-        providers: likewise.
-        secrets: likewise; called in the thread of the event loop.
+        bus: the application's bus, whose events ``procesar_lote`` processes.
+        settings: Cauce's settings: the database, secrets and limits. Flask's ``MAX_CONTENT_LENGTH`` is ignored:
+            ``CAUCE_MAX_BODY_BYTES`` limits the body.
+        providers: webhook providers, in addition to those of the bus and of ``cauce.webhooks.PROVIDERS``; a provider
+            replaces one of the same ``origen``.
+        secrets: a function from the name of a secret's setting to the secret, sync or async, as for ``create_app``. It
+            is called in the thread of the event loop. By default the settings and the environment.
 
     Raises:
         ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.

@@ -80,7 +80,11 @@ def _unwell(state: dict[str, Any], code: ErrorCode, detalle: str) -> Answer:
 
 
 def without_query(record: logging.LogRecord) -> bool:
-    """Cut queries from uvicorn's access log, for people put secrets there: a filter as ``without_salud`` is."""
+    """Remove queries, which may contain secrets, from uvicorn's access log: a filter for ``uvicorn.access``.
+
+    Args:
+        record: a record of the logger ``uvicorn.access``.
+    """
     if isinstance(record.args, tuple) and len(record.args) == 5:  # noqa: PLR2004 - as uvicorn logs a request
         client, method, path, version, status = record.args
         record.args = (client, method, str(path).partition("?")[0], version, status)
@@ -88,6 +92,10 @@ def without_query(record: logging.LogRecord) -> bool:
 
 
 def without_salud(record: logging.LogRecord) -> bool:
-    """Keep successful health checks out of uvicorn's access log: a filter for the logger ``uvicorn.access``."""
+    """Keep successful health checks out of uvicorn's access log: a filter for the logger ``uvicorn.access``.
+
+    Args:
+        record: a record of the logger ``uvicorn.access``.
+    """
     _client, _method, path, _version, status = record.args if isinstance(record.args, tuple) else (None,) * 5
     return not (str(path).partition("?")[0].endswith(PATH) and status == HTTPStatus.OK)

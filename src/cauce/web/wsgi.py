@@ -3,7 +3,7 @@
 What WSGI cannot tell. A header that came twice is one here, joined by a comma, so ``Headers.get`` cannot refuse it. The
 joined text goes to the verifier as it is, and passes only where a good signature of this very request is in it: a list
 of signatures, such as Stripe's, is as good in two pieces as in one. Signed times and ids that came twice match nothing.
-A path arrives decoded, and is encoded anew for the address that some providers sign. And the connection belongs to the
+A path arrives decoded, and is encoded again for the address that some providers sign. And the connection belongs to the
 server: ``Connection: close``, which the answer to too long a body has elsewhere, is left out.
 """
 
@@ -42,10 +42,12 @@ def create_wsgi_app(
     """Make the application, to serve by itself or to mount in another; ``SCRIPT_NAME`` is part of its address.
 
     Args:
-        bus: as for ``create_app``.
-        settings: likewise.
-        providers: likewise.
-        secrets: likewise; called in the thread of the event loop.
+        bus: the application's bus, whose events ``procesar_lote`` processes.
+        settings: Cauce's settings: the database, secrets and limits.
+        providers: webhook providers, in addition to those of the bus and of ``cauce.webhooks.PROVIDERS``; a provider
+            replaces one of the same ``origen``.
+        secrets: a function from the name of a secret's setting to the secret, sync or async, as for ``create_app``. It
+            is called in the thread of the event loop. By default the settings and the environment.
 
     Raises:
         ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
@@ -69,12 +71,21 @@ def create_wsgi_app(
 
 
 def end_to_end(answer: Answer) -> list[tuple[str, str]]:
-    """Return the header fields of an answer that an application may send."""
+    """Return the header fields of an answer that an application may send.
+
+    Args:
+        answer: the endpoint's answer.
+    """
     return [field for field in fields(answer) if field[0] not in HOP_BY_HOP]
 
 
 def scope_of(environ: WSGIEnvironment, path_params: Mapping[str, Any]) -> Scope:
-    """Return a request as ASGI has it."""
+    """Return a request as an ASGI scope.
+
+    Args:
+        environ: the request, as WSGI has it.
+        path_params: the parameters in the request's path.
+    """
     root: str = environ.get("SCRIPT_NAME", "")
     path = (root + environ.get("PATH_INFO", "")).encode("latin-1")
     return {
@@ -95,7 +106,10 @@ def scope_of(environ: WSGIEnvironment, path_params: Mapping[str, Any]) -> Scope:
 def body_of(environ: WSGIEnvironment) -> Iterator[Message]:
     """Read a request's body: as far as it was announced or, where the server marks its end, to that.
 
-    Nothing happens before the first message is asked for: most endpoints ask for none.
+    Nothing is read before the first message is asked for: most endpoints ask for none.
+
+    Args:
+        environ: the request, as WSGI has it.
 
     Raises:
         Failed: the body has no length that can be read, and the server does not mark its end.

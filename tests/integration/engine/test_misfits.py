@@ -35,6 +35,23 @@ class PanicError(BaseException):
     """Like pyo3's PanicException, which a fault in an extension written in Rust raises: no Exception."""
 
 
+async def verbose(_: Evento[Any]) -> None:
+    """Fail, and say so in two lines."""
+    raise ValueError("the bank says:\n  no")
+
+
+def test_a_failure_is_one_line_of_the_log(conn: Conn, database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Though its message has two; the line names the file and line of the handler that raised."""
+    tell(conn, 2)
+    conn.execute("insert into cauce.eventos (origen, tipo, payload) values ('prueba', 'una', '{\"n\": \"x\\ny\"}')")
+    work(bus(verbose), quick(database, max_attempts=1), lambda: settled(conn))
+    lines = [message for message in caplog.messages if "subscriber manejador" in message]
+    assert not [line for line in lines if "\n" in line]
+    raised = f"ValueError: the bank says: no ({__file__}:{verbose.__code__.co_firstlineno + 2})"
+    assert [line for line in lines if line.endswith(f"; no more attempts: {raised}")]
+    assert [line for line in lines if "ends in error: the payload is not a valid Cosa: " in line]
+
+
 @pytest.mark.parametrize("headers", UNREADABLE.values(), ids=UNREADABLE)
 def test_headers_that_python_cannot_read_end_one_event_in_error(conn: Conn, database: str, headers: str) -> None:
     """At once and with the reason; a type that nobody handles too. The rest is done, the worker lives."""

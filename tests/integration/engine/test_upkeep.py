@@ -90,7 +90,8 @@ def test_a_chore_that_fails_stops_no_other(
     with caplog.at_level(logging.WARNING, "cauce.upkeep"):
         do_all(quick(database, retention_days=1))
     failures = [line for line in caplog.messages if line.startswith("upkeep failed to ")]
-    assert [line.removeprefix("upkeep failed to ").partition(",")[0] for line in failures] == [spoilt.said]
+    assert [line.removeprefix("upkeep failed to ").partition(";")[0] for line in failures] == [spoilt.said]
+    assert "\n" not in failures[0]
     for chore in CHORES:
         if chore is not spoilt:
             assert value(conn, chore.done), chore.said
