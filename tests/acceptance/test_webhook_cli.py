@@ -175,6 +175,14 @@ def test_a_printed_request_is_explained_and_accepted(inbox: Inbox, tmp_path: Pat
     assert inbox.stored() == [("stripe", "invoice.paid")]
 
 
+def test_an_old_capture_is_judged_as_of_its_signature(tmp_path: Path, here: Here) -> None:
+    """`--at signed` is of `verify` what it is of refused deliveries; without it, the moment is now."""
+    old = tmp_path / "old.http"
+    old.write_bytes(webhook("send", "stripe", "invoice.paid", "--age", "1d", "--print").encode())
+    here("verify", str(old), code=1, said="stale")
+    here("verify", str(old), "--at", "signed")
+
+
 def test_a_refused_request_is_explained(tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that was written anew, a wrong secret, an empty one, another moment; exit code 1 and what to do."""
     printed = webhook("send", "stripe", "invoice.paid", "--print").encode()

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path  # noqa: TC003 - the command line is made from the annotations
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
 from cauce.cli import codes, tables
-from cauce.cli.loading import connect, connect_async, load_provider, load_settings
-from cauce.cli.secrets import called_at_of, given_secrets, other_secrets, secrets_of
+from cauce.cli.loading import connect, connect_async, load_settings
+from cauce.cli.means import Means, Options
+from cauce.cli.secrets import other_secrets
 from cauce.cli.tables import ago, as_json, clean, complain
 from cauce.database import quarantine
-from cauce.database.quarantine import SIGNED, Reverified
+from cauce.database.quarantine import Reverified
 from cauce.errors import NotFound
-from cauce.webhooks import PROVIDERS, Headers, Reason
+from cauce.webhooks import Headers, Reason
 from cauce.webhooks.explaining.explain import explain
-from cauce.webhooks.explaining.moments import iso, moment_of
+from cauce.webhooks.explaining.moments import iso
 from cauce.webhooks.raw import write_request
-from cauce.webhooks.trying.keys import trusting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,63 +28,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
 
     from cauce.config import Settings
-    from cauce.database.quarantine import FullRejected, Moment
-    from cauce.webhooks import Provider, Secret, Verdict, WebhookRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What deliveries are verified with, as far as the command line says."""
-
-    provider: Provider | None
-    given: tuple[Secret, ...] | None
-    at: Moment
-    url: str | None
-    pem: bytes
-
-    @classmethod
-    def read(
-        cls,
-        *,
-        provider: str | None,
-        app_dir: str,
-        secret: str | None,
-        at: str | None,
-        url: str | None,
-        certificate: Path | None,
-    ) -> Means:
-        """Read the options.
-
-        Raises:
-            ValueError: one makes no sense.
-            OSError: a file cannot be read.
-            ConfigError: the application's provider cannot be loaded.
-        """
-        found = load_provider(provider, app_dir) if provider else None
-        moment: Moment = SIGNED if at == SIGNED else moment_of(at or "")
-        if at is not None and moment is None:
-            raise ValueError(f"--at {at} is no moment; write 2026-11-24T05:00:00Z, Unix seconds, or {SIGNED}")
-        return cls(found, given_secrets(secret), moment, url, certificate.read_bytes() if certificate else b"")
-
-    def provider_of(self, origen: str) -> Provider | None:
-        """Return the provider of an origin; None if only the application knows it."""
-        found = self.provider or PROVIDERS.get(origen)
-        if found is None:
-            return None
-        found = replace(found, origen=origen)
-        return trusting(found, self.pem) if self.pem else found
-
-    def secrets_of(self, provider: Provider) -> tuple[Secret, ...]:
-        """Return its secrets: those given, or those in its setting.
-
-        Raises:
-            ValueError: they cannot be read.
-        """
-        return secrets_of(provider.secret_setting) if self.given is None else self.given
-
-    def url_of(self, row: FullRejected) -> str:
-        """Return the address that was called: the one given, or as ``CAUCE_PUBLIC_URL`` has it now."""
-        return self.url or called_at_of(row.url)
+    from cauce.database.quarantine import FullRejected
+    from cauce.webhooks import Verdict, WebhookRequest
 
 
 def rejected(
@@ -96,12 +40,7 @@ def rejected(
     razon: Reason | None = None,
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=10_000))] = 20,
     before: int | None = None,
-    provider: str | None = None,
-    secret: str | None = None,
-    at: str | None = None,
-    url: str | None = None,
-    certificate: Path | None = None,
-    app_dir: str = ".",
+    options: Options | None = None,
     print_: Annotated[bool, Parameter(name="--print")] = False,
     json: bool = False,
 ) -> int:
@@ -113,19 +52,14 @@ def rejected(
         razon: Only those refused for this reason.
         limit: How many, at most.
         before: Only those with a lower id.
-        provider: Whose scheme it has, if its origin is one of the application's own: a name, or module:name.
-        secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
-        at: The moment to judge it at, or "signed" for that of its signature; by default when it came.
-        url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
-        certificate: The PEM file behind PAYPAL-CERT-URL.
-        app_dir: Where modules are looked for first.
+        options: What the one is verified with.
         print_: Write the one as a raw HTTP request to standard output.
         json: Print JSON.
     """
     if number is None and print_:
         return complain("--print goes with the number of a refused delivery")
     try:
-        means = Means.read(provider=provider, app_dir=app_dir, secret=secret, at=at, url=url, certificate=certificate)
+        means = Means.read(options)
     except (ValueError, OSError) as error:
         return complain(str(error))
     with connect(load_settings()) as conn:
@@ -147,12 +81,7 @@ def reverify(
     *numbers: int,
     origen: str | None = None,
     razon: Reason | None = None,
-    provider: str | None = None,
-    secret: str | None = None,
-    at: str | None = None,
-    url: str | None = None,
-    certificate: Path | None = None,
-    app_dir: str = ".",
+    options: Options | None = None,
     json: bool = False,
 ) -> int:
     """Verify refused deliveries again after a fix, as of when they came, and store those that are good.
@@ -163,19 +92,14 @@ def reverify(
         numbers: Which.
         origen: All of this origin.
         razon: Of these, only those refused for this reason.
-        provider: Whose scheme they have, if their origin is one of the application's own: a name, or module:name.
-        secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
-        at: The moment to judge them at, or "signed" for that of each signature; by default when each came.
-        url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
-        certificate: The PEM file behind PAYPAL-CERT-URL.
-        app_dir: Where modules are looked for first.
+        options: What they are verified with.
         json: Print JSON.
     """
     if not numbers and origen is None:
         return complain("say which: their numbers, or --origen for all of an origin")
     settings = load_settings()
     try:
-        means = Means.read(provider=provider, app_dir=app_dir, secret=secret, at=at, url=url, certificate=certificate)
+        means = Means.read(options)
         with connect(settings) as conn:
             found = quarantine.select(conn, numbers, origen=origen, razon=razon)
             done = asyncio.run(_reverify(conn, settings, found, means, aloud=not json))
@@ -233,7 +157,7 @@ def _explain(row: FullRejected, means: Means, *, json: bool) -> int:
     verdict: Verdict | None = None
     never = quarantine.obstacle(provider, row) if provider is not None else _unknown(row.origen)
     if provider is not None and never is None:
-        request = row.request(means.url_of(row))
+        request = row.request(means.called_at(row.url))
         now = quarantine.moment(provider, row, request, means.at)
         explained = explain(provider, request, means.secrets_of(provider), now, other_secrets())
         verdict, lines = explained.verdict, list(explained.lines)
@@ -277,7 +201,7 @@ async def _reverify_one(conn: AsyncConnection[Any], row: FullRejected, means: Me
     if provider is None:
         return Reverified(row.id, row.origen, "imposible", [], _unknown(row.origen))
     secrets = means.secrets_of(provider)
-    url = means.url_of(row)
+    url = means.called_at(row.url)
     return await quarantine.reverify(conn, row.id, provider, secrets, at=means.at, url=url, keep_raw=keep_raw)
 
 

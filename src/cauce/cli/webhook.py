@@ -18,14 +18,16 @@ from cyclopts.validators import Number
 
 from cauce.cli import codes, simulator
 from cauce.cli.loading import load_provider
-from cauce.cli.secrets import called_at_of, given_secrets, other_secrets, secrets_of, text_of
+from cauce.cli.means import Means, Options
+from cauce.cli.secrets import called_at_of, other_secrets, secrets_of, text_of
 from cauce.cli.tables import clean, complain
+from cauce.database.quarantine import SIGNED
 from cauce.webhooks import PROVIDERS, Provider, Secret
 from cauce.webhooks.explaining.explain import explain
-from cauce.webhooks.explaining.moments import moment_of
+from cauce.webhooks.explaining.moments import signed_at
 from cauce.webhooks.raw import read_request, write_request
 from cauce.webhooks.table import duration, signed_of
-from cauce.webhooks.trying.keys import has_two_keys, new_keys, trusting
+from cauce.webhooks.trying.keys import has_two_keys, new_keys
 from cauce.webhooks.trying.samples import samples_of
 from cauce.webhooks.verdict import Verified
 
@@ -161,42 +163,28 @@ def verify(
     file: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    provider: str | None = None,
-    secret: str | None = None,
-    at: str | None = None,
-    url: str | None = None,
-    certificate: Path | None = None,
-    app_dir: str = ".",
+    options: Options | None = None,
 ) -> int:
     """Explain a captured HTTP request line by line: what came, what is signed, which secret fits, or why none does.
 
     Args:
         file: The raw request: first line, headers, an empty line, body. "-" reads standard input.
-        provider: Whose, by its name or as module:name; by default the last part of /api/webhooks/... in its first line.
-        secret: The secret, or several separated by commas; by default the provider's setting. @FILE reads a file.
-        at: The moment to judge it at, ISO 8601 or Unix seconds; by default now.
-        url: The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it.
-        certificate: The PEM file behind PAYPAL-CERT-URL.
-        app_dir: Where modules are looked for first.
+        options: What it is verified with.
     """
     try:
+        means = Means.read(options)
         captured = read_request(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
-        request = replace(captured.request, url=url or called_at_of(captured.request.url))
+        request = replace(captured.request, url=means.called_at(captured.request.url))
         path = _INBOX.search(request.url)
-        found = load_provider(provider, app_dir) if provider else PROVIDERS.get(path[1] if path else "")
-        now = time.time() if at is None else moment_of(at)
-        given = given_secrets(secret)
-        secrets = given if given is not None else secrets_of(found.secret_setting) if found is not None else ()
-        others = other_secrets()
-        pem = certificate.read_bytes() if certificate else b""
+        found = means.provider or PROVIDERS.get(path[1] if path else "")
+        if found is None:
+            return complain("its first line names no provider; say --provider, with module:name for one of your own")
+        found = means.trusted(found)
+        secrets, others = means.secrets_of(found), other_secrets()
     except (ValueError, OSError) as error:
         return complain(str(error))
-    if found is None:
-        return complain("its first line names no provider; say --provider, with module:name for one of your own")
-    if now is None:
-        return complain(f"--at {at} is no moment; write 2026-11-24T05:00:00Z, or Unix seconds")
-    if pem:
-        found = trusting(found, pem)
+    at = signed_at(found, request) if means.at == SIGNED else means.at
+    now = time.time() if at is None else float(at)
     explained = explain(found, request, secrets, now, others)
     for label, line in [*explained.lines[:1], *(("note", note) for note in captured.notes), *explained.lines[1:]]:
         print(f"{label:<9} {clean(line, lines=False).plain}")
