@@ -20,8 +20,8 @@ from psycopg.rows import tuple_row
 
 from cauce.arguments import PUBLISHING, expect_connection, expect_names, wrong
 from cauce.catalog import NuevoEvento, expect_event
-from cauce.database.refusals import explained
-from cauce.errors import InvalidPayload, NotInTransaction, PublishError, UnknownEvent
+from cauce.database.refusals import MAX_TEXT, unpublished
+from cauce.errors import NotInTransaction, PublishError, UnknownEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -32,8 +32,6 @@ T = TypeVar("T")
 
 EVENTS: Final = "the events"
 """What errors call several events."""
-MAX_TEXT: Final = 500
-"""The longest ``clave`` and ``id_externo``, in characters; the table ``eventos`` has the same limit."""
 LEVELS: Final = range(10)
 """The priorities; the domain ``cauce.nivel`` has the same limits."""
 NULL: Final = r"\N"
@@ -435,11 +433,5 @@ def _not_published(what: object) -> str:
 
 def _translate(error: psycopg.Error, what: object) -> None:
     """Raise Cauce's error about a refused event; for other errors, such as a lost connection, return."""
-    if (better := explained(error)) is not None:
+    if (better := unpublished(error, _not_published(what))) is not None:
         raise better from error
-    if isinstance(error, (psycopg.errors.UntranslatableCharacter, psycopg.errors.InvalidTextRepresentation)):
-        raise InvalidPayload(f"{_not_published(what)}: PostgreSQL cannot store its payload: {error}") from error
-    if isinstance(error, psycopg.errors.StringDataRightTruncation) and "varying(500)" in str(error):
-        raise PublishError(f"{_not_published(what)}: clave is too long: {MAX_TEXT} characters are allowed") from error
-    if isinstance(error, (psycopg.errors.DataError, psycopg.errors.CheckViolation)):
-        raise PublishError(f"{_not_published(what)}: {error.diag.message_primary or error}") from error

@@ -9,11 +9,19 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+import psycopg
 import pytest
+
+from cauce.database import refusals
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 LOCK = (TOP / "requirements" / "dev.txt").read_text()
+
+APPLICATIONS = {"cli/demo.py", "testing/databases.py", "embedded/__init__.py"}
+"""They connect as an application does; the last in its docstring."""
+AS_IT_IS = {"CA003", "CA004", "CA005"}
+"""An INSERT that names columns it must not, a group without its claim lock, a claim under another isolation."""
 
 
 def name_of(requirement: str) -> str:
@@ -101,3 +109,22 @@ def test_no_two_classes_have_one_name() -> None:
         if isinstance(node, ast.ClassDef)
     )
     assert {name for name, count in found.items() if count > 1} == set()
+
+
+def test_connections_are_opened_in_one_place() -> None:
+    """`database/connecting.py` has the options; what opens its own plays an application, which knows none."""
+    calls = re.compile(r"(?:psycopg|Connection)\.connect\((?!\.\.\.)")
+    opening = {
+        str(file.relative_to(TOP / "src/cauce"))
+        for file in (TOP / "src").rglob("*.py")
+        if any(calls.search(line) for line in file.read_text().splitlines() if '"' not in line.partition("connect(")[0])
+    }
+    assert opening == APPLICATIONS | {"database/connecting.py"}
+
+
+def test_what_the_sql_raises_has_its_error_or_is_said_as_it_is() -> None:
+    """Every SQLSTATE of ours that a migration raises is in the one table of errors, or is for whoever writes SQL."""
+    migrations = "".join(file.read_text() for file in (TOP / "src/cauce/sql/migrations").iterdir())
+    raised = set(re.findall(r"errcode = '(CA\d{3})'", migrations))
+    explained = {code for code in raised if refusals.explained(type("E", (psycopg.Error,), {"sqlstate": code})())}
+    assert raised - explained == AS_IT_IS

@@ -1,18 +1,15 @@
-"""From the command line and the environment to a bus, a provider, settings, a connection; faults said in one line."""
+"""From the command line and the environment to a bus, a provider, settings; faults said in one line."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import sysconfig
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
 
 from cauce.bus import Bus
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-    from psycopg import AsyncConnection, Connection
-
 T = TypeVar("T")
 
 _PUBLIC: Final = {"bus": "cauce.Bus", "provider": "cauce.webhooks.Provider"}
@@ -33,7 +28,6 @@ _OURS: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _INSTALLED: Final = tuple(
     f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
-_OPTIONS: Final[dict[str, Any]] = {"autocommit": True, "connect_timeout": 10, "fallback_application_name": "cauce"}
 
 
 def load_bus(place: str, app_dir: str = ".") -> Bus:
@@ -99,44 +93,6 @@ def load_settings(**given: object) -> Settings:
             for fault in error.errors()
         ]
         raise ConfigError("; ".join(faults)) from None
-
-
-def connect(settings: Settings) -> Connection[Any]:
-    """Open a connection in autocommit.
-
-    Raises:
-        ConfigError: there is no DATABASE_URL, or it is no address.
-        psycopg.OperationalError: the database does not answer within ten seconds.
-    """
-    return psycopg.connect(_address(settings), **_OPTIONS, prepare_threshold=None if settings.pooler else 5)
-
-
-async def connect_async(settings: Settings) -> AsyncConnection[Any]:
-    """Open a connection that is awaited; otherwise as ``connect``."""
-    threshold = None if settings.pooler else 5
-    return await psycopg.AsyncConnection.connect(_address(settings), **_OPTIONS, prepare_threshold=threshold)
-
-
-def _address(settings: Settings) -> str:
-    url = settings.require_database_url()
-    try:
-        conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # libpq's own words would show the password
-        raise ConfigError(
-            "DATABASE_URL is no address that libpq can read; write postgresql://user:password@host:5432/name"
-            + _hint_about(url)
-        ) from None
-    return url
-
-
-def _hint_about(url: str) -> str:
-    """Say what is usual and wrong in an address, without showing any of it."""
-    if url[:1] in "\"'":
-        return ". It begins with a quotation mark: leave that to the shell"
-    if re.match(r"(postgresql|postgres)\+\w+://", url):
-        return ". It is SQLAlchemy's spelling: leave out the + and the driver's name"
-    return ""
 
 
 def _load(place: str, app_dir: str, kind: type[T], what: str) -> T:

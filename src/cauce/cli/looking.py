@@ -7,8 +7,9 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from cauce.cli import many, tables
-from cauce.cli.loading import connect, load_settings
+from cauce.cli.loading import load_settings
 from cauce.database import operations
+from cauce.database.connecting import connect
 from cauce.evento import Estado  # noqa: TC001 - the command line is made from the annotations
 
 

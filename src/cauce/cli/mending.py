@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from cauce.catalog import PRINCIPAL, TODOS
 from cauce.cli import codes, many
-from cauce.cli.loading import connect, load_bus, load_settings
+from cauce.cli.loading import load_bus, load_settings
 from cauce.cli.tables import as_json, complain
 from cauce.database import operations, schema
+from cauce.database.connecting import connect
 from cauce.errors import InvalidPayload, NotFound, UnknownEvent
 
 if TYPE_CHECKING:

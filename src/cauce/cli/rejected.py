@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from cauce.cli import codes, tables
-from cauce.cli.loading import connect, connect_async, load_settings
+from cauce.cli.loading import load_settings
 from cauce.cli.means import Means, Options
 from cauce.cli.secrets import other_secrets
 from cauce.cli.tables import ago, as_json, clean, complain
 from cauce.database import quarantine
+from cauce.database.connecting import connect, connect_async
 from cauce.database.quarantine import Reverified
 from cauce.errors import NotFound
 from cauce.webhooks import Headers, Reason

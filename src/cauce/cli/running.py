@@ -10,14 +10,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import psycopg
 from cyclopts import Parameter, validators
 from psycopg import sql
 from rich.console import Console
 
-from cauce.cli.loading import connect, load_bus, load_providers, load_settings
+from cauce.cli.loading import load_bus, load_providers, load_settings
 from cauce.cli.process import LogLevel, configure_logging
+from cauce.config import Settings
 from cauce.database import schema
+from cauce.database.connecting import connect
 from cauce.engine.worker import Worker, relax_garbage_collection
 from cauce.web.endpoints import own_providers
 from cauce.web.serving import HttpServer
@@ -162,7 +163,7 @@ def _embedded(stack: ExitStack, app: Path) -> str:
     server = stack.enter_context(EmbeddedPostgres(default_folder(), tcp=True))
     slug = re.sub(r"[^a-z0-9]+", "_", "_".join(app.parts[-2:]).lower()).strip("_")[:40]
     name = f"{slug}_{sha256(os.fsencode(app)).hexdigest()[:6]}".lstrip("_")
-    with psycopg.connect(server.dsn, autocommit=True) as conn:
+    with connect(Settings(database_url=server.dsn)) as conn:
         if not conn.execute("select from pg_database where datname = %s", (name,)).rowcount:
             conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     return server.database(name)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
 
-import psycopg
 from psycopg import AsyncCursor, AsyncTransaction
 from psycopg.pq import Format
 from psycopg.rows import TupleRow, tuple_row
 
-from cauce.database.refusals import explained
-from cauce.errors import ENDED, LEASE_LOST, NOT_HELD, LeaseLost, TransactionEnded
+from cauce import sql
+from cauce.database.refusals import explaining
+from cauce.errors import ENDED, LeaseLost, TransactionEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -22,21 +23,10 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s)"
-TERMINAR = "select cauce.terminar(%s, %s, %s::bigint[], %s::jsonb)"
-# A transaction in which handlers run carries the fencing token as a setting that ends with it. Where that is gone, a
-# handler ended the transaction and this is another: no row, and nothing is settled.
+TERMINAR = "select cauce.terminar(%(lote)s, %(ficha)s, %(ids)s::bigint[], %(entregas)s::jsonb)"
+# A transaction in which handlers run carries the fencing token as a setting that ends with it.
 MARCAR = "select set_config('cauce.asiento', %s, true)"
-TERMINAR_SI_ES_LA_MISMA = f"{TERMINAR} where current_setting('cauce.asiento', true) = %s"
-# In a pipeline an error would take the claim behind it along, so a lost lease shows as no row here.
-TERMINAR_SI_ES_MIO = (
-    "select cauce.terminar(l.id, l.ficha, null, %s::jsonb) from cauce.lotes l where l.id = %s and l.ficha = %s"
-)
 CORRER_A_SOLAS = "select cauce.correr_a_solas(%s, %s)"
-SUSCRIPCIONES = (
-    "select g.version, s.origen, s.tipo, s.suscriptor, s.aplicacion, s.retirada_en"
-    " from cauce.grupos g left join cauce.suscripciones s on s.grupo = g.grupo where g.grupo = %s"
-)
-EN_CATALOGO = "select exists (select from cauce.catalogo c where c.origen = %s and c.tipo = %s)"
 
 
 class Row(NamedTuple):
@@ -70,6 +60,17 @@ class SubscriptionRow(NamedTuple):
     retirada_en: datetime | None
 
 
+class Resultado(StrEnum):
+    """What became of a delivery; ``cauce.terminar`` says what follows from each."""
+
+    HECHA = "hecha"
+    REINTENTAR = "reintentar"
+    MUERTA = "muerta"
+    DEVUELTA = "devuelta"
+    RETENIDA = "retenida"
+    IGNORADA = "ignorada"
+
+
 class Failure(TypedDict, total=False):
     """What went wrong, and when the delivery is due again."""
 
@@ -90,7 +91,7 @@ class Entrega(Failure, total=False):
 
     evento: Required[int]
     suscriptor: Required[str]
-    resultado: Required[str]
+    resultado: Required[Resultado]
     intento: Required[int]
     aplicacion: str
     """Whose workers shall have it; left out: those of the application that claimed the batch."""
@@ -151,11 +152,8 @@ async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
     Raises:
         ForeignRestore: the database was restored into a younger cluster.
     """
-    try:
+    with explaining():
         cursor = await _cursor(conn, Format.BINARY).execute(TOMAR, wanted.values)
-    except psycopg.Error as error:
-        _translate(error)
-        raise
     return _batch(await cursor.fetchall())
 
 
@@ -194,16 +192,18 @@ async def settle(
         LeaseLost: somebody else has it now.
         TransactionEnded: a handler ended the transaction with its effects, and this is another.
     """
-    values = batch.lote, batch.ficha, None if ids is None else list(ids), _document(entregas)
+    values: dict[str, object] = {
+        "lote": batch.lote,
+        "ficha": batch.ficha,
+        "ids": None if ids is None else list(ids),
+        "entregas": _document(entregas),
+    }
     cursor = _cursor(conn)
-    try:
+    with explaining():
         if with_effects:
-            await cursor.execute(TERMINAR_SI_ES_LA_MISMA, (*values, str(batch.ficha)))
+            await cursor.execute(sql.query("settle_effects"), values | {"asiento": str(batch.ficha)})
         else:
             await cursor.execute(TERMINAR, values)
-    except psycopg.Error as error:
-        _translate(error)
-        raise
     if not cursor.rowcount:
         raise TransactionEnded(ENDED)
     return _only(await cursor.fetchone()) or []
@@ -230,7 +230,8 @@ async def settle_and_claim(
     """
     settled, claimed = _cursor(conn), _cursor(conn, Format.BINARY)
     async with conn.pipeline() as pipeline:
-        await settled.execute(TERMINAR_SI_ES_MIO, (_document(entregas), batch.lote, batch.ficha))
+        held = {"lote": batch.lote, "ficha": batch.ficha, "entregas": _document(entregas)}
+        await settled.execute(sql.query("settle_held"), held)
         await pipeline.sync()
         await claimed.execute(TOMAR, wanted.values)
     return _only(await settled.fetchone()), _batch(await claimed.fetchall())
@@ -238,13 +239,13 @@ async def settle_and_claim(
 
 async def subscriptions(conn: AsyncConnection[Any], grupo: str) -> tuple[int, list[SubscriptionRow]]:
     """Read the subscriptions of a group, those that were removed among them, and their version."""
-    rows = await (await _cursor(conn).execute(SUSCRIPCIONES, (grupo,))).fetchall()
+    rows = await (await _cursor(conn).execute(sql.query("subscriptions"), {"grupo": grupo})).fetchall()
     return rows[0][0], [SubscriptionRow._make(row[1:]) for row in rows if row[1] is not None]
 
 
 async def is_in_catalog(conn: AsyncConnection[Any], origen: str, tipo: str) -> bool:
     """Say whether any application's catalog has this event."""
-    row = await (await _cursor(conn).execute(EN_CATALOGO, (origen, tipo))).fetchone()
+    row = await (await _cursor(conn).execute(sql.query("event_known"), {"origen": origen, "tipo": tipo})).fetchone()
     return bool(row and row[0])
 
 
@@ -267,10 +268,3 @@ def _only(row: tuple[Any, ...] | None) -> list[int] | None:
 
 def _document(entregas: Sequence[Entrega]) -> str | None:
     return json.dumps(entregas) if entregas else None
-
-
-def _translate(error: psycopg.Error) -> None:
-    if error.sqlstate in (LEASE_LOST, NOT_HELD):
-        raise LeaseLost(f"{error.diag.message_primary}") from error
-    if (better := explained(error)) is not None:
-        raise better from error

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from cauce import sql
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -47,9 +49,6 @@ select n.origen, n.id_externo, e.id
 """
 MOST_ROWS: Final = 64
 """Events of one statement; each number of them is one that the server prepares."""
-
-GUARDADO: Final = "select e.payload, e.cuerpo from cauce.eventos e where e.id = %s"
-
 
 Key: TypeAlias = tuple[str, str]
 """``origen`` and ``id_externo``."""
@@ -197,7 +196,7 @@ async def differences(
         volatile: fields that may differ.
         body: the bytes of the duplicate's delivery, for an event that is kept raw.
     """
-    row = await (await conn.execute(GUARDADO, (evento,))).fetchone()
+    row = await (await conn.execute(sql.query("event_content"), {"id": evento})).fetchone()
     if row is None:
         return []
     stored, raw = row

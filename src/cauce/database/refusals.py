@@ -1,37 +1,83 @@
-"""Turns PostgreSQL's errors into Cauce's where those say more: one place for every caller."""
+"""Turns PostgreSQL's errors into Cauce's where those say more: the one table from SQLSTATE to error."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 from psycopg import errors
 
 from cauce.errors import (
     FOREIGN_RESTORE,
+    LEASE_LOST,
+    NOT_HELD,
     OWNED_ELSEWHERE,
     CatalogError,
     ConfigError,
     ForeignRestore,
+    InvalidPayload,
+    LeaseLost,
+    PublishError,
     SchemaError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from psycopg import Connection
+    from collections.abc import Callable, Generator, Mapping
 
     from cauce.errors import CauceError
 
-_MISSING = (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)
-_UNPREPARED = (errors.DuplicatePreparedStatement, errors.InvalidSqlStatementName)
+MAX_TEXT: Final = 500
+"""The longest ``clave`` and ``id_externo``, in characters; the table ``eventos`` has the same limit."""
 
-_POOLER = (
+POOLER: Final = (
     "the database is behind a pooler in transaction mode (PgBouncer), where prepared statements do not work."
     " Set CAUCE_POOLER=true for every process of cauce, and publish on connections made with"
     " psycopg.connect(..., prepare_threshold=None). See: cauce docs deploying"
 )
+
+
+def _lease_lost(error: psycopg.Error) -> CauceError:
+    return LeaseLost(_said(error))
+
+
+def _foreign_restore(error: psycopg.Error) -> CauceError:
+    return ForeignRestore(f"{_said(error)}. {error.diag.message_hint}")
+
+
+def _owned_elsewhere(error: psycopg.Error) -> CauceError:
+    owned = (error.diag.message_detail or "").splitlines()
+    return CatalogError([f"{one}. {error.diag.message_hint}" for one in owned])
+
+
+def _pooler(_: psycopg.Error) -> CauceError:
+    return ConfigError(POOLER)
+
+
+def _missing_column(error: psycopg.Error) -> CauceError:
+    return SchemaError(
+        f"the tables of schema cauce are missing or old in this database ({_said(error)});"
+        " run: cauce migrate module:bus"
+    )
+
+
+def _missing(error: psycopg.Error) -> CauceError | None:
+    """Tell what is missing of ours from what is missing of the application's."""
+    return _missing_column(error) if "cauce" in _said(error) else None
+
+
+_TABLE: Final[Mapping[str, Callable[[psycopg.Error], CauceError | None]]] = {
+    LEASE_LOST: _lease_lost,
+    NOT_HELD: _lease_lost,
+    FOREIGN_RESTORE: _foreign_restore,
+    OWNED_ELSEWHERE: _owned_elsewhere,
+    "42P05": _pooler,  # duplicate prepared statement
+    "26000": _pooler,  # invalid sql statement name
+    "42703": _missing_column,  # undefined column
+    "42P01": _missing,  # undefined table
+    "42883": _missing,  # undefined function
+    "3F000": _missing,  # invalid schema name
+}
 
 
 def explained(error: psycopg.Error) -> CauceError | None:
@@ -39,19 +85,23 @@ def explained(error: psycopg.Error) -> CauceError | None:
 
     The caller raises it ``from`` PostgreSQL's.
     """
-    said = error.diag.message_primary or ""
-    if error.sqlstate == FOREIGN_RESTORE:
-        return ForeignRestore(f"{said}. {error.diag.message_hint}")
-    if error.sqlstate == OWNED_ELSEWHERE:
-        return CatalogError(
-            [f"{owned}. {error.diag.message_hint}" for owned in (error.diag.message_detail or "").splitlines()]
-        )
-    if isinstance(error, _UNPREPARED):
-        return ConfigError(_POOLER)
-    if isinstance(error, _MISSING) and ("cauce" in said or isinstance(error, errors.UndefinedColumn)):
-        return SchemaError(
-            f"the tables of schema cauce are missing or old in this database ({said}); run: cauce migrate module:bus"
-        )
+    explain = _TABLE.get(error.sqlstate or "")
+    return None if explain is None else explain(error)
+
+
+def unpublished(error: psycopg.Error, what: object) -> CauceError | None:
+    """Return the error that says why an event was not published; None for a lost connection or a lock.
+
+    ``what``: the event and that it was not published, as the sentence begins.
+    """
+    if (better := explained(error)) is not None:
+        return better
+    if isinstance(error, (errors.UntranslatableCharacter, errors.InvalidTextRepresentation)):
+        return InvalidPayload(f"{what}: PostgreSQL cannot store its payload: {error}")
+    if isinstance(error, errors.StringDataRightTruncation) and "varying(500)" in str(error):
+        return PublishError(f"{what}: clave is too long: {MAX_TEXT} characters are allowed")
+    if isinstance(error, (errors.DataError, errors.CheckViolation)):
+        return PublishError(f"{what}: {_said(error) or error}")
     return None
 
 
@@ -66,28 +116,5 @@ def explaining() -> Generator[None]:
         raise
 
 
-def refuse_pooler(conn: Connection[Any], dsn: str) -> None:
-    """Refuse a pooler in transaction mode while the setting ``pooler`` is off.
-
-    A pooler reports process ids to its clients that are not the server's. If two clients that are connected at the same
-    time share a server process, the pooler works in transaction mode. If it happens to give them two processes, this
-    check does not notice, and the first prepared statement fails.
-
-    Args:
-        conn: a connection in autocommit.
-        dsn: the address of the same database, for a second connection.
-
-    Raises:
-        ConfigError: there is a pooler in transaction mode.
-    """
-    first = _process_of(conn)
-    if first == conn.info.backend_pid:
-        return
-    with psycopg.connect(dsn, autocommit=True, connect_timeout=10, prepare_threshold=None) as other:
-        if first == _process_of(other) or first != _process_of(conn):
-            raise ConfigError(_POOLER)
-
-
-def _process_of(conn: Connection[Any]) -> int:
-    row = conn.execute("select pg_backend_pid()", prepare=False).fetchone()
-    return int(row[0]) if row else 0
+def _said(error: psycopg.Error) -> str:
+    return error.diag.message_primary or ""

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
+from cauce.database.connecting import PREPARE_AT_ONCE, connect_async
 from cauce.database.refusals import explaining
 from cauce.engine.causes import one_line
 
@@ -128,16 +129,11 @@ class Connections:
 
 
 async def connect(settings: Settings) -> AsyncConnection[Any]:
-    """Open a connection in autocommit, as the pooler before the database allows.
+    """Open a connection of a worker, which runs the same few statements all the time.
 
     A claim needs READ COMMITTED, whatever the database's default; behind a pooler the role must have it.
     """
-    conn: AsyncConnection[Any] = await AsyncConnection.connect(
-        settings.require_database_url(),
-        autocommit=True,
-        connect_timeout=10,
-        prepare_threshold=None if settings.pooler else 0,
-    )
+    conn = await connect_async(settings, prepare=PREPARE_AT_ONCE)
     if not settings.pooler:
         try:
             with explaining():

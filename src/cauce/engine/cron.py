@@ -6,6 +6,7 @@ from contextlib import aclosing
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypedDict
 
+from cauce import sql
 from cauce.config import expect_application
 from cauce.database.refusals import explaining
 from cauce.engine.runner import Runner, Tally
@@ -67,12 +68,8 @@ async def _process(bus: Bus, settings: Settings, limite: int, ends: float) -> Co
                 tally += runner.tally
             await upkeep.leave()
         async with shared.connections.lend() as conn:
-            cursor = await conn.execute(
-                "select coalesce(sum(r.pendientes), 0)::bigint from unnest(%s::text[]) g(grupo)"
-                " cross join lateral cauce.retraso(g.grupo, %s) r",
-                (list(bus.groups), PENDING_COUNT),
-            )
-            row = await cursor.fetchone()
+            asked = {"grupos": list(bus.groups), "tope": PENDING_COUNT}
+            row = await (await conn.execute(sql.query("groups_lag"), asked)).fetchone()
     return Conteo(
         procesados=tally.done,
         reintentos=tally.retried,

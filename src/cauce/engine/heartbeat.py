@@ -11,15 +11,20 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
+from cauce.database.connecting import connect
 
 if TYPE_CHECKING:
+    import psycopg
+
+    from cauce.config import Settings
     from cauce.database.claims import Batch
 
 logger = logging.getLogger("cauce.heartbeat")
 
 SHOW_AFTER: Final = 1.0
 """Seconds that an event is in flight before its state becomes ``en_proceso``."""
+CONNECT_SECONDS: Final = 5
+"""Seconds to reach the database."""
 IDLE_SECONDS: Final = 10.0
 """Seconds after which the connection is closed, if no batch is in flight."""
 
@@ -39,9 +44,9 @@ class Held:
 class Heartbeat(threading.Thread):
     """Renews leases by (lote, ficha). If the answer to a claim was lost, its batch is unknown here and expires."""
 
-    def __init__(self, dsn: str, lease: float) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(name="cauce-heartbeat", daemon=True)
-        self._dsn, self._lease = dsn, lease
+        self._settings, self._lease = settings, settings.lease_seconds
         self._held: dict[int, Held] = {}
         self._lock = threading.Lock()
         self._stop_now = threading.Event()
@@ -98,7 +103,8 @@ class Heartbeat(threading.Thread):
 
     def _connect(self) -> psycopg.Connection[Any]:
         if self._conn is None or self._conn.closed:
-            self._conn = psycopg.connect(self._dsn, autocommit=True, connect_timeout=5, prepare_threshold=None)
+            # two statements, seldom; and the leases run out while it waits
+            self._conn = connect(self._settings, seconds=CONNECT_SECONDS, prepare=None)
         return self._conn
 
     def _disconnect(self) -> None:

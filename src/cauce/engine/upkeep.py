@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from cauce import sql
 from cauce.engine.causes import one_line
 from cauce.engine.connections import connect, unexpected
 
@@ -51,10 +52,7 @@ NOTE_EVERY: Final = 10_000
 """Transactions of the cluster after which it is noted again how far it has come."""
 
 PRESENTAR = "select cauce.presentar_trabajador(%s, %s, %s, %s, %s)"
-DESPEDIR = "delete from cauce.trabajadores where trabajador = %s"
 REPASAR = "select cauce.repasar_reintentos(%s, %s, make_interval(secs => %s))"
-# Where nobody holds a lease, none expires before it has been taken and has run out.
-RESCATAR = "select cauce.rescatar(%s), exists (select from cauce.lotes)"
 
 
 async def prune(conn: AsyncConnection[Any], days: float) -> bool:
@@ -127,11 +125,12 @@ class Upkeep:
 
     async def leave(self) -> None:
         """Say goodbye, and disconnect."""
+        goodbye, worker = sql.query("worker_leave"), {"trabajador": self._worker}
         async with contextlib.aclosing(self):
             try:
-                await (await self._connected()).execute(DESPEDIR, (self._worker,))
+                await (await self._connected()).execute(goodbye, worker)
             except psycopg.OperationalError:  # the connection was lost, and nobody had noticed
-                await (await self._connected()).execute(DESPEDIR, (self._worker,))
+                await (await self._connected()).execute(goodbye, worker)
 
     async def aclose(self) -> None:
         """Disconnect."""
@@ -154,7 +153,8 @@ class Upkeep:
 
     async def _rescue(self, conn: AsyncConnection[Any]) -> float:
         """Take expired batches over."""
-        row = await (await conn.execute(RESCATAR, (self._settings.crash_limit,))).fetchone()
+        limit = {"limite_caidas": self._settings.crash_limit}
+        row = await (await conn.execute(sql.query("rescue"), limit)).fetchone()
         rescued, self._held = row or (0, True)
         if rescued:
             logger.warning("took over %s batches with an expired lease", rescued)

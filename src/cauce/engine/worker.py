@@ -15,7 +15,7 @@ import psycopg
 
 from cauce.config import expect_application
 from cauce.database import schema
-from cauce.database.refusals import refuse_pooler
+from cauce.database.connecting import connect, refuse_pooler
 from cauce.engine.connections import Connections
 from cauce.engine.deadlines import Watch
 from cauce.engine.doorbell import Doorbell
@@ -57,7 +57,7 @@ async def process(bus: Bus, settings: Settings) -> AsyncGenerator[Process]:
         settings=settings,
         worker=new_identity(),
         connections=Connections(settings),
-        heartbeat=Heartbeat(settings.require_database_url(), settings.lease_seconds),
+        heartbeat=Heartbeat(settings),
         watch=Watch(),
         room=Room(settings.crash_limit),
         groups={},
@@ -84,10 +84,9 @@ def prepare(bus: Bus, settings: Settings) -> None:
         ForeignRestore: the database was restored into a younger cluster.
         ConfigError: a pooler in transaction mode stands before it, and ``CAUCE_POOLER`` does not say so.
     """
-    with psycopg.connect(settings.require_database_url(), autocommit=True, connect_timeout=10) as conn:
+    with connect(settings) as conn:
         schema.check(conn)
-        if not settings.pooler:
-            refuse_pooler(conn, settings.require_database_url())
+        refuse_pooler(conn, settings)
         removed = schema.save_catalog(conn, bus, replace=False)
     for subscription in removed:
         logger.warning(

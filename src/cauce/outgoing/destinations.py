@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
-from psycopg import Connection
 
+from cauce import sql
 from cauce.config import Settings
+from cauce.database.connecting import connect
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    from psycopg import Connection
 
 logger = logging.getLogger("cauce.outgoing")
 
@@ -27,11 +31,6 @@ DISABLE_AFTER: Final = 5 * 86_400.0
 """Seconds without a success after which a failure disables a destination; Svix waits as long."""
 MAX_REASON: Final = 500
 """Characters of an error or a reason that are kept."""
-
-FIND: LiteralString = (
-    "select destino, fallando_desde, ultimo_fallo_en, ultimo_error, deshabilitado_en, motivo"
-    " from cauce.destinos where destino = %s"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class Destinations:
         Args:
             destino: the destination's name, as in the column ``destino``.
         """
-        row = self._ask(FIND, destino)
+        row = self._ask(sql.query("destination"), {"destino": destino})
         return Destino(*row) if row else None
 
     def disable(self, destino: str, motivo: str) -> None:
@@ -81,7 +80,7 @@ class Destinations:
             destino: the destination's name, as in the column ``destino``.
             motivo: the reason, of which 500 characters are kept.
         """
-        self._ask("select cauce.deshabilitar_destino(%s, %s)", destino, motivo[:MAX_REASON])
+        self._ask("select cauce.deshabilitar_destino(%s, %s)", (destino, motivo[:MAX_REASON]))
 
     def enable(self, destino: str) -> bool:
         """Send to a destination again; return whether it was disabled. ``cauce retry`` brings its dead letters back.
@@ -89,7 +88,7 @@ class Destinations:
         Args:
             destino: the destination's name, as in the column ``destino``.
         """
-        row = self._ask("select cauce.habilitar_destino(%s)", destino)
+        row = self._ask("select cauce.habilitar_destino(%s)", (destino,))
         return bool(row and row[0])
 
     def failed(self, destino: str, error: str) -> str | None:
@@ -101,8 +100,8 @@ class Destinations:
         """
         row = self._ask(
             "select cauce.anotar_fallo_de_destino(%s, %s, make_interval(secs => %s))",
-            destino, error[:MAX_REASON], self._disable_after,
-        )  # fmt: skip
+            (destino, error[:MAX_REASON], self._disable_after),
+        )
         return row[0] if row else None
 
     def succeeded(self, destino: str) -> None:
@@ -111,7 +110,7 @@ class Destinations:
         Args:
             destino: the destination's name, as in the column ``destino``.
         """
-        self._ask("select cauce.anotar_exito_de_destino(%s)", destino)
+        self._ask("select cauce.anotar_exito_de_destino(%s)", (destino,))
 
     def close(self) -> None:
         """Close the connection; the next use makes a new one."""
@@ -120,7 +119,7 @@ class Destinations:
                 self._conn.close()
                 self._conn = None
 
-    def _ask(self, query: LiteralString, *arguments: object) -> Any:  # noqa: ANN401 - a row, whose columns the query says
+    def _ask(self, query: LiteralString | bytes, arguments: Sequence[object] | Mapping[str, object]) -> Any:  # noqa: ANN401 - a row, whose columns the query says
         """Run a statement, once more on a new connection if the old one turns out to be lost."""
         with self._lock:
             fresh = self._conn is None or self._conn.closed
@@ -133,13 +132,6 @@ class Destinations:
 
     def _connection(self) -> Connection[Any]:
         if self._conn is None or self._conn.closed:
-            settings = self._settings or Settings()
-            self._conn = psycopg.connect(
-                settings.require_database_url(),
-                autocommit=True,
-                connect_timeout=10,
-                prepare_threshold=None if settings.pooler else 5,
-                application_name="cauce destinations",
-            )
+            self._conn = connect(self._settings or Settings(), name="cauce destinations")
             weakref.finalize(self, self._conn.close)  # also when the process ends: a bus has nobody to close it
         return self._conn

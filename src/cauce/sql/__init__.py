@@ -1,4 +1,4 @@
-"""The SQL texts: migrations in order, and one file a query; never assembled in Python.
+"""The SQL texts: migrations in order, and one file a query that is more than a call of one function.
 
 They are bytes, which psycopg takes as they are; a text read from a file is no ``LiteralString`` to a type checker.
 """

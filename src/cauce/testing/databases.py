@@ -51,7 +51,7 @@ class Database:
         Args:
             autocommit: commit each statement by itself.
         """
-        return psycopg.connect(self.dsn, autocommit=autocommit)
+        return psycopg.connect(self.dsn, autocommit=autocommit)  # as an application does, not as Cauce
 
     @cached_property
     def settings(self) -> Settings:
@@ -158,7 +158,7 @@ class Server:
         self._execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     def _execute(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
+        with Database(self.dsn).connect(autocommit=True) as conn:
             conn.execute(statement)
 
     def _database(self, name: str) -> Database:

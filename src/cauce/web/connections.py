@@ -19,6 +19,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
+from cauce.database.connecting import PREPARE_AT_ONCE, address, connect_async
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -43,7 +45,8 @@ class HttpConnections:
     """Connections in autocommit, shared by the requests of a process."""
 
     def __init__(self, settings: Settings) -> None:
-        self._dsn, self._pooler = settings.require_database_url(), settings.pooler
+        address(settings)  # refused here, before the first request
+        self._settings = settings
         self._idle: list[AsyncConnection[Any]] = []
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
 
@@ -90,12 +93,7 @@ class HttpConnections:
             raise psycopg.OperationalError(f"no connection was free for {DATABASE_SECONDS:g} s") from None
 
     async def _connect(self) -> AsyncConnection[Any]:
-        return await AsyncConnection.connect(
-            self._dsn,
-            autocommit=True,
-            connect_timeout=CONNECT_SECONDS,
-            prepare_threshold=None if self._pooler else 0,
-        )
+        return await connect_async(self._settings, seconds=CONNECT_SECONDS, prepare=PREPARE_AT_ONCE)
 
     async def _use(
         self, conn: AsyncConnection[Any], work: Callable[[AsyncConnection[Any]], Awaitable[T]], deadline: Deadline

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.web")
 
 PATH: Final = "/api/salud"
-SALUD = (
-    "select (select max(numero) from cauce.migraciones),"
-    " (select extract(epoch from clock_timestamp() - max(visto_en))::float8 from cauce.presencia)"
-)
 RESTAURADA = "select cauce.restaurada()"
 
 
@@ -63,7 +59,7 @@ class Salud(Endpoint):
 async def _look(conn: AsyncConnection[Any]) -> tuple[int, float | None]:
     """Return the tables' version, 0 for none, and how many seconds ago a worker was last seen."""
     try:
-        row = await (await conn.execute(SALUD)).fetchone()
+        row = await (await conn.execute(sql.query("health"))).fetchone()
     except psycopg.errors.UndefinedTable:
         return 0, None
     return (row[0] or 0, row[1]) if row else (0, None)

@@ -168,6 +168,28 @@ LOOKS: Final = {
             sql.query("dismiss_subscriber"), {"suscriptor": "nadie", "grupo": None, "desde": LEASED, "maximo": 10}
         )
     ),
+    "settle with effects": undone(
+        lambda conn: conn.execute(
+            sql.query("settle_effects"), {"lote": 0, "ficha": 0, "ids": [], "entregas": None, "asiento": "0"}
+        )
+    ),
+    "settle what is held": undone(
+        lambda conn: conn.execute(sql.query("settle_held"), {"lote": 0, "ficha": 0, "entregas": None})
+    ),
+    "the subscriptions": undone(lambda conn: conn.execute(sql.query("subscriptions"), {"grupo": "principal"})),
+    "an event's content": undone(lambda conn: conn.execute(sql.query("event_content"), {"id": WAITING})),
+    "a worker leaves": undone(lambda conn: conn.execute(sql.query("worker_leave"), {"trabajador": "w"})),
+    "rescue when nothing has expired": undone(
+        lambda conn: (
+            conn.execute("update cauce.lotes set arriendo_hasta = now() + interval '1 hour'"),
+            conn.execute(sql.query("rescue"), {"limite_caidas": 3}),
+        )
+    ),
+    "the lag of groups": Look(
+        lambda conn: conn.execute(sql.query("groups_lag"), {"grupos": ["principal"], "tope": 10}), LANES * 10
+    ),
+    "health": Look(lambda conn: conn.execute(sql.query("health")), 0),
+    "a destination": undone(lambda conn: conn.execute(sql.query("destination"), {"destino": "d"})),
     "publish": undone(lambda conn: operations.publish(conn, "prueba", "prueba.hecha", "{}", id_externo="a")),
     "the quarantine": Look(quarantine.page, 21),
     "the quarantine of an origin": Look(partial(quarantine.page, origen="o1"), KEPT),

@@ -1,0 +1,4 @@
+-- What is known of a destination; no row: it has never failed.
+-- Index   destinos_pkey
+select d.destino, d.fallando_desde, d.ultimo_fallo_en, d.ultimo_error, d.deshabilitado_en, d.motivo
+  from cauce.destinos d where d.destino = %(destino)s
