@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.pq import TransactionStatus
 
+from cauce.database.claims import Resultado
 from cauce.engine.causes import Causes, in_one_line
 from cauce.engine.deadlines import STOPS, GivenBack
 from cauce.engine.executors import Executors
@@ -126,7 +127,9 @@ class Dispatcher:
         wait = min(max(wait, MIN_WAIT), MAX_WAIT)
         huella, failure = self.causes.explain(error)
         failure["espera"] = wait
-        report.say(evento.id, consumer.nombre, "muerta" if spent else "reintentar", evento.intentos, failure)
+        report.say(
+            evento.id, consumer.nombre, Resultado.MUERTA if spent else Resultado.REINTENTAR, evento.intentos, failure
+        )
         same = huella, consumer.nombre, spent
         if same not in report.alike:
             report.alike[same] = Alike(in_one_line(error), None if spent else wait)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from cauce.catalog import MANEJADOR, TODOS
 from cauce.database import claims
+from cauce.database.claims import Resultado
 from cauce.engine.causes import MAX_ERROR, message_of, one_line, storable
 from cauce.engine.deadlines import STOPS
 from cauce.engine.report import Delivery, Report
@@ -106,7 +107,7 @@ class Layout:
         if suscriptor != TODOS:
             return to.only(suscriptor)
         if to.anybody or not to.orphan:
-            report.say(row.id, TODOS, "hecha", row.intento)
+            report.say(row.id, TODOS, Resultado.HECHA, row.intento)
         return to
 
     async def _not_here(self, row: Row, to: Recipients, report: Report, connections: Connections) -> None:
@@ -130,10 +131,10 @@ class Layout:
         if row.payload is None:
             self._dead(row, name, report, NO_JSON)
         elif (moment := to.removed.get(MANEJADOR)) is None and await self._is_in_catalog(row, connections):
-            report.say(row.id, name, "devuelta", row.intento, {"espera": GIVE_BACK_SECONDS})
+            report.say(row.id, name, Resultado.DEVUELTA, row.intento, {"espera": GIVE_BACK_SECONDS})
         elif whole and _is_webhook(row):
             if name == TODOS:
-                report.say(row.id, TODOS, "ignorada", row.intento, {"error": f"nobody handles {event}"})
+                report.say(row.id, TODOS, Resultado.IGNORADA, row.intento, {"error": f"nobody handles {event}"})
         elif moment is not None:
             self._dead(row, name, report, f"no handler for {event}: a deploy removed it {_when(moment)}")
         else:
@@ -157,7 +158,7 @@ class Layout:
             "event %s (%s/%s), subscriber %s, ends in error: %s",
             row.id, row.origen, row.tipo, suscriptor, one_line(error),
         )  # fmt: skip
-        report.say(row.id, suscriptor, "muerta", row.intento, {"error": storable(error)[:MAX_ERROR]})
+        report.say(row.id, suscriptor, Resultado.MUERTA, row.intento, {"error": storable(error)[:MAX_ERROR]})
 
 
 def _gone(row: Row, to: Recipients, grupo: str) -> str:

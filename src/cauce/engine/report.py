@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cauce.database.claims import Resultado
+
 if TYPE_CHECKING:
     from cauce.bus import Consumer
     from cauce.database.claims import Entrega, Failure, Row
@@ -67,7 +69,9 @@ class Report:
     """Failures that are not logged yet, by cause, subscriber, and whether this was the last attempt."""
     done: int = 0
 
-    def say(self, evento: int, suscriptor: str, resultado: str, intento: int, more: Failure | None = None) -> None:
+    def say(
+        self, evento: int, suscriptor: str, resultado: Resultado, intento: int, more: Failure | None = None
+    ) -> None:
         """Add the result of a delivery; ``more`` holds its error and the delay before the next attempt."""
         entrega: Entrega = {"evento": evento, "suscriptor": suscriptor, "resultado": resultado, "intento": intento}
         self.entregas.append({**entrega, **more} if more else entrega)
@@ -76,16 +80,16 @@ class Report:
         """Add a success."""
         self.done += 1
         if delivery.held:
-            self.say(delivery.evento.id, delivery.consumer.nombre, "hecha", delivery.evento.intentos)
+            self.say(delivery.evento.id, delivery.consumer.nombre, Resultado.HECHA, delivery.evento.intentos)
 
     def give_back(self, delivery: Delivery) -> None:
         """Add a delivery that was not run, or not to its end."""
-        self.say(delivery.evento.id, delivery.consumer.nombre, "devuelta", delivery.evento.intentos)
+        self.say(delivery.evento.id, delivery.consumer.nombre, Resultado.DEVUELTA, delivery.evento.intentos)
 
     def pass_on(self, row: Row, other: Elsewhere) -> None:
         """Give a delivery back whose subscriber another program runs."""
         self.entregas.append({
-            "evento": row.id, "suscriptor": other.nombre, "resultado": "devuelta", "intento": row.intento,
+            "evento": row.id, "suscriptor": other.nombre, "resultado": Resultado.DEVUELTA, "intento": row.intento,
             "espera": other.seconds, "aplicacion": other.application,
         })  # fmt: skip
 
@@ -95,6 +99,6 @@ class Report:
             logger.warning("%s", alike)
         self.alike.clear()
 
-    def count(self, resultado: str) -> int:
+    def count(self, resultado: Resultado) -> int:
         """Count the deliveries with this result."""
         return sum(entrega["resultado"] == resultado for entrega in self.entregas)

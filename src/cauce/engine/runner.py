@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 import psycopg
 
 from cauce.database import claims
-from cauce.database.claims import Batch, Claim
+from cauce.database.claims import Batch, Claim, Resultado
 from cauce.engine.claiming import Claiming
 from cauce.engine.connections import backoff
 from cauce.engine.deadlines import STOPS
@@ -63,10 +63,10 @@ class Tally:
     def add(self, report: Report) -> None:
         """Add a batch's."""
         self.done += report.done
-        self.retried += report.count("reintentar")
-        self.dead += report.count("muerta")
-        self.ignored += report.count("ignorada")
-        self.given_back += report.count("devuelta")
+        self.retried += report.count(Resultado.REINTENTAR)
+        self.dead += report.count(Resultado.MUERTA)
+        self.ignored += report.count(Resultado.IGNORADA)
+        self.given_back += report.count(Resultado.DEVUELTA)
         self.batches += 1
 
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.transaction import OutOfOrderTransactionNesting
 
 from cauce.database import claims
+from cauce.database.claims import Resultado
 from cauce.engine.deadlines import STOPS, GivenBack
 from cauce.engine.report import Report
 from cauce.errors import LeaseLost, TransactionEnded
@@ -123,13 +124,13 @@ class Settling:
         said = len(report.entregas)
         for delivery in report.transactional:
             if not delivery.held:
-                report.say(delivery.evento.id, delivery.consumer.nombre, "retenida", delivery.evento.intentos)
+                report.say(delivery.evento.id, delivery.consumer.nombre, Resultado.RETENIDA, delivery.evento.intentos)
         try:
             await self._settle(report, self._batch.ids)
         except BaseException:
             del report.entregas[said:]
             raise
-        report.entregas = [entrega for entrega in report.entregas if entrega["resultado"] != "retenida"]
+        report.entregas = [entrega for entrega in report.entregas if entrega["resultado"] != Resultado.RETENIDA]
         for delivery in report.transactional:
             delivery.held = True
         self._apart = True

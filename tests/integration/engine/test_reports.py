@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from cauce.database.claims import Resultado
 from tests.integration.engine.kit import claim, outcome, publish, settle, until_blocked, value
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from tests.integration.engine.kit import Claimed, Conn
 
-OUTCOMES = ["hecha", "reintentar", "muerta", "devuelta", "retenida", "ignorada"]
 TABLES = """
 select (select jsonb_agg(to_jsonb(e) order by e.id) from cauce.eventos e),
        (select jsonb_agg(to_jsonb(d) order by d.evento, d.suscriptor) from cauce.entregas d),
@@ -35,7 +35,7 @@ def refuse(conn: Conn, batch: Claimed, *reports: dict[str, Any], code: str = "CA
     return str(refused.value)
 
 
-@pytest.mark.parametrize("resultado", OUTCOMES)
+@pytest.mark.parametrize("resultado", Resultado)
 def test_a_report_of_another_workers_event_is_refused(conn: Conn, resultado: str) -> None:
     """Whatever it says of the event."""
     publish(conn, 2)
@@ -44,7 +44,7 @@ def test_a_report_of_another_workers_event_is_refused(conn: Conn, resultado: str
     settle(conn, other)
 
 
-@pytest.mark.parametrize("resultado", OUTCOMES)
+@pytest.mark.parametrize("resultado", Resultado)
 def test_a_report_of_another_workers_retry_is_refused(conn: Conn, resultado: str) -> None:
     """The event is the same one, and so is the group: the subscriber's delivery is what somebody else holds."""
     (evento,) = publish(conn)
@@ -57,7 +57,7 @@ def test_a_report_of_another_workers_retry_is_refused(conn: Conn, resultado: str
     assert value(conn, "select estado from cauce.eventos") == "procesado"
 
 
-@pytest.mark.parametrize("resultado", OUTCOMES)
+@pytest.mark.parametrize("resultado", Resultado)
 def test_a_report_of_a_delivery_that_nobody_holds_is_refused(conn: Conn, resultado: str) -> None:
     """It waits for its time, and the batch was claimed for something else."""
     (waiting, _) = publish(conn, 2)
