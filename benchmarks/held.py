@@ -15,6 +15,7 @@ import uvloop
 
 from benchmarks.engine import Engine, nothing
 from benchmarks.results import Bar, Comparison
+from cauce.database.claims import Resultado
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,10 +90,13 @@ def failures(batch: Batch) -> list[Entrega]:
     report: list[Entrega] = []
     for row in batch.rows:
         entrega: Entrega = {
-            "evento": row.id, "suscriptor": row.suscriptor or "cobro", "resultado": "hecha", "intento": row.intento,
-        }  # fmt: skip
+            "evento": row.id,
+            "suscriptor": row.suscriptor or "cobro",
+            "resultado": Resultado.HECHA,
+            "intento": row.intento,
+        }
         if row.intento < ATTEMPTS:
-            entrega |= {"resultado": "reintentar", "error": "GatewayError: closed", "huella": 1, "espera": 0.0}
+            entrega |= {"resultado": Resultado.REINTENTAR, "error": "GatewayError: closed", "huella": 1, "espera": 0.0}
         report.append(entrega)
     return report
 
