@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cauce import (
-    Bus,
-    Catalog,
-    EventHandlers,
-    Evento,
-    EventType,
-    NuevoEvento,
-    SchemaError,
-    Settings,
-    publicar_evento,
-    publicar_eventos,
-)
+from cauce import NuevoEvento, SchemaError, Settings, publicar_evento, publicar_eventos
 from cauce.database import operations
 from cauce.engine.cron import procesar_lote
 from cauce.engine.worker import Worker
 from cauce.testing import drain, eventos
+from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,18 +21,8 @@ if TYPE_CHECKING:
     from cauce.testing import Database
 
 
-class Cosas(Catalog, origen="prueba"):
-    """A catalog."""
-
-    una = EventType("cosa.una", dict[str, int])
-
-
-def handler(evento: Evento[dict[str, int]]) -> None:
-    """Do nothing."""
-
-
-BUS = Bus(catalogs=[Cosas], event_handlers=EventHandlers(Cosas.una.handled_by(handler)))
-ONE = NuevoEvento(Cosas.una, {"n": 1})
+BUS = bus(quiet)
+ONE = NuevoEvento(PruebaEvents.una, Cosa(n=1))
 
 
 def connected(do: Callable[[psycopg.Connection[tuple[object, ...]]], object]) -> Callable[[str], None]:
@@ -58,7 +38,7 @@ def connected(do: Callable[[psycopg.Connection[tuple[object, ...]]], object]) ->
 async def publish(dsn: str) -> None:
     """Publish, async."""
     async with await psycopg.AsyncConnection.connect(dsn) as conn:
-        await publicar_evento(conn, Cosas.una, {"n": 1})
+        await publicar_evento(conn, ONE.tipo, ONE.payload)
 
 
 async def publish_many(dsn: str) -> None:
@@ -68,8 +48,8 @@ async def publish_many(dsn: str) -> None:
 
 
 WAYS_IN: dict[str, Callable[[str], object]] = {
-    "publicar_evento": connected(lambda conn: publicar_evento(conn, Cosas.una, {"n": 1})),
-    "publicar_evento with a key": connected(lambda conn: publicar_evento(conn, Cosas.una, {"n": 1}, clave="1")),
+    "publicar_evento": connected(lambda conn: publicar_evento(conn, ONE.tipo, ONE.payload)),
+    "publicar_evento with a key": connected(lambda conn: publicar_evento(conn, ONE.tipo, ONE.payload, clave="1")),
     "publicar_eventos": connected(lambda conn: publicar_eventos(conn, [ONE])),
     "publicar_eventos by statement": connected(
         lambda conn: publicar_eventos(conn, [ONE._replace(id_externo="1")]),
@@ -100,4 +80,4 @@ def test_a_table_of_the_application_is_not_ours(db: Database) -> None:
             "create trigger auditar after insert on cauce.eventos for each row execute function auditar()"
         )
         with pytest.raises(psycopg.errors.UndefinedTable, match='"auditoria" does not exist'):
-            publicar_evento(conn, Cosas.una, {"n": 1})
+            publicar_evento(conn, ONE.tipo, ONE.payload)
