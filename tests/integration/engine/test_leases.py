@@ -427,3 +427,13 @@ def test_a_delivery_whose_worker_died_need_not_wait_for_all_others(conn: Conn) -
         return claim(conn, 1).ids
 
     assert [suspect] in [came(lot) for lot in range(20)]
+
+
+def test_what_was_kept_in_hand_comes_again_when_its_worker_dies(conn: Conn) -> None:
+    """It was out of the claims' way as long as its batch held it."""
+    (event,) = publish(conn)
+    batch = claim(conn)
+    settle(conn, batch, [outcome(event, "s", "retenida")])
+    expire(conn, batch)
+    rescue(conn)
+    assert claim(conn).ids == [event]
