@@ -55,7 +55,7 @@ bench: $(STAMP) ## measure (ARGS='--help')
 soak: $(STAMP) ## run the long tests
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
-lock: .venv ## write requirements/dev.txt anew (ARGS='--upgrade')
+lock: .venv ## write requirements/dev.txt again (ARGS='--upgrade')
 	@uv="$(UV)"; \
 	if [ -z "$$uv" ]; then $(BIN)/python -m pip install --quiet --upgrade --target build/uv uv && uv=build/uv/bin/uv; fi; \
 	$$uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras \

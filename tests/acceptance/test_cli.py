@@ -182,7 +182,7 @@ def test_mistakes_are_told_in_one_line(command: str, code: int, said: str) -> No
     ("dsn", "said"),
     [
         ("postgresql://user:hush@127.0.0.1:1/x", "cannot reach the database of DATABASE_URL: "),
-        ("user:hush@localhost", "DATABASE_URL is no address that libpq can read"),
+        ("user:hush@localhost", "DATABASE_URL is not an address that libpq can read"),
         ("postgresql+psycopg://user:hush@localhost/x", "leave out the + and the driver's name"),
         ("'postgresql://user:hush@localhost/x'", "begins with a quotation mark"),
     ],

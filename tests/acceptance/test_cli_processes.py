@@ -153,7 +153,7 @@ def test_what_outlasts_the_grace_period_is_given_back(
     processes.begun(evento)
     worker.send_signal(signal.SIGINT)
     assert worker.wait(SECONDS) == 0
-    assert ("left while threads were stuck" in processes.log("worker")) == (tipo is PuertaEvents.sincrona)
+    assert ("exiting while threads are stuck" in processes.log("worker")) == (tipo is PuertaEvents.sincrona)
     assert states(conn)[0][1] == 0
     assert spent(conn) == (0, 0)
     processes.open()

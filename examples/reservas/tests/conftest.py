@@ -42,7 +42,7 @@ def cauce_bus() -> Bus:
 
 @pytest.fixture(scope="session")
 def cauce_schema() -> str:
-    """The application's tables: likewise."""
+    """The application's tables, which ``cauce_db`` creates."""
     return (HERE / "schema.sql").read_text()
 
 

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "Run": {
-        "worker": ("cauce.cli.running:worker", "Work on events until SIGTERM or Ctrl-C."),
-        "serve": ("cauce.cli.running:serve", "Answer HTTP: webhooks, procesar_lote, salud."),
+        "worker": ("cauce.cli.running:worker", "Process events until SIGTERM or Ctrl-C."),
+        "serve": ("cauce.cli.running:serve", "Serve webhooks, procesar_lote and salud over HTTP."),
         "dev": ("cauce.cli.running:dev", "Run everything for development, with a PostgreSQL of its own."),
         "demo": ("cauce.cli.running:demo", "See events travel; ends by itself."),
     },
     "Look": {
-        "status": ("cauce.cli.looking:status", "What waits, what is in hand, what is dead, who works."),
+        "status": ("cauce.cli.looking:status", "Count waiting, in-flight and dead deliveries; list workers."),
         "events": ("cauce.cli.looking:events", "List events, newest first."),
-        "show": ("cauce.cli.looking:show", "All of one event, and why attempts failed."),
-        "docs": ("cauce.cli.docs:docs", "The documents: guides, settings, every command."),
+        "show": ("cauce.cli.looking:show", "Show one event, its deliveries and failed attempts."),
+        "docs": ("cauce.cli.docs:docs", "Read the documents: guides, settings, commands."),
     },
     "Do": {
         "migrate": ("cauce.cli.mending:migrate", "Bring the tables up to date and write a bus's catalog."),
@@ -81,7 +81,7 @@ def launch(
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run a command line and return its exit code; errors are said in one line on stderr."""
+    """Run a command line and return its exit code; an error is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter is shown its number, and no error
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""From the command line and the environment to a bus, a provider, settings; faults said in one line."""
+"""Loads the bus, providers and settings of a command; each error is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``status``, ``events``, ``show``: the commands that only look."""
+"""``status``, ``events``, ``show``: the commands that only read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cauce.evento import Estado  # noqa: TC001 - the command line is made from t
 
 
 def status(*, json: bool = False) -> None:
-    """See what waits, what is in hand, what is dead, who works, what was refused. Cheap, however large the tables are.
+    """Count waiting, in-flight, dead and refused deliveries, and list workers; fast however large the tables are.
 
     Args:
         json: Print JSON.
@@ -43,11 +43,11 @@ def events(
         estado: Only those in this state.
         origen: Only those of this origin.
         tipo: Only those of this name.
-        clave: Only those about this key.
-        ignored: Only those that nobody handled; cauce retry delivers them once somebody does.
-        dead: Only those that some subscriber has given up, in any group; found however old they are.
-        grupo: With --dead, only those given up in this group.
-        limit: How many, at most.
+        clave: Only those with this key.
+        ignored: Only those without a handler; cauce retry delivers them once there is one.
+        dead: Only those with a dead letter, in any group, however old they are.
+        grupo: With --dead, only those with a dead letter in this group.
+        limit: The largest number of events to list.
         before: Only those with a lower id.
         json: Print JSON.
     """
@@ -70,7 +70,7 @@ def events(
 
 
 def show(evento: str, /, *, json: bool = False) -> None:
-    """See all there is to know of one event: contents, subscribers, deliveries, failures.
+    """Show one event: its contents, subscribers, deliveries and failures.
 
     Args:
         evento: The event's id.

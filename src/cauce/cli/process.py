@@ -27,7 +27,7 @@ def configure_logging(level: LogLevel) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; without waiting for threads that are stuck in a handler, for no thread can be stopped."""
+    """End the process without waiting for threads that are stuck in a handler: no thread can be stopped."""
     until = monotonic() + IDLE_THREAD_SECONDS
     others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     for thread in others:
@@ -35,7 +35,7 @@ def leave(code: int) -> NoReturn:
     stuck = [thread.name for thread in others if thread.is_alive()]
     if not stuck:
         sys.exit(code)
-    logger.warning("left while threads were stuck in a handler: %s", ", ".join(stuck))
+    logger.warning("exiting while threads are stuck in a handler: %s", ", ".join(stuck))
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

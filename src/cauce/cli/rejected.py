@@ -225,7 +225,7 @@ def _unknown(origen: str) -> str:
 
 
 def _sendable(request: WebhookRequest) -> WebhookRequest:
-    """Leave out the length, which is written anew."""
+    """Leave out Content-Length, which is written again."""
     pairs = [pair for pair in request.headers.raw() if pair[0] != b"content-length"]
     return replace(request, headers=Headers(pairs))
 

@@ -57,10 +57,10 @@ def worker(
         bus: The application's bus, as module:name.
         app_dir: Where modules are looked for first.
         grupo: Work only for this group; can be given several times.
-        slots: Batches of a group in hand at once (CAUCE_SLOTS).
+        slots: Batches of a group in flight at once (CAUCE_SLOTS).
         concurrency: Handlers without tx that run at once in a batch (CAUCE_CONCURRENCY).
-        batch_size: Events in a batch at most (CAUCE_BATCH_SIZE).
-        grace_seconds: Seconds that handlers get to finish (CAUCE_GRACE_SECONDS).
+        batch_size: The largest number of events in a batch (CAUCE_BATCH_SIZE).
+        grace_seconds: Seconds that running handlers may take to finish (CAUCE_GRACE_SECONDS).
         log_level: What to log.
     """
     configure_logging(log_level)

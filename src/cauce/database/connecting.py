@@ -64,7 +64,7 @@ def address(settings: Settings) -> str:
     except psycopg.ProgrammingError:
         # libpq's own words would show the password
         raise ConfigError(
-            "DATABASE_URL is no address that libpq can read; write postgresql://user:password@host:5432/name"
+            "DATABASE_URL is not an address that libpq can read; write postgresql://user:password@host:5432/name"
             + _hint_about(url)
         ) from None
     return url

@@ -85,7 +85,7 @@ class Settling:
             self._claiming.hold(following)
         self._learn(unknown or ())
         if unknown is None:
-            logger.warning("batch %s: the lease was lost; another worker does it again", self._batch.lote)
+            logger.warning("batch %s: lease lost; another worker processes it again", self._batch.lote)
         return following
 
     async def _claim(self, size: int) -> Batch | None:
@@ -179,7 +179,7 @@ class Settling:
     def _weigh(self, error: BaseException, conn: AsyncConnection[Any]) -> None:
         """Let a handler's failure pass, to be judged; raise if the lease, the connection or the worker is lost.
 
-        A connection that is lost again and again is the handler's doing: it would be tried for ever. One whose
+        A connection that is lost again and again is the handler's doing: it would be retried forever. One whose
         transaction the handler ended, or left a block open in, is closed here: who knows what else it is set to.
         """
         if isinstance(error, (TimeoutError, GivenBack)):

@@ -29,7 +29,7 @@ class _TxView(Connection[Any]):
         Raises:
             RuntimeError: always.
         """
-        raise RuntimeError("the transaction is the bus's: return to commit, raise to roll back")
+        raise RuntimeError("a handler must not end its transaction: return to commit, raise to roll back")
 
     rollback = commit
 

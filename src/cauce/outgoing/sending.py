@@ -1,7 +1,7 @@
 """One HTTP request to a checked address: no redirects, no proxy, no second resolution, no longer than it may take.
 
-``http.client`` does the protocol, in a thread. Its own timeouts begin anew with every byte, so a receiver that sends
-one now and then could keep a worker for ever; here the waiter's deadline, or its cancellation, shuts the socket below.
+``http.client`` does the protocol, in a thread. Its own timeouts begin again with every byte, so a receiver that sends
+one now and then could keep a worker forever; here the waiter's deadline, or its cancellation, shuts the socket below.
 """
 
 from __future__ import annotations

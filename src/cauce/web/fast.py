@@ -18,5 +18,5 @@ def event_loop() -> asyncio.AbstractEventLoop:
 
 
 def name_of(loop: asyncio.AbstractEventLoop) -> str:
-    """Say whose an event loop is."""
+    """Return the package of an event loop: ``asyncio`` or ``uvloop``."""
     return type(loop).__module__.partition(".")[0]

@@ -41,12 +41,12 @@ class _Waiting(NamedTuple):
     stored: asyncio.Future[list[Stored]]
 
     def finish(self, stored: list[Stored]) -> None:
-        """Tell who waits, if he still does."""
+        """Return the result to the request that waits, if it still does."""
         if not self.stored.done():
             self.stored.set_result(stored)
 
     def fail(self, problem: Exception) -> None:
-        """Likewise."""
+        """Raise the error in the request that waits, if it still does."""
         if not self.stored.done():
             self.stored.set_exception(problem)
 
@@ -114,7 +114,7 @@ class Intake:
         while self._waiting:
             first = self._waiting[0]
             if first.since < earliest:
-                first.fail(psycopg.OperationalError(f"it was not its turn within {DATABASE_SECONDS:g} s"))
+                first.fail(psycopg.OperationalError(f"the delivery waited {DATABASE_SECONDS:g} s to be stored"))
             if not first.stored.done():
                 count, size = count + len(first.rows), size + first.size
                 if taken and (count > inbox.MOST_ROWS or size > MOST_BYTES):

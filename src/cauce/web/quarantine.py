@@ -104,9 +104,9 @@ class Quarantine:
                     )
                 )
             except psycopg.Error as problem:
-                logger.warning("a refused delivery of %s was not kept: %s", origen, problem)
+                logger.warning("cannot keep a refused delivery of %s: %s", origen, problem)
             except Exception:
-                logger.exception("a refused delivery of %s was not kept", origen)
+                logger.exception("cannot keep a refused delivery of %s", origen)
             else:
                 logger.info("a refused delivery of %s is kept: cauce webhook rejected %s", origen, number)
 
@@ -135,5 +135,5 @@ async def _cause(inquiry: Inquiry, rejected: Rejected) -> str | None:
     try:
         return (await asyncio.to_thread(inquiry.cause, rejected)).found or None
     except Exception:
-        logger.exception("why a delivery of %s was refused could not be found out", inquiry.provider.origen)
+        logger.exception("cannot diagnose a refused delivery of %s", inquiry.provider.origen)
         return None

@@ -1,4 +1,4 @@
-"""``GET /api/salud``: is this process up, and can what it is sent be stored in its database and delivered."""
+"""``GET /api/salud``: whether this process is up and can store deliveries in its database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Salud(Endpoint):
         self._wanted = max(sql.migrations())
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:  # noqa: ARG002 - there is nothing in the body
-        """Look, and say."""
+        """Check the database and report its state."""
         if scope["method"] not in ("GET", "HEAD"):
             return wrong_method("GET", "HEAD")
         state: dict[str, Any] = {

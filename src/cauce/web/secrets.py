@@ -1,4 +1,4 @@
-"""Where the inbox has its secrets from: the environment, or a callable of the application's that asks a vault.
+"""The secrets of the inbox: from the environment, or from a function of the application that asks a vault.
 
 Whatever goes wrong on the way is our fault and not the sender's: it is answered 503, so that the provider tries again,
 and the log says which setting it was. Nothing is ever accepted for want of a secret. docs/adr/0016-secrets.md.

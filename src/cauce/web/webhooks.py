@@ -115,7 +115,7 @@ class Webhooks(Endpoint):
                 )
                 if fields:
                     logger.warning(
-                        "%s sent %s again with another content, which was dropped: event %s differs in %s",
+                        "%s sent %s again with different content, which was ignored: event %s differs in %s",
                         provider.origen,
                         webhook.id_externo,
                         stored.id,

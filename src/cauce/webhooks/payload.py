@@ -178,12 +178,12 @@ def _parse(body: bytes, text: str) -> JsonValue:
     try:
         return from_json(body, allow_inf_nan=False)  # type: ignore[no-any-return]  # JSON by definition
     except ValueError:
-        return _DECODER.decode(text)  # type: ignore[no-any-return]  # likewise
+        return _DECODER.decode(text)  # type: ignore[no-any-return]  # the same
 
 
 def _parse_bounded(text: str) -> JsonValue:
     """Parse JSON, measuring every number first, which takes a call a number."""
-    return json.loads(  # type: ignore[no-any-return]  # likewise
+    return json.loads(  # type: ignore[no-any-return]  # the same
         text,
         parse_constant=_no_constant,
         parse_int=lambda digits: int(_bounded_number(digits)),

@@ -1,4 +1,4 @@
-"""What came over the wire, as plain data: the only input of every verifier.
+"""A webhook request as plain data: the only input of every verifier.
 
 Built once by the HTTP layer from an ASGI scope (or by a test, or by a signer), never changed. Header values are decoded
 as latin-1, the one decoding that cannot fail and loses nothing; bodies stay bytes, because bytes are what is signed.
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 class Headers:
     """Case-insensitive multi-map of HTTP headers.
 
-    A header that came twice is kept twice: joining them, as a dict would, is how one request is read in two ways.
+    A header that was sent twice is kept twice. If the values were joined, two programs could read one request in two
+    ways.
+
+    Args:
+        raw: (name, value) pairs, as in ASGI's ``scope["headers"]``.
     """
 
     __slots__ = ("_fields",)
@@ -33,7 +37,10 @@ class Headers:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Headers:
-        """Build from text, for signers and tests.
+        """Make headers from text, for signers and tests.
+
+        Args:
+            headers: the values by name.
 
         Raises:
             UnicodeEncodeError: a name or value is not latin-1, so no HTTP client could send it.
@@ -41,11 +48,19 @@ class Headers:
         return cls((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
 
     def all(self, name: str) -> tuple[str, ...]:
-        """Return every value of ``name``, in the order they came; empty if there is none."""
+        """Return every value of a header, in the order of the request; empty if there is none.
+
+        Args:
+            name: the header's name, in any case.
+        """
         return tuple(self._fields.get(name.lower(), ()))
 
     def get(self, name: str) -> str | None:
-        """Return the only value of ``name``; None if there is none, or more than one to choose from."""
+        """Return the only value of a header; None if there is none, or more than one.
+
+        Args:
+            name: the header's name, in any case.
+        """
         values = self._fields.get(name.lower(), ())
         return values[0] if len(values) == 1 else None
 
@@ -70,16 +85,17 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """One request to an inbox.
-
-    ``url`` is the address the provider called, query included. Twilio and Square sign it, so behind a proxy the HTTP
-    layer must build it from the configured public address, never from ``X-Forwarded-*``.
-    """
+    """One request to an inbox."""
 
     body: bytes = field(repr=False)
+    """The body, as it was received."""
     headers: Headers = field(default_factory=Headers)
+    """The headers."""
     url: str = ""
+    """The address that the provider called, with its query. Twilio and Square sign it, so behind a proxy it must be
+    made from the configured public address, never from ``X-Forwarded-*``."""
     method: str = "POST"
+    """The HTTP method."""
 
     def query(self) -> list[tuple[str, str]]:
         """Return the decoded parameters of the URL; empty if it has none, or more than ``MAX_FORM_FIELDS``."""
@@ -90,6 +106,10 @@ class WebhookRequest:
             return []
 
     def parameter(self, name: str) -> str | None:
-        """Return the only value of a parameter of the URL; None if it is absent or came more than once."""
+        """Return the only value of a parameter of the URL; None if there is none, or more than one.
+
+        Args:
+            name: the parameter's name.
+        """
         values = [value for key, value in self.query() if key == name]
         return values[0] if len(values) == 1 else None

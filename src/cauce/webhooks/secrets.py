@@ -1,8 +1,7 @@
-"""Secrets: what signs, how long each counts, and how several are written in one setting.
+"""Signing secrets, the period in which each is accepted, and how a setting holds several.
 
-A provider that changes its secret signs with two for a while, and one that was leaked must stop counting at a moment,
-not at somebody's next deployment. So each secret may have a window. Nothing here quotes a secret: errors name it by its
-position.
+A provider that rotates its secret signs with two for a while, and a leaked secret must expire at a given moment, not
+with the next deployment. So each secret may have a period. Errors name a secret by its position and never quote it.
 """
 
 from __future__ import annotations
@@ -23,16 +22,18 @@ _EXAMPLE: Final = "2026-12-01T00:00:00Z"
 class Secret:
     """A signing secret, as the provider's page shows it. Its text never appears in a ``repr``.
 
-    ``since`` and ``until`` are the moments from which on, and before which, what it signs is accepted; without one,
-    always. The clock is that of the host which verifies.
+    The period is checked against the clock of the host that verifies.
 
     Raises:
-        ValueError: a moment has no offset from UTC, or the window never opens.
+        ValueError: a moment has no offset from UTC, or ``since`` is not before ``until``.
     """
 
     text: str
+    """The secret."""
     since: datetime | None = None
+    """When the secret begins to be accepted; None: it always was."""
     until: datetime | None = None
+    """When the secret expires; None: never."""
 
     def __post_init__(self) -> None:
         """Check the window."""
@@ -50,8 +51,11 @@ class Secret:
         offset, or Unix seconds. No provider makes secrets with a comma or a semicolon in them; one that somebody chose
         is given in code, as ``Secret(text)``.
 
+        Args:
+            setting: the setting's text; None or "" holds no secret.
+
         Raises:
-            ValueError: what stands behind a semicolon is no window. No secret of such a setting is to be used.
+            ValueError: the text after a semicolon is not ``since=`` or ``until=`` with a moment.
         """
         if not setting:
             return ()
@@ -83,11 +87,19 @@ class Secret:
             raise ValueError(f"{which}: {error}") from None
 
     def accepted_at(self, now: float) -> bool:
-        """Say whether ``now`` (Unix seconds) is in its window; ``until`` itself is no longer."""
+        """Whether the secret is accepted at a moment: from ``since`` on, and before ``until``.
+
+        Args:
+            now: the moment, in Unix seconds.
+        """
         return (self.since is None or self.since.timestamp() <= now) and not self.expired_at(now)
 
     def expired_at(self, now: float) -> bool:
-        """Say whether its window is over at ``now`` (Unix seconds)."""
+        """Whether the secret has expired at a moment.
+
+        Args:
+            now: the moment, in Unix seconds.
+        """
         return self.until is not None and now >= self.until.timestamp()
 
     def __repr__(self) -> str:

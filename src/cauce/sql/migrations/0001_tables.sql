@@ -52,7 +52,7 @@ create table cauce.eventos (
 ) with (fillfactor = 50);
 
 -- The rules between columns. An UPDATE may not break them; a row that broke them before may still be settled, failed or
--- dismissed. The trigger eventos_completar checks INSERTs. A CHECK would be parsed anew by every INSERT (13 us for
+-- dismissed. The trigger eventos_completar checks INSERTs. A CHECK would be parsed again by every INSERT (13 us for
 -- these two), a WHEN on updates by every settling, which has hundreds of rows.
 create function cauce.es_coherente(estado cauce.estado, procesado_en timestamptz, payload jsonb, cuerpo bytea)
 returns boolean language sql immutable as $$

@@ -1,7 +1,7 @@
 -- Groups: a position per lane, and the log in front of it.
 
 -- The current snapshot, in which the asking transaction itself is unfinished: PostgreSQL leaves the own xid out of the
--- list, and an event that this transaction publishes later would be passed over for ever.
+-- list, and an event that this transaction publishes later would be passed over forever.
 create function cauce.foto() returns pg_snapshot
 language plpgsql as $$
 declare
@@ -127,7 +127,7 @@ begin
     update cauce.grupos g set version = g.version + 1
      where g.grupo = any (cambiados)
         or g.grupo in (select s.grupo from cauce.suscripciones s where s.aplicacion = $1 and s.retirada_en = now());
-    -- What waits for an application that has been renamed or is gone would wait for ever: another one looks after it.
+    -- What waits for an application that has been renamed or is gone would wait forever: another one looks after it.
     perform cauce.adoptar_entregas($1);
 end $$;
 

@@ -5,7 +5,7 @@ take that for the event. ``tipo`` comes from the body and is marked ``sin_firmar
 
 What its documentation and its libraries disagree about is absorbed here: ``ts`` comes in seconds or in milliseconds,
 and ``data.id`` is signed as sent or in lower case (the libraries stopped lowering it in June 2026). It is not
-documented whether a later attempt is signed anew, so three days are allowed; the signed id stops replays. Beside each
+documented whether a later attempt is signed again, so three days are allowed; the signed id stops replays. Beside each
 webhook an unsigned twin may come (IPN: ``?id=&topic=``), which is answered 200 and dropped. Rules from
 https://www.mercadopago.com/developers/en/docs/your-integrations/notifications/webhooks.
 """

@@ -7,7 +7,7 @@ paypal.com (PayPal's archived library fetches any URL it is told to).
 
 The body is covered by its CRC-32 alone, and another body with the same CRC-32 is easily made by whoever holds one valid
 delivery. So id and type are marked ``sin_firmar``; for anything that matters, GET the resource. PayPal tries again for
-three days and does not say whether it signs anew, so four days are allowed. Rules from
+three days and does not say whether it signs again, so four days are allowed. Rules from
 https://developer.paypal.com/api/rest/webhooks/rest/ and PayPal-Python-SDK. Needs ``cryptography``.
 """
 

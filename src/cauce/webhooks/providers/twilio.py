@@ -2,7 +2,7 @@
 
 JSON bodies are covered through ``bodySHA256`` in the signed URL. The URL is signed as Twilio called it, with or without
 the default port: behind a proxy the inbox has it from ``CAUCE_PUBLIC_URL``, or this instance from ``public_url``.
-There is no timestamp, so a delivery can be repeated for ever, and only its signed id stops that; and since nothing
+There is no timestamp, so a delivery can be repeated forever, and only its signed id stops that; and since nothing
 stands between names and values, who holds a delivery can also cut them elsewhere. ``digest="sha256"`` is
 for webhooks signed with a SharedKey, whose secret goes in the place of the account's auth token; the request is never
 asked which digest it would like. Rules from https://www.twilio.com/docs/usage/webhooks/webhooks-security.

@@ -1,6 +1,6 @@
 """Zendesk: ``X-Zendesk-Webhook-Signature``, base64 HMAC-SHA256 over ``{timestamp}{body}``, the timestamp in ISO 8601.
 
-Zendesk gives no tolerance and does not say whether a later attempt is signed anew, so an hour is allowed here; the
+Zendesk gives no tolerance and does not say whether a later attempt is signed again, so an hour is allowed here; the
 signed ``id`` of its events stops replays. Rules from https://developer.zendesk.com/documentation/webhooks/verifying/.
 """
 
