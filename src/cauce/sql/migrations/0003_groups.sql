@@ -82,13 +82,14 @@ returns table (grupo text, suscriptor text, origen text, tipo text)
 language plpgsql as $$
 #variable_conflict use_column
 declare
+    dichas constant cauce.suscripciones[] := array(select n from jsonb_populate_recordset(null::cauce.suscripciones, $3) n);
     ajenas text;
     cambiados text[];        -- groups whose subscriptions were written or removed
 begin
     lock table cauce.catalogo in share row exclusive mode;      -- several that start at once take turns
     select string_agg(format('%s of %s/%s in group %s belongs to application %L; this one is %L',
                              s.suscriptor, s.origen, s.tipo, s.grupo, s.aplicacion, $1), E'\n' order by s.grupo, s.origen, s.tipo, s.suscriptor) into ajenas
-      from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
+      from unnest(dichas) n
       join cauce.suscripciones s using (grupo, suscriptor, origen, tipo)
      where s.aplicacion <> $1 and s.retirada_en is null;
     if ajenas is not null and not $5 then
@@ -99,7 +100,7 @@ begin
     end if;
     insert into cauce.catalogo as c (origen, tipo, prioridad, clave)
     select t.origen, t.tipo, t.prioridad, t.clave
-      from jsonb_to_recordset($2) t(origen text, tipo text, prioridad smallint, clave text)
+      from jsonb_populate_recordset(null::cauce.catalogo, $2) t
     on conflict (origen, tipo) do update
        set prioridad = excluded.prioridad, clave = excluded.clave, actualizado_en = now()
      where $4 and (c.prioridad, c.clave) is distinct from (excluded.prioridad, excluded.clave);
@@ -107,23 +108,23 @@ begin
     update cauce.suscripciones s set retirada_en = now()
      where $4 and s.aplicacion = $1 and s.retirada_en is null
        and not exists (
-            select from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
+            select from unnest(dichas) n
              where (n.grupo, n.suscriptor, n.origen, n.tipo) = (s.grupo, s.suscriptor, s.origen, s.tipo))
     returning s.grupo::text, s.suscriptor::text, s.origen::text, s.tipo::text;
     return query
     select s.grupo::text, s.suscriptor::text, s.origen::text, s.tipo::text
-      from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
+      from unnest(dichas) n
       join cauce.suscripciones s using (grupo, suscriptor, origen, tipo)
      where not $4 and s.retirada_en is not null;
     with escritas as (
         insert into cauce.suscripciones as s (grupo, suscriptor, origen, tipo, aplicacion)
         select n.grupo, n.suscriptor, n.origen, n.tipo, $1
-          from jsonb_to_recordset($3) n(grupo text, suscriptor text, origen text, tipo text)
+          from unnest(dichas) n
         on conflict (grupo, origen, tipo, suscriptor) do update set aplicacion = excluded.aplicacion, retirada_en = null
          where $4 and (s.aplicacion <> excluded.aplicacion or s.retirada_en is not null)
         returning s.grupo)
     select array_agg(e.grupo) into cambiados from escritas e;
-    perform cauce.crear_grupo(n.grupo) from (select distinct r.grupo from jsonb_to_recordset($3) r(grupo text)) n;
+    perform cauce.crear_grupo(n.grupo) from (select distinct d.grupo from unnest(dichas) d) n;
     update cauce.grupos g set version = g.version + 1
      where g.grupo = any (cambiados)
         or g.grupo in (select s.grupo from cauce.suscripciones s where s.aplicacion = $1 and s.retirada_en = now());
