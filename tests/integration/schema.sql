@@ -58,7 +58,7 @@ ALTER TABLE ONLY cauce.lotes ALTER COLUMN ids SET STORAGE EXTERNAL;
 ALTER TABLE ONLY cauce.lotes ALTER COLUMN reintentos SET STORAGE EXTERNAL;
 ALTER TABLE ONLY cauce.lotes ALTER COLUMN suscriptores SET STORAGE EXTERNAL;
 
-CREATE FUNCTION cauce.anotar_entregas(l cauce.lotes, informes cauce.informe[], ahora timestamp with time zone) RETURNS bigint[]
+CREATE FUNCTION cauce.anotar_entregas(l cauce.lotes, informes cauce.informe[], ahora timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET enable_hashjoin TO 'on'
     SET enable_nestloop TO 'off'
@@ -70,6 +70,10 @@ CREATE FUNCTION cauce.anotar_exito_de_destino(destino text) RETURNS void
 
 CREATE FUNCTION cauce.anotar_fallo_de_destino(destino text, error text, plazo interval) RETURNS text
     LANGUAGE sql
+    AS (...);
+
+CREATE FUNCTION cauce.anotar_fallos(l cauce.lotes, informes cauce.informe[]) RETURNS bigint[]
+    LANGUAGE plpgsql
     AS (...);
 
 CREATE FUNCTION cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) RETURNS bigint[]

@@ -106,19 +106,17 @@ begin
      order by d.evento, d.suscriptor for update of d;
 end $$;
 
--- Writes what became of single deliveries into entregas, fallos and causas; returns the causes that it does not know.
--- Index     entregas_pkey, eventos_pkey, causas_pkey: by a list of keys, then hashed; the planner would rather read all
---           deliveries of the group, for it takes them for few
-create function cauce.anotar_entregas(l cauce.lotes, informes cauce.informe[], ahora timestamptz) returns bigint[]
+-- Writes what became of single deliveries into entregas.
+-- Index     entregas_pkey, eventos_pkey: by a list of keys, then hashed; the planner would rather read all deliveries of the
+--           group, for it takes them for few
+create function cauce.anotar_entregas(l cauce.lotes, informes cauce.informe[], ahora timestamptz) returns void
 language plpgsql
 set enable_hashjoin = on
 set enable_nestloop = off
 as $$
 declare
     eventos constant bigint[] := array(select i.evento from unnest(informes) i);
-    causas constant bigint[] := array(select distinct i.causa from unnest(informes) i where i.causa is not null);
     faltan bigint;
-    desconocidas bigint[];
 begin
     with informe as materialized (
         select i.*, coalesce(i.aplicacion, l.aplicacion) para,
@@ -144,35 +142,43 @@ begin
           from informe i join cauce.eventos e on e.id = i.evento
          where not i.tenida and not i.acabada and e.id = any (eventos)
         on conflict do nothing
-        returning 1),
-    fallidas as (
-        insert into cauce.fallos (evento, grupo, suscriptor, intento, error, huella, trabajador)
-        select i.evento, l.grupo, i.suscriptor, i.intento, i.error, i.causa, l.trabajador
-          from informe i where i.resultado in ('reintentar', 'muerta')),
-    explicables as materialized (
+        returning 1)
+    select (select count(*) from informe i where i.tenida or not i.acabada)
+           - (select count(*) from fuera) - (select count(*) from cambiadas) - (select count(*) from nuevas) into faltan;
+    if faltan > 0 then
+        raise exception 'lote % no longer holds % of the deliveries it reports', l.id, faltan
+            using errcode = 'CA001', hint = 'Their rows or events were deleted; nothing of this settlement was kept.';
+    end if;
+end $$;
+
+-- Writes the failed attempts into fallos, and the causes that they explain into causas; returns those that it does not know.
+-- Locks     the causes that it stores, by an advisory lock that it only tries: it does not wait for a transaction that has
+--           stored the same one and stays open
+-- Index     causas_pkey, by a list of keys
+create function cauce.anotar_fallos(l cauce.lotes, informes cauce.informe[]) returns bigint[]
+language plpgsql as $$
+declare
+    causas constant bigint[] := array(select distinct i.causa from unnest(informes) i where i.causa is not null);
+    conocidas bigint[];
+begin
+    insert into cauce.fallos (evento, grupo, suscriptor, intento, error, huella, trabajador)
+    select i.evento, l.grupo, i.suscriptor, i.intento, i.error, i.causa, l.trabajador
+      from unnest(informes) i where i.resultado in ('reintentar', 'muerta');
+    conocidas := array(select c.huella from cauce.causas c where c.huella = any (causas));
+    with explicables as materialized (
         select distinct on (i.causa) i.causa, coalesce(i.tipo, split_part(i.error, ':', 1)) tipo,
                coalesce(i.mensaje, i.error) mensaje, i.traza
-          from informe i
-         where i.traza is not null and i.causa is not null
-           and i.causa not in (select c.huella from cauce.causas c where c.huella = any (causas))
+          from unnest(informes) i
+         where i.traza is not null and i.causa is not null and i.causa <> all (conocidas)
          order by i.causa),
-    explicadas as (   -- does not wait for a transaction that has stored the same cause and stays open
+    explicadas as (
         insert into cauce.causas (huella, tipo, mensaje, traza)
         select e.causa, e.tipo, e.mensaje, e.traza from explicables e
          where pg_try_advisory_xact_lock(1128355143, hashint8(e.causa))
         on conflict do nothing
         returning huella)
-    select (select count(*) from informe i where i.tenida or not i.acabada)
-           - (select count(*) from fuera) - (select count(*) from cambiadas) - (select count(*) from nuevas),
-           array(select n.causa from unnest(causas) n(causa)
-                  where n.causa not in (select c.huella from cauce.causas c where c.huella = any (causas))
-                    and n.causa not in (select e.huella from explicadas e))
-      into faltan, desconocidas;
-    if faltan > 0 then
-        raise exception 'lote % no longer holds % of the deliveries it reports', l.id, faltan
-            using errcode = 'CA001', hint = 'Their rows or events were deleted; nothing of this settlement was kept.';
-    end if;
-    return desconocidas;
+    select conocidas || coalesce(array_agg(e.huella), '{}') into conocidas from explicadas e;
+    return array(select n.causa from unnest(causas) n(causa) where n.causa <> all (conocidas));
 end $$;
 
 -- Settles a lote, whole or in part.
@@ -231,7 +237,8 @@ begin
         else
             perform cauce.bloquear_entregas(l.grupo, array_agg(i.evento), array_agg(i.suscriptor)) from unnest(informes) i where i.tenida;
         end if;
-        desconocidas := cauce.anotar_entregas(l, informes, ahora);
+        perform cauce.anotar_entregas(l, informes, ahora);
+        desconocidas := cauce.anotar_fallos(l, informes);
         limpios := array(select u.id from unnest($3) u(id) except select t.id from unnest(tocados) t(id));
         -- the workers of the other application may sleep
         perform cauce.avisar() where exists (select from unnest(informes) i where i.aplicacion <> l.aplicacion);
