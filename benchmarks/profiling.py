@@ -20,7 +20,7 @@ import uvloop
 from benchmarks import application
 from benchmarks.draining import LIMIT, publish
 from benchmarks.results import BenchError, say
-from cauce.engine.worker import Worker
+from cauce.engine.worker import Worker, relax_garbage_collection
 
 if TYPE_CHECKING:
     from benchmarks.server import Server
@@ -67,6 +67,7 @@ async def _drain(dsn: str, events: int, profile: cProfile.Profile | None) -> tup
 
     application.seen.tell = note
     worker = Worker(application.make_bus(), application.settings(dsn))
+    relax_garbage_collection()  # as `cauce worker` does
     if profile is not None:
         profile.enable()
     try:

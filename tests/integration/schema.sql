@@ -146,11 +146,11 @@ CREATE FUNCTION cauce.deshabilitar_destino(destino text, motivo text) RETURNS vo
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.es_coherente(estado cauce.estado, procesado_en timestamp with time zone, payload jsonb, cuerpo bytea) RETURNS boolean
-    LANGUAGE sql IMMUTABLE
+CREATE FUNCTION cauce.elegir(grupo text, aplicacion text, trabajador text, maximo integer, timbre boolean, OUT ids bigint[], OUT reintentos bigint[], OUT suscriptores text[], OUT sospechosa boolean) RETURNS record
+    LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.es_vieja(foto pg_snapshot, ahora pg_snapshot) RETURNS boolean
+CREATE FUNCTION cauce.es_coherente(estado cauce.estado, procesado_en timestamp with time zone, payload jsonb, cuerpo bytea) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     AS (...);
 
@@ -238,6 +238,10 @@ CREATE FUNCTION cauce.rechazar_evento() RETURNS trigger
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.reciente(ahora pg_snapshot) RETURNS xid8
+    LANGUAGE sql IMMUTABLE
+    AS (...);
+
 CREATE FUNCTION cauce.reintentar(evento bigint, grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS integer
     LANGUAGE sql
     AS (...);
@@ -291,6 +295,10 @@ CREATE FUNCTION cauce.sin_atender(evento bigint) RETURNS boolean
     LANGUAGE sql STABLE
     AS (...);
 
+CREATE FUNCTION cauce.soltar_borrados(lote bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    AS (...);
+
 CREATE FUNCTION cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb DEFAULT NULL::jsonb) RETURNS bigint[]
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
@@ -305,7 +313,7 @@ CREATE FUNCTION cauce.tocar_timbre() RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text, version bigint)
+CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text, timbre boolean DEFAULT false) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text, version bigint)
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -324,7 +332,7 @@ CREATE FUNCTION cauce.tomar_turno(grupo text) RETURNS void
     AS (...);
 
 CREATE FUNCTION cauce.turno(grupo text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE sql STABLE
     AS (...);
 
 CREATE FUNCTION cauce.xid_visto() RETURNS bigint

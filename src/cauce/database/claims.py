@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s)"
+TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s, %s)"
 TERMINAR = "select cauce.terminar(%(lote)s, %(ficha)s, %(ids)s::bigint[], %(entregas)s::jsonb)"
 # A transaction in which handlers run carries the fencing token as a setting that ends with it.
 MARCAR = "select set_config('cauce.asiento', %s, true)"
@@ -126,11 +126,11 @@ class Batch:
         return self.rows[0].caidas
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """How to ask for a batch.
+class Claim(NamedTuple):
+    """How to ask for a batch: the parameters of ``cauce.tomar``, in order.
 
-    ``careful``: the claim must outlive a crash of the server. ``aplicacion``: whose retries come along.
+    ``careful``: the claim must outlive a crash of the server. ``aplicacion``: whose retries come along. ``rung``: a
+    publisher has just rung, so new events come before retries.
     """
 
     grupo: str
@@ -139,11 +139,7 @@ class Claim:
     lease: float
     careful: bool = False
     aplicacion: str = ""
-
-    @property
-    def values(self) -> tuple[str, int, str, float, bool, str]:
-        """The parameters of ``cauce.tomar``."""
-        return self.grupo, self.size, self.worker, self.lease, self.careful, self.aplicacion
+    rung: bool = False
 
 
 async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
@@ -153,7 +149,7 @@ async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
         ForeignRestore: the database was restored into a younger cluster.
     """
     with explaining():
-        cursor = await _cursor(conn, Format.BINARY).execute(TOMAR, wanted.values)
+        cursor = await _cursor(conn, Format.BINARY).execute(TOMAR, wanted)
     return _batch(await cursor.fetchall())
 
 
@@ -233,7 +229,7 @@ async def settle_and_claim(
         held = {"lote": batch.lote, "ficha": batch.ficha, "entregas": _document(entregas)}
         await settled.execute(sql.query("settle_held"), held)
         await pipeline.sync()
-        await claimed.execute(TOMAR, wanted.values)
+        await claimed.execute(TOMAR, wanted)
     return _only(await settled.fetchone()), _batch(await claimed.fetchall())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cauce.database import claims
@@ -27,9 +26,9 @@ class Claiming:
         self._losses = connections.losses
         """Those known when a batch was last settled. After another, what was claimed may have crashed the server."""
 
-    def of(self, size: int) -> Claim:
+    def of(self, size: int, *, rung: bool = False) -> Claim:
         """Return the claim of so many events."""
-        return replace(self._usual, size=size, careful=self._losses != self.connections.losses)
+        return self._usual._replace(size=size, careful=self._losses != self.connections.losses, rung=rung)
 
     def hold(self, batch: Batch | None) -> Batch | None:
         """Keep the lease of what was claimed."""
@@ -37,10 +36,10 @@ class Claiming:
             self._heartbeat.hold(batch)
         return batch
 
-    async def claim(self, size: int, *, in_turn: bool = False) -> Batch | None:
-        """Claim a batch; None: nothing is due. ``in_turn``: nobody waits for it."""
+    async def claim(self, size: int, *, rung: bool = False, in_turn: bool = False) -> Batch | None:
+        """Claim a batch; None: nothing is due. ``rung``: a publisher has rung. ``in_turn``: nobody waits for it."""
         async with self.connections.lend(in_turn=in_turn) as conn:
-            return self.hold(await claims.claim(conn, self.of(size)))
+            return self.hold(await claims.claim(conn, self.of(size, rung=rung)))
 
     def settled(self) -> None:
         """Note that a batch was settled, so the server survived what was claimed."""

@@ -182,9 +182,9 @@ class Runner:
         """How many events the next batch should have, going by how long the last ones took."""
         return self._pace.size
 
-    async def claim(self, size: int | None = None, *, in_turn: bool = False) -> Batch | None:
-        """Claim a batch; None: nothing is due. ``in_turn``: nobody waits for it."""
-        return await self.claiming.claim(size or self.size, in_turn=in_turn)
+    async def claim(self, size: int | None = None, *, rung: bool = False, in_turn: bool = False) -> Batch | None:
+        """Claim a batch; None: nothing is due. ``rung``: a publisher has rung. ``in_turn``: nobody waits for it."""
+        return await self.claiming.claim(size or self.size, rung=rung, in_turn=in_turn)
 
     async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
         """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none).

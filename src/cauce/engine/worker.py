@@ -185,7 +185,7 @@ class Worker:
         while not self._stopping.is_set():
             rings = doorbell.rings
             try:
-                batch = await runner.claim(in_turn=not rung)
+                batch = await runner.claim(rung=rung, in_turn=not rung)
                 while batch is not None:
                     worked = True
                     if len(batch.rows) >= runner.size:

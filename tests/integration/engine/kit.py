@@ -100,11 +100,12 @@ def claim(
     worker: str = "w",
     lease: float | str = 30,
     aplicacion: str = "",
+    rung: bool = False,
 ) -> Claimed:
     """Claim a batch."""
     cursor = conn.execute(
-        "select * from cauce.tomar(%s, %s, %s, %s::interval, aplicacion => %s)",
-        (grupo, size, worker, lease if isinstance(lease, str) else f"{lease} s", aplicacion),
+        "select * from cauce.tomar(%s, %s, %s, %s::interval, aplicacion => %s, timbre => %s)",
+        (grupo, size, worker, lease if isinstance(lease, str) else f"{lease} s", aplicacion, rung),
     )
     return Claimed([Row._make(row) for row in cursor])
 

@@ -203,6 +203,28 @@ def test_due_retries_take_at_most_half_of_a_claim(conn: Conn) -> None:
     assert batch.new == new[:5]
 
 
+def test_a_claim_that_a_ring_woke_looks_for_new_events_first(conn: Conn) -> None:
+    """Retries wait for the next claim, which settles that batch; where there is nothing new they come at once."""
+    retried = publish(conn, 3)
+    settle(conn, claim(conn), [outcome(e, "s", "reintentar", espera=0) for e in retried])
+    new = publish(conn, 5)
+    first, second = claim(conn, 10, rung=True), claim(conn, 2, rung=True)
+    assert first.new == new
+    assert [row.suscriptor for row in first.rows] == [None] * 5
+    assert [(row.id, row.suscriptor) for row in second.rows] == [(retried[0], "s")]
+    settle(conn, first)
+    last = publish(conn, 1)
+    assert [row.id for row in claim(conn, 10).rows] == [*retried[1:], *last]
+
+
+def test_a_claim_that_a_ring_woke_hands_out_suspects_where_there_is_nothing_else(conn: Conn) -> None:
+    """What a dead worker held does not wait for a claim that nobody rang for."""
+    event = publish(conn, 1)
+    claim(conn, worker="dead", lease="-1 s")
+    conn.execute("select cauce.rescatar(3)")
+    assert [row.id for row in claim(conn, 1, rung=True).rows] == event
+
+
 def test_due_retries_leave_every_second_claim_of_one_to_new_events(conn: Conn) -> None:
     """Also where a worker claims one at a time, because its handlers are slow."""
     events = publish(conn, 30)

@@ -18,7 +18,7 @@ end $$;
 -- What a claim of a group locks, so that one runs at a time: a view of its own, which has no rows, no storage and nothing
 -- to vacuum. Unlike an advisory lock, which whoever connects may hold, it takes a privilege; unlike a row's, it writes
 -- nothing (docs/adr/0004-claim-lock.md). Groups whose long names begin alike share one, and take turns.
-create function cauce.turno(grupo text) returns text language sql immutable as $$
+create function cauce.turno(grupo text) returns text language sql stable as $$
     select format('cauce.%I', ('turno_' || grupo)::name)
 $$;
 

@@ -17,10 +17,9 @@ create function cauce.leidas() returns bigint language sql volatile as $$
     select pg_stat_get_xact_tuples_returned('cauce.eventos_log'::regclass)
 $$;
 
--- Whether so many transactions have begun between two snapshots that a position should not stay at the first: retention
--- waits for it.
-create function cauce.es_vieja(foto pg_snapshot, ahora pg_snapshot) returns boolean language sql immutable as $$
-    select pg_snapshot_xmax(ahora)::text::bigint - pg_snapshot_xmax(foto)::text::bigint > 10000
+-- The oldest end of a window that is not old: a position should not stay further behind, for retention waits for it.
+create function cauce.reciente(ahora pg_snapshot) returns xid8 language sql immutable as $$
+    select greatest(pg_snapshot_xmax(ahora)::text::bigint - 10000, 0)::text::xid8
 $$;
 
 -- The first of these lanes, in the order given, in which there may be anything for the group; null: in none of them.
@@ -33,6 +32,7 @@ create function cauce.primer_carril(grupo text, carriles smallint[]) returns sma
 language plpgsql as $$
 declare
     ahora constant pg_snapshot := pg_current_snapshot();
+    reciente constant xid8 := cauce.reciente(ahora);
 begin
     return (
         select l.carril
@@ -40,7 +40,7 @@ begin
           left join lateral (select q.desde, q.hasta, q.orden, q.id from cauce.posiciones q
                               where q.grupo = primer_carril.grupo and q.carril = l.carril order by q.n desc limit 1) p on true
          where case
-            when p.id is null or pg_snapshot_xmax(p.hasta) > pg_snapshot_xmax(ahora) or cauce.es_vieja(p.hasta, ahora) then true
+            when p.id is null or pg_snapshot_xmax(p.hasta) not between reciente and pg_snapshot_xmax(ahora) then true
             when (select true from cauce.eventos e
                    where e.carril = l.carril and (e.orden, e.id) > (p.orden, p.id)
                      and not pg_visible_in_snapshot(e.tx, p.desde) limit 1) then true
@@ -129,10 +129,11 @@ begin
         end if;
     end loop;
     -- An empty window is not worth a write, unless reading it again would cost as much, or it has grown old.
-    if cardinality(ids) > 0 or cauce.leidas() - antes > pocas or cauce.es_vieja(p.desde, p.hasta) then
+    if cardinality(ids) > 0 or cauce.leidas() - antes > pocas or pg_snapshot_xmax(p.desde) < cauce.reciente(p.hasta) then
+        with vieja as (
+            delete from cauce.posiciones q where q.grupo = avanzar.grupo and q.carril = avanzar.carril and q.n = p.n)
         insert into cauce.posiciones (grupo, carril, n, desde, hasta, orden, id)
         values (avanzar.grupo, avanzar.carril, p.n + 1, p.desde, p.hasta, p.orden, p.id);
-        delete from cauce.posiciones q where q.grupo = avanzar.grupo and q.carril = avanzar.carril and q.n = p.n;
     end if;
     return ids;
 end $$;
@@ -232,15 +233,89 @@ begin
     select array_agg(t.evento), array_agg(t.suscriptor) into reintentos, suscriptores from tomadas t;
 end $$;
 
+-- Chooses what a claim gets: new events (`ids`), due retries, or one delivery whose worker died (`sospechosa`).
+--
+-- Due retries come first, at most half of the claim; then events of the first lane that has any, in window order. One claim
+-- in two, and one that finds nothing else, gets a delivery whose worker died, if there is one, alone: what kills a process
+-- takes nothing along. Where a publisher has just rung (`timbre`) new events come first, and retries only if there are none:
+-- the claim that settles this batch asks again without it, so they wait for one batch at most.
+-- Locks   the caller has the group's turn; those of cauce.tomar_reintentos
+create function cauce.elegir(
+    grupo text, aplicacion text, trabajador text, maximo integer, timbre boolean,
+    out ids bigint[], out reintentos bigint[], out suscriptores text[], out sospechosa boolean)
+language plpgsql as $$
+declare
+    -- drawn, not counted: groups whose claims alternate would always get the same turns
+    muerta_primero constant boolean := random() < 0.5;
+    reintento_primero constant boolean := random() < 0.5;      -- in a claim of one, which cannot be halved
+    r record;
+begin
+    ids := '{}';
+    reintentos := '{}';
+    suscriptores := '{}';
+    sospechosa := false;
+    if timbre then
+        ids := cauce.siguientes(grupo, maximo);
+        if cardinality(ids) > 0 then
+            return;
+        end if;
+    elsif muerta_primero then
+        r := cauce.tomar_reintentos(grupo, aplicacion, trabajador, 1, true);
+        sospechosa := r.reintentos is not null;
+    end if;
+    if not sospechosa then
+        r := cauce.tomar_reintentos(grupo, aplicacion, trabajador, case when maximo > 1 then maximo / 2 else reintento_primero::integer end, false);
+        if not timbre and coalesce(cardinality(r.reintentos), 0) < maximo then
+            ids := cauce.siguientes(grupo, maximo - coalesce(cardinality(r.reintentos), 0));
+        end if;
+        if r.reintentos is null and cardinality(ids) = 0 then
+            if maximo = 1 then
+                r := cauce.tomar_reintentos(grupo, aplicacion, trabajador, 1, false);
+            end if;
+            if r.reintentos is null and (timbre or not muerta_primero) then
+                r := cauce.tomar_reintentos(grupo, aplicacion, trabajador, 1, true);
+                sospechosa := r.reintentos is not null;
+            end if;
+        end if;
+    end if;
+    if r.reintentos is not null then
+        reintentos := r.reintentos;
+        suscriptores := r.suscriptores;
+    end if;
+end $$;
+
+-- Takes deliveries of events that somebody deleted by hand out of a lote; returns whether anything is left in it.
+create function cauce.soltar_borrados(lote bigint) returns boolean
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    l cauce.lotes;
+    r record;                 -- those that are left
+begin
+    select * into l from cauce.lotes q where q.id = $1;
+    delete from cauce.entregas d using unnest(l.reintentos, l.suscriptores) u(evento, suscriptor)
+     where d.evento = u.evento and d.grupo = l.grupo and d.suscriptor = u.suscriptor
+       and not exists (select from cauce.eventos e where e.id = u.evento);
+    select coalesce(array_agg(u.evento order by u.o), '{}') reintentos, coalesce(array_agg(u.suscriptor order by u.o), '{}') suscriptores
+      into r from unnest(l.reintentos, l.suscriptores) with ordinality u(evento, suscriptor, o)
+     where exists (select from cauce.eventos e where e.id = u.evento);
+    raise warning 'group %: % deliveries of events that were deleted are dropped',
+        l.grupo, cardinality(l.reintentos) - cardinality(r.reintentos);
+    if cardinality(r.reintentos) + cardinality(l.ids) = 0 then
+        delete from cauce.lotes q where q.id = $1;
+        return false;
+    end if;
+    update cauce.lotes q set reintentos = r.reintentos, suscriptores = r.suscriptores where q.id = $1;
+    return true;
+end $$;
+
 -- Hands the next deliveries of a group to a worker, under a lease of `arriendo`.
 --
 -- Returns one row a delivery: `suscriptor` is null for an event that comes for the first time (every subscriber of the
 -- group is due), '*' for one handed out again whole, a name for a single retry. No row: nothing is due.
 -- `version` is that of the group's subscriptions, read after the events were chosen: whatever was subscribed before one of
 -- them was published counts in it.
--- Order     due retries, at most half of the claim; then events of the first lane that has any, in window order. One
---           claim in 20 begins at a lane drawn by lot (cauce.siguientes). One claim in two, and one that finds nothing
---           else, hands out a delivery whose worker died, if there is one, alone: what kills a process takes nothing along.
+-- Order     that of cauce.elegir, retries before new events
 -- Locks     the group's turn, to the end of the transaction: one claim of a group at a time
 -- Index     those of the functions it calls; entregas_pkey and eventos_pkey for the rows; all pinned by its settings
 -- Owner     a worker of any application claims new events; retries go to workers of the application they wait for
@@ -249,7 +324,8 @@ end $$;
 --           and the token tells the two claims apart. It waits if it is `prudente`, as claims of workers are after a crash:
 --           what they hold may have caused it, and must be counted. A claim with retries waits: it counts their attempts.
 create function cauce.tomar(
-    grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false, aplicacion text default '')
+    grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false,
+    aplicacion text default '', timbre boolean default false)
 returns table (
     lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint,
     id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint,
@@ -265,13 +341,8 @@ as $$
 #variable_conflict use_column
 declare
     turno bigint;             -- the lote's number, drawn when there is something for it: a look writes nothing
-    -- drawn, not counted: groups whose claims alternate would always get the same turns
-    suerte constant double precision := random();
     marca bigint;
-    ids bigint[] := '{}';
-    r record;                                                 -- retries
-    cuantos integer := 0;                                     -- of them
-    sospechosa boolean := false;
+    r record;                 -- what was chosen
     encontrados bigint;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -282,38 +353,18 @@ begin
         perform cauce.comprobar_instancia();
     end if;
     perform cauce.tomar_turno($1);
-    -- one that died is offered first to half of the claims, and to all that find nothing else
-    if suerte < 0.5 then
-        r := cauce.tomar_reintentos($1, $6, $3, 1, true);
-        sospechosa := r.reintentos is not null;
-    end if;
-    if not sospechosa then
-        r := cauce.tomar_reintentos($1, $6, $3, case when $2 > 1 then $2 / 2 else (random() < 0.5)::integer end, false);
-        cuantos := coalesce(cardinality(r.reintentos), 0);
-        if cuantos < $2 then
-            ids := cauce.siguientes($1, $2 - cuantos);
-        end if;
-        if cuantos = 0 and cardinality(ids) = 0 and $2 = 1 then
-            r := cauce.tomar_reintentos($1, $6, $3, 1, false);
-        end if;
-        if suerte >= 0.5 and r.reintentos is null and cardinality(ids) = 0 then
-            r := cauce.tomar_reintentos($1, $6, $3, 1, true);
-            sospechosa := r.reintentos is not null;
-        end if;
-    end if;
-    cuantos := coalesce(cardinality(r.reintentos), 0);
-    if cuantos = 0 and cardinality(ids) = 0 then
-        perform set_config('synchronous_commit', 'off', true);   -- at most windows were saved: losing them loses nothing
-        return;
-    end if;
-    if cuantos = 0 and not prudente then
+    r := cauce.elegir($1, $6, $3, $2, $7);
+    if cardinality(r.reintentos) = 0 and (cardinality(r.ids) = 0 or not prudente) then
         perform set_config('synchronous_commit', 'off', true);
+    end if;
+    if cardinality(r.reintentos) + cardinality(r.ids) = 0 then
+        return;                                               -- at most windows were saved
     end if;
     turno := nextval('cauce.lotes_id');
     insert into cauce.lotes as l (id, grupo, aplicacion, ids, reintentos, suscriptores, sospechosa, trabajador, arriendo_hasta)
-    values (turno, $1, $6, ids, coalesce(r.reintentos, '{}'), coalesce(r.suscriptores, '{}'), sospechosa, $3,
-            clock_timestamp() + $4) returning l.ficha into marca;
-    if cuantos > 0 then
+    values (turno, $1, $6, r.ids, r.reintentos, r.suscriptores, r.sospechosa, $3, clock_timestamp() + $4)
+    returning l.ficha into marca;
+    if cardinality(r.reintentos) > 0 then
         return query
         select turno, marca, d.suscriptor, d.intentos + 1, d.caidas, e.id, e.origen::text, e.tipo::text, e.clave::text,
                e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text,
@@ -325,20 +376,8 @@ begin
           join cauce.eventos e on e.id = u.evento
          order by u.o;
         get diagnostics encontrados = row_count;
-        if encontrados <> cuantos then   -- somebody deleted events by hand: their deliveries go after them
-            delete from cauce.entregas d using unnest(r.reintentos, r.suscriptores) u(evento, suscriptor)
-             where d.evento = u.evento and d.grupo = $1 and d.suscriptor = u.suscriptor
-               and not exists (select from cauce.eventos e where e.id = u.evento);
-            raise warning 'group %: % deliveries of events that were deleted are dropped', $1, cuantos - encontrados;
-            if encontrados + cardinality(ids) = 0 then
-                delete from cauce.lotes l where l.id = turno;
-                return;
-            end if;
-            update cauce.lotes l set (reintentos, suscriptores) = (
-                select coalesce(array_agg(u.evento order by u.o), '{}'), coalesce(array_agg(u.suscriptor order by u.o), '{}')
-                  from unnest(r.reintentos, r.suscriptores) with ordinality u(evento, suscriptor, o)
-                 where exists (select from cauce.eventos e where e.id = u.evento))
-             where l.id = turno;
+        if encontrados <> cardinality(r.reintentos) and not cauce.soltar_borrados(turno) then
+            return;
         end if;
     end if;
     -- From a later statement than the ones that chose them: an older snapshot would not see them all.
@@ -346,9 +385,9 @@ begin
     select turno, marca, null::text, 1, 0::smallint, e.id, e.origen::text, e.tipo::text, e.clave::text,
            e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text,
            (select g.version from cauce.grupos g where g.grupo = $1)
-      from unnest(ids) with ordinality u(id, o) join cauce.eventos e on e.id = u.id order by u.o;
+      from unnest(r.ids) with ordinality u(id, o) join cauce.eventos e on e.id = u.id order by u.o;
     get diagnostics encontrados = row_count;
-    if encontrados <> cardinality(ids) then
-        raise exception 'lote % claimed % events, % of them exist', turno, cardinality(ids), encontrados;
+    if encontrados <> cardinality(r.ids) then
+        raise exception 'lote % claimed % events, % of them exist', turno, cardinality(r.ids), encontrados;
     end if;
 end $$;
