@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 import tomllib
+from functools import reduce
 from importlib import import_module
 from pathlib import Path
 
@@ -94,17 +94,13 @@ def is_there(name: str) -> bool:
     _, *parts = name.split(".")
     if len(parts) == 1 and parts[0] in words_of_the_database():
         return True
-    if len(parts) > 1 and (TOP / "src/cauce" / parts[0] / f"{parts[1]}.py").exists():
-        parts = [f"{parts[0]}.{parts[1]}", *parts[2:]]
-    place: object = import_module("cauce")
-    for part in parts:
+    for cut in range(len(parts), -1, -1):
         try:
-            place = import_module(f"cauce.{part}") if place is sys.modules["cauce"] else getattr(place, part)
+            place: object = import_module(".".join(["cauce", *parts[:cut]]))
         except ImportError:
-            place = getattr(place, part, None)
-        except AttributeError:
-            return False
-    return place is not None
+            continue
+        return reduce(lambda place, part: getattr(place, part, None), parts[cut:], place) is not None
+    return False
 
 
 @pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(TOP)))
