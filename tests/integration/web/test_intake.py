@@ -151,7 +151,7 @@ def test_whoever_waited_too_long_is_told(inbox: Inbox, monkeypatch: pytest.Monke
             monkeypatch.setattr(intake, "DATABASE_SECONDS", 0)
         return (await asyncio.gather(late, return_exceptions=True))[0]
 
-    with pytest.raises(psycopg.OperationalError, match="its turn"):
+    with pytest.raises(psycopg.OperationalError, match="waited 0 s to be stored"):
         raise run(inbox, work)
     assert transactions(inbox) == []
 
