@@ -43,9 +43,10 @@ def test_a_call_within_its_time_is_let_be() -> None:
 
     async def scene(watch: Watch) -> None:
         with watch.executor() as executor:
-            await watch.limit(executor, asyncio.sleep(0), 10)
-            with pytest.raises(ValueError, match="mine"):
-                await watch.limit(executor, fails(), 10)
+            with executor.within(10):
+                await asyncio.sleep(0)
+            with pytest.raises(ValueError, match="mine"), executor.within(10):
+                await fails()
 
     watched(scene)
 
@@ -56,9 +57,10 @@ def test_one_executor_may_run_out_of_time_again_and_again() -> None:
     async def scene(watch: Watch) -> int:
         with watch.executor() as executor:
             for _ in range(2):
-                with pytest.raises(TimeoutError, match=r"took longer than 0\.01 s"):
-                    await watch.limit(executor, forever(), 0.01)
-            await watch.limit(executor, asyncio.sleep(0), 10)
+                with pytest.raises(TimeoutError, match=r"took longer than 0\.01 s"), executor.within(0.01):
+                    await forever()
+            with executor.within(10):
+                await asyncio.sleep(0)
             return executor.task.cancelling()
 
     assert watched(scene) == 0
@@ -73,8 +75,10 @@ def test_a_handler_that_swallows_its_cancellation_leaves_no_trace() -> None:
 
     async def scene(watch: Watch) -> int:
         with watch.executor() as executor:
-            await watch.limit(executor, stubborn(), 0.01)
-            await watch.limit(executor, asyncio.sleep(0), 10)
+            with executor.within(0.01):
+                await stubborn()
+            with executor.within(10):
+                await asyncio.sleep(0)
             return executor.task.cancelling()
 
     assert watched(scene) == 0
@@ -91,8 +95,8 @@ def test_an_error_raised_while_being_cancelled_is_the_handlers() -> None:
 
     async def scene(watch: Watch) -> int:
         with watch.executor() as executor:
-            with pytest.raises(ValueError, match="not like this"):
-                await watch.limit(executor, protests(), 0.01)
+            with pytest.raises(ValueError, match="not like this"), executor.within(0.01):
+                await protests()
             return executor.task.cancelling()
 
     assert watched(scene) == 0
@@ -104,10 +108,11 @@ def test_stopping_gives_back_what_runs_and_nothing_else() -> None:
     async def scene(watch: Watch) -> None:
         with watch.executor() as executor:
             watch.stop()
-            await watch.limit(executor, asyncio.sleep(0), 10)
+            with executor.within(10):
+                await asyncio.sleep(0)
             asyncio.get_running_loop().call_soon(watch.stop)
-            with pytest.raises(GivenBack):
-                await watch.limit(executor, forever(), 10)
+            with pytest.raises(GivenBack), executor.within(10):
+                await forever()
 
     watched(scene)
 
@@ -119,12 +124,13 @@ def test_a_cancellation_from_within_is_a_failure_and_one_from_without_is_obeyed(
         raise asyncio.CancelledError
 
     async def scene(watch: Watch) -> None:
-        with watch.executor() as executor, pytest.raises(RuntimeError, match="cancelled from within"):
-            await watch.limit(executor, cancels_itself(), 10)
+        cancelled = pytest.raises(RuntimeError, match="cancelled from within")
+        with watch.executor() as executor, cancelled, executor.within(10):
+            await cancels_itself()
 
         async def works() -> None:
-            with watch.executor() as executor:
-                await watch.limit(executor, forever(), 10)
+            with watch.executor() as executor, executor.within(10):
+                await forever()
 
         task = asyncio.create_task(works())
         await asyncio.sleep(0)  # lets the task begin

@@ -6,7 +6,8 @@ import json
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Required, TypedDict
 
 from psycopg import AsyncCursor, AsyncTransaction
 from psycopg.pq import Format
@@ -17,7 +18,7 @@ from cauce.database.refusals import explaining
 from cauce.errors import ENDED, LeaseLost, TransactionEnded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from datetime import datetime
 
     from psycopg import AsyncConnection
@@ -252,10 +253,14 @@ def _cursor(conn: AsyncConnection[Any], results: Format = Format.TEXT) -> AsyncC
     return cursor
 
 
+_row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
+"""Makes a row of a tuple: ``Row._make`` without Python in between, which took 1 us of the 16 of an event."""
+
+
 def _batch(rows: Sequence[tuple[Any, ...]]) -> Batch | None:
     if not rows:
         return None
-    return Batch(rows[0][0], rows[0][1], [Row._make(row) for row in rows])
+    return Batch(rows[0][0], rows[0][1], list(map(_row, rows)))
 
 
 def _only(row: tuple[Any, ...] | None) -> list[int] | None:

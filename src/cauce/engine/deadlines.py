@@ -9,7 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Generator
+    from types import TracebackType
+    from typing import Self
 
 STOPS: Final = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
 """What ends a task. Whatever else the application's code raises, ``SystemExit`` and panics included, is its failure."""
@@ -24,10 +26,41 @@ class GivenBack(Exception):  # noqa: N818 - a verdict, raised
 class Executor:
     """A task that runs one handler after another."""
 
-    __slots__ = ("deadline", "expired", "stopped", "task")
+    __slots__ = ("deadline", "expired", "seconds", "stopped", "task")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self.task, self.deadline, self.expired, self.stopped = task, inf, False, False
+        self.seconds = inf
+
+    def within(self, seconds: float) -> Self:
+        """Return a context in which a handler may run for so many seconds.
+
+        Leaving it raises ``TimeoutError`` if the handler was cancelled because it took longer, and ``GivenBack`` if the
+        worker stopped it. It is a method and no generator: every handler runs in one.
+        """
+        self.seconds, self.deadline = seconds, monotonic() + seconds
+        return self
+
+    def __enter__(self) -> None:
+        """Begin; the clock runs since ``within``."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the clock, and say why the handler was cancelled if it was."""
+        self.deadline = inf
+        expired, stopped = self.expired, self.stopped
+        if expired or stopped:
+            self.expired = self.stopped = False
+            self.task.uncancel()
+        if not isinstance(error, asyncio.CancelledError):
+            return
+        if expired:
+            raise TimeoutError(f"took longer than {self.seconds:g} s") from None
+        if stopped:
+            raise GivenBack from None
+        if not self.task.cancelling():
+            raise RuntimeError("the handler was cancelled from within") from None
 
 
 class Watch:
@@ -48,30 +81,6 @@ class Watch:
             yield executor
         finally:
             self._executors.discard(executor)
-
-    async def limit(self, executor: Executor, call: Awaitable[object], seconds: float) -> None:
-        """Await a handler, for at most so many seconds.
-
-        Raises:
-            TimeoutError: it took longer; it was cancelled.
-            GivenBack: the worker stopped it.
-        """
-        executor.deadline = monotonic() + seconds
-        try:
-            await call
-        except asyncio.CancelledError:
-            if executor.expired:
-                raise TimeoutError(f"took longer than {seconds:g} s") from None
-            if executor.stopped:
-                raise GivenBack from None
-            if executor.task.cancelling():
-                raise
-            raise RuntimeError("the handler was cancelled from within") from None
-        finally:
-            executor.deadline = inf
-            if executor.expired or executor.stopped:
-                executor.expired = executor.stopped = False
-                executor.task.uncancel()
 
     async def run(self) -> None:
         """Check the running handlers until cancelled."""

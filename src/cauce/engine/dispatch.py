@@ -69,7 +69,8 @@ class Dispatcher:
                 report.give_back(delivery)
                 return
             try:
-                await self.watch.limit(executor, self._call(delivery), self._seconds(delivery.consumer))
+                with executor.within(self._seconds(delivery.consumer)):
+                    await self._call(delivery)
             except GivenBack:
                 report.give_back(delivery)
             except STOPS:
@@ -90,7 +91,8 @@ class Dispatcher:
         """
         consumer = delivery.consumer
         if consumer.shape.is_async:
-            await self.watch.limit(executor, consumer.handler(delivery.evento, conn), self._seconds(consumer))
+            with executor.within(self._seconds(consumer)):
+                await consumer.handler(delivery.evento, conn)
         else:
             await self._run_sync_in(delivery, conn, executor)
         status = conn.pgconn.transaction_status
@@ -109,7 +111,8 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         call = loop.run_in_executor(self._threads, run_sync, consumer.handler, delivery.evento, lend(conn))
         try:
-            await self.watch.limit(executor, asyncio.shield(call), self._seconds(consumer))
+            with executor.within(self._seconds(consumer)):
+                await asyncio.shield(call)
         except (TimeoutError, GivenBack, asyncio.CancelledError):
             if not call.done():
                 cut(conn)

@@ -36,7 +36,7 @@ NO_JSON: Final = "the body is not JSON that PostgreSQL can hold; it is kept in `
 NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
 UNREADABLE: Final = (ValueError, RecursionError)
 """What Python's JSON reader raises over what PostgreSQL holds: a number of 5,000 digits, 3,000 nested lists."""
-BREATH: Final = 32
+BREATH: Final = 16
 """Deliveries that are laid out in one piece, while handlers of other batches wait for the event loop."""
 
 
