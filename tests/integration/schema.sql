@@ -80,7 +80,18 @@ CREATE FUNCTION cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor 
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.avanzar(grupo text, carril smallint, maximo integer) RETURNS bigint[]
+CREATE TABLE cauce.posiciones (
+    grupo text NOT NULL,
+    carril cauce.nivel NOT NULL,
+    n bigint NOT NULL,
+    desde pg_snapshot NOT NULL,
+    hasta pg_snapshot NOT NULL,
+    orden xid8 NOT NULL,
+    id bigint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+CREATE FUNCTION cauce.avanzar(p cauce.posiciones, maximo integer) RETURNS bigint[]
     LANGUAGE plpgsql
     AS (...);
 
@@ -172,6 +183,10 @@ CREATE FUNCTION cauce.leer_informe(l cauce.lotes, ids bigint[], entregas jsonb) 
     SET enable_nestloop TO 'off'
     AS (...);
 
+CREATE FUNCTION cauce.leer_ventana(INOUT p cauce.posiciones, maximo integer, antes bigint, OUT ids bigint[], OUT agotada boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS (...);
+
 CREATE FUNCTION cauce.leidas() RETURNS bigint
     LANGUAGE sql
     AS (...);
@@ -196,6 +211,10 @@ CREATE FUNCTION cauce.permitir_trabajar(rol text) RETURNS void
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.posicion(grupo text, carril smallint) RETURNS SETOF cauce.posiciones
+    LANGUAGE sql STABLE ROWS 1
+    AS (...);
+
 CREATE FUNCTION cauce.presentar_trabajador(trabajador text, grupos text[], maquina text, pid integer, con_cerrojo boolean DEFAULT false) RETURNS void
     LANGUAGE sql
     AS (...);
@@ -204,7 +223,7 @@ CREATE FUNCTION cauce.primer_aviso() RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.primer_carril(grupo text, carriles smallint[]) RETURNS smallint
+CREATE FUNCTION cauce.primer_carril(grupo text, carriles smallint[]) RETURNS cauce.posiciones
     LANGUAGE plpgsql
     AS (...);
 
@@ -491,17 +510,6 @@ CREATE TABLE cauce.poda (
     hasta bigint DEFAULT 0 NOT NULL,
     CONSTRAINT poda_unica_check CHECK (unica)
 );
-
-CREATE TABLE cauce.posiciones (
-    grupo text NOT NULL,
-    carril cauce.nivel NOT NULL,
-    n bigint NOT NULL,
-    desde pg_snapshot NOT NULL,
-    hasta pg_snapshot NOT NULL,
-    orden xid8 NOT NULL,
-    id bigint NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
 CREATE TABLE cauce.trabajadores (
     trabajador text NOT NULL,

@@ -22,118 +22,145 @@ create function cauce.reciente(ahora pg_snapshot) returns xid8 language sql immu
     select greatest(pg_snapshot_xmax(ahora)::text::bigint - 10000, 0)::text::xid8
 $$;
 
--- The first of these lanes, in the order given, in which there may be anything for the group; null: in none of them.
--- A lane that it passes over has nothing. Beyond its position every row is new that is there and was not at `desde`;
--- before it, only those of transactions that were in progress at `hasta` and are not any more. It also names a lane that
--- cauce.avanzar must see for another reason: its position is missing, ahead of the cluster, or old.
+-- How far a group has read a lane; `n` is null if nobody knows. Inlined where it is called.
+create function cauce.posicion(grupo text, carril smallint) returns setof cauce.posiciones language sql stable rows 1 as $$
+    select $1, $2::cauce.nivel, q.n, q.desde, q.hasta, q.orden, q.id
+      from (select) una left join lateral (
+        select q.n, q.desde, q.hasta, q.orden, q.id from cauce.posiciones q
+         where q.grupo = $1 and q.carril = $2 order by q.n desc limit 1) q on true
+$$;
+
+-- The position in the first of these lanes, in the order given, in which there may be anything for the group; null: in none
+-- of them. A lane that it passes over has nothing. Beyond its position every row is new that is there and was not at
+-- `desde`; before it, only those of transactions that were in progress at `hasta` and are not any more. It also names a
+-- lane that cauce.avanzar must see for another reason: its position is missing, ahead of the cluster, or old.
 -- Locks   the caller has the group's turn
 -- Index   eventos_log, two probes a lane; lane by lane, as unnest gives them, so that those after the first cost nothing
-create function cauce.primer_carril(grupo text, carriles smallint[]) returns smallint
+create function cauce.primer_carril(grupo text, carriles smallint[]) returns cauce.posiciones
 language plpgsql as $$
 declare
     ahora constant pg_snapshot := pg_current_snapshot();
     reciente constant xid8 := cauce.reciente(ahora);
+    primera cauce.posiciones;
 begin
-    return (
-        select l.carril
-          from unnest(carriles) l(carril)
-          left join lateral (select q.desde, q.hasta, q.orden, q.id from cauce.posiciones q
-                              where q.grupo = primer_carril.grupo and q.carril = l.carril order by q.n desc limit 1) p on true
-         where case
-            when p.id is null or pg_snapshot_xmax(p.hasta) not between reciente and pg_snapshot_xmax(ahora) then true
-            when (select true from cauce.eventos e
-                   where e.carril = l.carril and (e.orden, e.id) > (p.orden, p.id)
-                     and not pg_visible_in_snapshot(e.tx, p.desde) limit 1) then true
-            when pg_snapshot_xmin(p.hasta) < pg_snapshot_xmax(p.hasta) then (
-                select true
-                  from (select array(select x from pg_snapshot_xip(p.hasta) x where pg_visible_in_snapshot(x, ahora)) xids
-                        offset 0) acabadas
-                 cross join lateral (
-                       select from cauce.eventos e
-                        where e.carril = l.carril and e.orden >= acabadas.xids[1] and (e.orden, e.id) <= (p.orden, p.id)
-                          and e.tx = any (acabadas.xids) limit 1) e)
-            end
-         limit 1);
+    select p.* into primera
+      from unnest(carriles) l(carril) cross join lateral cauce.posicion(primer_carril.grupo, l.carril) p
+     where case
+        when p.n is null or pg_snapshot_xmax(p.hasta) not between reciente and pg_snapshot_xmax(ahora) then true
+        when (select true from cauce.eventos e
+               where e.carril = l.carril and (e.orden, e.id) > (p.orden, p.id)
+                 and not pg_visible_in_snapshot(e.tx, p.desde) limit 1) then true
+        when pg_snapshot_xmin(p.hasta) < pg_snapshot_xmax(p.hasta) then (
+            select true
+              from (select array(select x from pg_snapshot_xip(p.hasta) x where pg_visible_in_snapshot(x, ahora)) xids
+                    offset 0) acabadas
+             cross join lateral (
+                   select from cauce.eventos e
+                    where e.carril = l.carril and e.orden >= acabadas.xids[1] and (e.orden, e.id) <= (p.orden, p.id)
+                      and e.tx = any (acabadas.xids) limit 1) e)
+        end
+     limit 1;
+    return primera;
 end $$;
 
--- The next ids of one lane, at most `maximo`, in window order; moves the group's position in that lane.
--- `maximo` 0: moves it up to the next event, past the rows that nobody may see.
+-- Reads on in the window of a position, up to `maximo` events (0: up to the next one, past the rows that nobody may see), and
+-- moves the position behind them. `agotada`: the window has no more. It stops before, with what it has found, once the
+-- claim has read too much since it had read `antes` entries.
 -- Locks   the caller has the group's turn
 -- Index   eventos_log, as an index-only range from the position; pinned by the settings on cauce.tomar
-create function cauce.avanzar(grupo text, carril smallint, maximo integer) returns bigint[]
+create function cauce.leer_ventana(
+    inout p cauce.posiciones, maximo integer, antes bigint, out ids bigint[], out agotada boolean)
 language plpgsql as $$
-#variable_conflict use_variable
 declare
-    p record;
-    ids bigint[] := '{}';
+    -- the oldest straggler, or where the window itself begins: nothing before it is new
+    comienzo xid8 := pg_snapshot_xmax(p.desde);
+    cuantos integer := maximo;
     tanda record;
-    comienzo xid8;
-    cuantos integer;
-    antes constant bigint := cauce.leidas();
     -- entries that a claim reads, unless it has found nothing yet
     paciencia constant bigint := 4000;
+begin
+    ids := '{}';
+    agotada := false;
+    if pg_snapshot_xmin(p.desde) < comienzo then
+        comienzo := coalesce((select x from pg_snapshot_xip(p.desde) x where pg_visible_in_snapshot(x, p.hasta) limit 1), comienzo);
+    end if;
+    if p.orden < comienzo then
+        p.orden := comienzo;
+        p.id := 0;
+    end if;
+    -- Whoever was in progress may have left rows in between that nobody may see, thousands for each that is found. Only
+    -- looking tells: so a few first, and as many more as the patience is good for at that pace.
+    if pg_snapshot_xmax(p.hasta)::text::bigint - pg_snapshot_xmin(p.hasta)::text::bigint > 1 then
+        cuantos := least(maximo, 4);
+    end if;
+    loop
+        cuantos := least(cuantos, maximo - cardinality(ids));
+        select array_agg(r.id) ids, (array_agg(r.orden))[count(*)] orden into tanda from (
+            select e.id, e.orden from cauce.eventos e
+             where e.carril = p.carril and (e.orden, e.id) > (p.orden, p.id) and e.orden < pg_snapshot_xmax(p.hasta)
+               and pg_visible_in_snapshot(e.tx, p.hasta) and not pg_visible_in_snapshot(e.tx, p.desde)
+             order by e.orden, e.id limit greatest(cuantos, 1)) r;
+        exit when tanda.ids is null;
+        p.orden := tanda.orden;
+        if maximo = 0 then
+            p.id := tanda.ids[1] - 1;
+            return;
+        end if;
+        ids := ids || tanda.ids;
+        p.id := ids[cardinality(ids)];
+        if cardinality(ids) = maximo then
+            return;
+        end if;
+        exit when cardinality(tanda.ids) < cuantos;
+        cuantos := cardinality(ids) * (paciencia - (cauce.leidas() - antes)) / greatest(cauce.leidas() - antes, 1);
+        if cuantos < 1 then
+            return;
+        end if;
+    end loop;
+    agotada := true;
+    p.orden := pg_snapshot_xmax(p.hasta);
+    p.id := 0;
+end $$;
+
+-- The next ids of the lane of a position, at most `maximo`, in window order; moves the position. When its window is exhausted
+-- it opens the next one. `maximo` 0: moves it up to the next event.
+-- Locks   the caller has the group's turn
+create function cauce.avanzar(p cauce.posiciones, maximo integer) returns bigint[]
+language plpgsql as $$
+declare
+    antes constant bigint := cauce.leidas();
     -- entries that are not worth reading twice: it takes as long as to write a position
     pocas constant bigint := 300;
+    ids bigint[] := '{}';
+    agotada boolean := true;
+    r record;
 begin
-    select q.n, q.desde, q.hasta, q.orden, q.id into p from cauce.posiciones q
-     where q.grupo = avanzar.grupo and q.carril = avanzar.carril order by q.n desc limit 1;
-    if not found then
-        raise exception 'group % has no position in lane %', grupo, carril
+    if p.n is null then
+        raise exception 'group % has no position in lane %', p.grupo, p.carril
             using errcode = 'CA004', hint = 'Run: cauce migrate module:bus';
     end if;
     if pg_snapshot_xmax(p.hasta) > pg_snapshot_xmax(pg_current_snapshot()) then
         perform cauce.comprobar_restauracion(), cauce.comprobar_instancia();
     end if;
-    <<ventanas>>
-    for ventana in 1..2 loop
-        if p.orden < pg_snapshot_xmax(p.hasta) then
-            -- the oldest straggler, or where the window itself begins: nothing before it is new
-            comienzo := coalesce((select x from pg_snapshot_xip(p.desde) x where pg_visible_in_snapshot(x, p.hasta) limit 1),
-                                 pg_snapshot_xmax(p.desde));
-            if p.orden < comienzo then
-                p.orden := comienzo;
-                p.id := 0;
-            end if;
-            -- Whoever was in progress may have left rows in between that nobody may see, thousands for each that is
-            -- found. Only looking tells: so a few first, and as many more as the patience is good for at that pace.
-            cuantos := case when pg_snapshot_xmax(p.hasta)::text::bigint - pg_snapshot_xmin(p.hasta)::text::bigint > 1
-                            then least(maximo, 4) else maximo end;
-            loop
-                cuantos := least(cuantos, maximo - cardinality(ids));
-                select array_agg(r.id) ids, (array_agg(r.orden))[count(*)] orden into tanda from (
-                    select e.id, e.orden from cauce.eventos e
-                     where e.carril = avanzar.carril and (e.orden, e.id) > (p.orden, p.id)
-                       and e.orden < pg_snapshot_xmax(p.hasta)
-                       and pg_visible_in_snapshot(e.tx, p.hasta) and not pg_visible_in_snapshot(e.tx, p.desde)
-                     order by e.orden, e.id limit greatest(cuantos, 1)) r;
-                exit when tanda.ids is null;
-                p.orden := tanda.orden;
-                if maximo = 0 then
-                    p.id := tanda.ids[1] - 1;
-                    exit ventanas;
-                end if;
-                ids := ids || tanda.ids;
-                p.id := ids[cardinality(ids)];
-                exit ventanas when cardinality(ids) = maximo;
-                exit when cardinality(tanda.ids) < cuantos;
-                cuantos := cardinality(ids) * (paciencia - (cauce.leidas() - antes)) / greatest(cauce.leidas() - antes, 1);
-                exit ventanas when cuantos < 1;
-            end loop;
-        end if;
-        p.orden := pg_snapshot_xmax(p.hasta);
-        p.id := 0;
-        if ventana = 1 then
-            p.desde := p.hasta;
-            p.hasta := cauce.foto();
-            p.orden := '0';
-        end if;
-    end loop;
+    if p.orden < pg_snapshot_xmax(p.hasta) then
+        r := cauce.leer_ventana(p, maximo, antes);
+        p := r.p;
+        ids := r.ids;
+        agotada := r.agotada;
+    end if;
+    if agotada then
+        p.desde := p.hasta;
+        p.hasta := case when pg_current_xact_id_if_assigned() is null then pg_current_snapshot() else cauce.foto() end;
+        p.orden := '0';
+        r := cauce.leer_ventana(p, maximo - cardinality(ids), antes);
+        p := r.p;
+        ids := ids || r.ids;
+    end if;
     -- An empty window is not worth a write, unless reading it again would cost as much, or it has grown old.
     if cardinality(ids) > 0 or cauce.leidas() - antes > pocas or pg_snapshot_xmax(p.desde) < cauce.reciente(p.hasta) then
-        with vieja as (
-            delete from cauce.posiciones q where q.grupo = avanzar.grupo and q.carril = avanzar.carril and q.n = p.n)
+        with vieja as (delete from cauce.posiciones q where q.grupo = p.grupo and q.carril = p.carril and q.n = p.n)
         insert into cauce.posiciones (grupo, carril, n, desde, hasta, orden, id)
-        values (avanzar.grupo, avanzar.carril, p.n + 1, p.desde, p.hasta, p.orden, p.id);
+        values (p.grupo, p.carril, p.n + 1, p.desde, p.hasta, p.orden, p.id);
     end if;
     return ids;
 end $$;
@@ -143,29 +170,34 @@ end $$;
 -- Locks   the caller has the group's turn
 create function cauce.siguientes(grupo text, maximo integer) returns bigint[]
 language plpgsql as $$
+#variable_conflict use_variable
 declare
     carriles smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
     inicio constant integer := case when random() < 0.05 then floor(random() * 10) else 0 end;
-    primero smallint;
+    p cauce.posiciones;
     antes constant bigint := cauce.leidas();
-    -- entries that a look at the lanes may read before it moves the positions past them
-    muchas constant bigint := 1000;
+    salto boolean;            -- the look at the lanes has read so much that it moves the positions past it
     ids bigint[] := '{}';
 begin
     if inicio > 0 then
         carriles := carriles[inicio + 1:] || carriles[:inicio];
     end if;
-    primero := cauce.primer_carril(grupo, carriles);
-    if cauce.leidas() - antes <= muchas then
-        foreach primero in array coalesce(carriles[array_position(carriles, primero):], '{}') loop
-            ids := cauce.avanzar(grupo, primero, maximo);
-            exit when cardinality(ids) > 0;
-        end loop;
-        return ids;
+    p := cauce.primer_carril(grupo, carriles);
+    salto := cauce.leidas() - antes > 1000;
+    if not salto then
+        if p.carril is null then
+            return ids;
+        end if;
+        ids := cauce.avanzar(p, maximo);
+        if cardinality(ids) > 0 then
+            return ids;
+        end if;
+        carriles := carriles[array_position(carriles, p.carril::smallint) + 1:];
     end if;
-    -- Somebody has left many rows that nobody may see: every position goes past them, once and for all.
-    foreach primero in array carriles loop
-        ids := ids || cauce.avanzar(grupo, primero, case when cardinality(ids) = 0 then maximo else 0 end);
+    -- Nothing was there after all; or somebody has left many rows that nobody may see, and every position goes past them.
+    for p in select q.* from unnest(carriles) l(carril) cross join lateral cauce.posicion(siguientes.grupo, l.carril) q loop
+        exit when cardinality(ids) > 0 and not salto;
+        ids := ids || cauce.avanzar(p, case when cardinality(ids) = 0 then maximo else 0 end);
     end loop;
     return ids;
 end $$;
