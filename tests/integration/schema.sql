@@ -91,7 +91,7 @@ CREATE TABLE cauce.posiciones (
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
-CREATE FUNCTION cauce.avanzar(p cauce.posiciones, maximo integer) RETURNS bigint[]
+CREATE FUNCTION cauce.avanzar(posicion cauce.posiciones, maximo integer) RETURNS bigint[]
     LANGUAGE plpgsql
     AS (...);
 
@@ -183,7 +183,7 @@ CREATE FUNCTION cauce.leer_informe(l cauce.lotes, ids bigint[], entregas jsonb) 
     SET enable_nestloop TO 'off'
     AS (...);
 
-CREATE FUNCTION cauce.leer_ventana(INOUT p cauce.posiciones, maximo integer, antes bigint, OUT ids bigint[], OUT agotada boolean) RETURNS record
+CREATE FUNCTION cauce.leer_ventana(INOUT posicion cauce.posiciones, maximo integer, antes bigint, OUT ids bigint[], OUT agotada boolean) RETURNS record
     LANGUAGE plpgsql
     AS (...);
 

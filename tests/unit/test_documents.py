@@ -213,7 +213,7 @@ def words_of_the_database() -> set[str]:
         words |= set(re.findall(r" AS ([a-z]\w+),?$", columns, re.MULTILINE))
     parameters_of = r"(?:CREATE FUNCTION cauce\.\w+|RETURNS TABLE)\((.*?)\)(?: RETURNS|$)"
     for parameters in re.findall(parameters_of, schema, re.MULTILINE):
-        words |= set(re.findall(r"(?:^|, )(?:OUT )?(\w+) ", parameters))
+        words |= set(re.findall(r"(?:^|, )(?:INOUT |OUT )?(\w+) ", parameters))
     for values in re.findall(r"AS ENUM \((.*?)\)", schema, re.DOTALL):
         words |= set(re.findall(r"'(\w+)'", values))
     settling = (TOP / "src/cauce/sql/migrations/0005_settle.sql").read_text()

@@ -69,11 +69,11 @@ end $$;
 -- Locks   the caller has the group's turn
 -- Index   eventos_log, as an index-only range from the position; pinned by the settings on cauce.tomar
 create function cauce.leer_ventana(
-    inout p cauce.posiciones, maximo integer, antes bigint, out ids bigint[], out agotada boolean)
+    inout posicion cauce.posiciones, maximo integer, antes bigint, out ids bigint[], out agotada boolean)
 language plpgsql as $$
 declare
     -- the oldest straggler, or where the window itself begins: nothing before it is new
-    comienzo xid8 := pg_snapshot_xmax(p.desde);
+    comienzo xid8 := pg_snapshot_xmax(posicion.desde);
     cuantos integer := maximo;
     tanda record;
     -- entries that a claim reads, unless it has found nothing yet
@@ -81,33 +81,35 @@ declare
 begin
     ids := '{}';
     agotada := false;
-    if pg_snapshot_xmin(p.desde) < comienzo then
-        comienzo := coalesce((select x from pg_snapshot_xip(p.desde) x where pg_visible_in_snapshot(x, p.hasta) limit 1), comienzo);
+    if pg_snapshot_xmin(posicion.desde) < comienzo then
+        comienzo := coalesce((
+            select x from pg_snapshot_xip(posicion.desde) x where pg_visible_in_snapshot(x, posicion.hasta) limit 1), comienzo);
     end if;
-    if p.orden < comienzo then
-        p.orden := comienzo;
-        p.id := 0;
+    if posicion.orden < comienzo then
+        posicion.orden := comienzo;
+        posicion.id := 0;
     end if;
     -- Whoever was in progress may have left rows in between that nobody may see, thousands for each that is found. Only
     -- looking tells: so a few first, and as many more as the patience is good for at that pace.
-    if pg_snapshot_xmax(p.hasta)::text::bigint - pg_snapshot_xmin(p.hasta)::text::bigint > 1 then
+    if pg_snapshot_xmax(posicion.hasta)::text::bigint - pg_snapshot_xmin(posicion.hasta)::text::bigint > 1 then
         cuantos := least(maximo, 4);
     end if;
     loop
         cuantos := least(cuantos, maximo - cardinality(ids));
         select array_agg(r.id) ids, (array_agg(r.orden))[count(*)] orden into tanda from (
             select e.id, e.orden from cauce.eventos e
-             where e.carril = p.carril and (e.orden, e.id) > (p.orden, p.id) and e.orden < pg_snapshot_xmax(p.hasta)
-               and pg_visible_in_snapshot(e.tx, p.hasta) and not pg_visible_in_snapshot(e.tx, p.desde)
+             where e.carril = posicion.carril and (e.orden, e.id) > (posicion.orden, posicion.id)
+               and e.orden < pg_snapshot_xmax(posicion.hasta)
+               and pg_visible_in_snapshot(e.tx, posicion.hasta) and not pg_visible_in_snapshot(e.tx, posicion.desde)
              order by e.orden, e.id limit greatest(cuantos, 1)) r;
         exit when tanda.ids is null;
-        p.orden := tanda.orden;
+        posicion.orden := tanda.orden;
         if maximo = 0 then
-            p.id := tanda.ids[1] - 1;
+            posicion.id := tanda.ids[1] - 1;
             return;
         end if;
         ids := ids || tanda.ids;
-        p.id := ids[cardinality(ids)];
+        posicion.id := ids[cardinality(ids)];
         if cardinality(ids) = maximo then
             return;
         end if;
@@ -118,14 +120,14 @@ begin
         end if;
     end loop;
     agotada := true;
-    p.orden := pg_snapshot_xmax(p.hasta);
-    p.id := 0;
+    posicion.orden := pg_snapshot_xmax(posicion.hasta);
+    posicion.id := 0;
 end $$;
 
 -- The next ids of the lane of a position, at most `maximo`, in window order; moves the position. When its window is exhausted
 -- it opens the next one. `maximo` 0: moves it up to the next event.
 -- Locks   the caller has the group's turn
-create function cauce.avanzar(p cauce.posiciones, maximo integer) returns bigint[]
+create function cauce.avanzar(posicion cauce.posiciones, maximo integer) returns bigint[]
 language plpgsql as $$
 declare
     antes constant bigint := cauce.leidas();
@@ -135,32 +137,35 @@ declare
     agotada boolean := true;
     r record;
 begin
-    if p.n is null then
-        raise exception 'group % has no position in lane %', p.grupo, p.carril
+    if posicion.n is null then
+        raise exception 'group % has no position in lane %', posicion.grupo, posicion.carril
             using errcode = 'CA004', hint = 'Run: cauce migrate module:bus';
     end if;
-    if pg_snapshot_xmax(p.hasta) > pg_snapshot_xmax(pg_current_snapshot()) then
+    if pg_snapshot_xmax(posicion.hasta) > pg_snapshot_xmax(pg_current_snapshot()) then
         perform cauce.comprobar_restauracion(), cauce.comprobar_instancia();
     end if;
-    if p.orden < pg_snapshot_xmax(p.hasta) then
-        r := cauce.leer_ventana(p, maximo, antes);
-        p := r.p;
+    if posicion.orden < pg_snapshot_xmax(posicion.hasta) then
+        r := cauce.leer_ventana(posicion, maximo, antes);
+        posicion := r.posicion;
         ids := r.ids;
         agotada := r.agotada;
     end if;
     if agotada then
-        p.desde := p.hasta;
-        p.hasta := case when pg_current_xact_id_if_assigned() is null then pg_current_snapshot() else cauce.foto() end;
-        p.orden := '0';
-        r := cauce.leer_ventana(p, maximo - cardinality(ids), antes);
-        p := r.p;
+        posicion.desde := posicion.hasta;
+        posicion.hasta := case when pg_current_xact_id_if_assigned() is null then pg_current_snapshot() else cauce.foto() end;
+        posicion.orden := '0';
+        r := cauce.leer_ventana(posicion, maximo - cardinality(ids), antes);
+        posicion := r.posicion;
         ids := ids || r.ids;
     end if;
     -- An empty window is not worth a write, unless reading it again would cost as much, or it has grown old.
-    if cardinality(ids) > 0 or cauce.leidas() - antes > pocas or pg_snapshot_xmax(p.desde) < cauce.reciente(p.hasta) then
-        with vieja as (delete from cauce.posiciones q where q.grupo = p.grupo and q.carril = p.carril and q.n = p.n)
+    if cardinality(ids) > 0 or cauce.leidas() - antes > pocas
+       or pg_snapshot_xmax(posicion.desde) < cauce.reciente(posicion.hasta) then
+        with vieja as (
+            delete from cauce.posiciones q
+             where q.grupo = posicion.grupo and q.carril = posicion.carril and q.n = posicion.n)
         insert into cauce.posiciones (grupo, carril, n, desde, hasta, orden, id)
-        values (p.grupo, p.carril, p.n + 1, p.desde, p.hasta, p.orden, p.id);
+        values (posicion.grupo, posicion.carril, posicion.n + 1, posicion.desde, posicion.hasta, posicion.orden, posicion.id);
     end if;
     return ids;
 end $$;
