@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PUBLIC: Final = (
     "cauce", "cauce.embedded", "cauce.outgoing", "cauce.stripe", "cauce.testing", "cauce.web", "cauce.web.django",
-    "cauce.web.fastapi", "cauce.web.flask", "cauce.web.wsgi", "pytest_cauce",
+    "cauce.web.fastapi", "cauce.web.flask", "cauce.web.wsgi", "cauce.webhooks", "pytest_cauce",
 )  # fmt: skip
 LEFT_TO_PYTHON: Final = {"self", "cls"}
 """What Python itself passes."""

@@ -1,9 +1,8 @@
-"""The one interface of all providers, and the parts they share.
+"""The interface of all providers, and the parts they share.
 
-The HTTP layer does, in this order: ``preflight`` (of every request, whatever its method), 405 for anything but POST,
-``verify``, ``handshake``, ``describe``, stores what that returned, commits, and answers with ``respond`` or its own
-default. None of these methods does IO, reads a clock or raises on what a stranger sent. A provider is a frozen
-dataclass, so an instance with other settings is
+For each request, the HTTP layer calls ``preflight``, answers 405 unless the method is POST, calls ``verify``,
+``handshake`` and ``describe``, commits the events, and answers with ``respond`` or its default. These methods do no IO,
+read no clock and never raise on a stranger's input. A provider is a frozen dataclass, so other settings are
 ``Stripe(origen="stripe_connect", secret_setting="STRIPE_CONNECT_WEBHOOK_SECRET")``.
 """
 
@@ -39,7 +38,7 @@ Unsigned: TypeAlias = Literal["tipo", "id_externo"]
 
 
 class Outcome(StrEnum):
-    """What became of a request; ``Provider.respond`` turns it into the answer its provider expects."""
+    """The outcome of a request, which ``Provider.respond`` turns into an answer."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
@@ -49,57 +48,67 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer in a provider's own manner."""
+    """An HTTP response."""
 
     status: int
+    """The status code."""
     body: bytes = b""
+    """The body."""
     content_type: str | None = None
+    """The value of ``Content-Type``; None: no such header."""
     headers: tuple[tuple[str, str], ...] = ()
+    """Other headers: (name, value) pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A delivery to be signed.
-
-    ``id_externo`` and ``tipo`` are used by providers that send them outside the body, ``url`` by those that sign it.
-    """
+    """A delivery to be signed."""
 
     body: bytes
+    """The body."""
     url: str = "https://example.com/api/webhooks"
+    """The address; some providers sign it."""
     id_externo: str = ""
+    """The event's id, for providers that send it outside the body."""
     tipo: str = ""
+    """The event's type, for providers that send it outside the body."""
     content_type: str = "application/json"
+    """The value of ``Content-Type``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NuevoWebhook:
-    """One verified event, ready to be stored; the fields are the columns.
-
-    Either ``payload`` is JSON text that ``jsonb`` accepts, or it is None, ``cuerpo`` holds the raw bytes and ``error``
-    says why. ``sin_firmar`` names the fields that were taken from a part of the request that is not signed.
-    """
+    """One verified event, ready to be stored; the fields are the columns."""
 
     origen: str
+    """The provider's ``origen``."""
     tipo: str
+    """The event's type; ``desconocido`` if none was found."""
     id_externo: str
+    """The provider's id of the event, or a hash."""
     payload: str | None
+    """JSON text that ``jsonb`` accepts; None: see ``error``."""
     cuerpo: bytes | None = field(default=None, repr=False)
+    """The raw bytes, if there is no ``payload``."""
     error: str | None = None
+    """Why there is no ``payload``."""
     cabeceras: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The stored headers, by lower-case name."""
     sin_firmar: tuple[Unsigned, ...] = ()
+    """The fields that the signature does not cover."""
 
 
 WHOLE_BODY: Final = "body:"
-"""The place of what is computed from the body as it came."""
+"""The place of a value computed from the whole body."""
 
 
 def sha256_of(content: bytes) -> str:
-    """Write the hash that stands for an id."""
+    """Return a hash of the content, to be used as an id."""
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 class Found(NamedTuple):
-    """A text taken from a request, and the place it stood at."""
+    """A text from a request, and its place in it."""
 
     text: str
     place: str
@@ -107,37 +116,35 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Provider(ABC):
-    """A sender of webhooks: how it signs, what it sends, what it wants to hear.
-
-    ``id_from`` and ``type_from`` are places, tried in order: ``body:data.id``, ``header:x-github-event``, ``query:id``.
-    A place that the signature does not cover is passed over, unless ``accept_unsigned`` names the field; then the event
-    says so in ``sin_firmar``. Without any place left the id is a hash of the body.
-    """
+    """A sender of webhooks: how it signs, what it sends, which answers it expects."""
 
     origen: str
-    """The last part of ``/api/webhooks/{origen}``, and the column."""
+    """The provider's name in ``/api/webhooks/{origen}`` and in the column ``origen``."""
     secret_setting: str
-    """Name of the setting that holds the secret, or several, as ``Secret.several`` reads them."""
+    """Name of the setting that holds the secrets, as ``Secret.several`` reads them."""
     title: str = ""
-    """The name people know the provider by (``Mercado Pago``); ``origen`` where it is empty."""
+    """The provider's display name (``Mercado Pago``); empty: ``origen``."""
     id_from: tuple[str, ...] = ()
+    """Places of the event's id, tried in order: ``body:data.id``, ``header:x-id``, ``query:id``. By default a hash."""
     type_from: tuple[str, ...] = ()
+    """Places of the event's type, tried in order."""
     accept_unsigned: frozenset[Unsigned] = frozenset()
+    """Fields that may come from places that the signature does not cover; the event lists them in ``sin_firmar``."""
     keep_headers: tuple[str, ...] = ()
     """Headers stored beside the event. An allow-list: providers have leaked secrets in headers (GitHub, 2025)."""
     volatile_fields: tuple[str, ...] = ()
-    """Fields of the payload's top that may differ between deliveries of one event; any other difference is an alarm."""
+    """Top-level fields of the payload that may differ between deliveries of one event; other differences are logged."""
     tolerance: float = DEFAULT_TOLERANCE
-    """Seconds a signed timestamp may be away from now, to either side; not used by schemes without one."""
+    """Seconds a signed timestamp may differ from now, in either direction."""
     retry_horizon: float = 3 * DAY
-    """Seconds after which the provider no longer sends the same event by itself; duplicates come until then."""
+    """Seconds during which the provider retries an event."""
     answer_within: float = 10.0
     """Seconds the provider waits for the answer."""
     documentation: ClassVar[str] = ""
-    """The provider's own page about its signatures."""
+    """The provider's page about its signatures."""
 
     def __post_init__(self) -> None:
-        """Refuse a configuration that would verify nothing.
+        """Check the tolerance.
 
         Raises:
             ValueError: the tolerance is not a positive number of seconds.
@@ -146,7 +153,7 @@ class Provider(ABC):
             raise ValueError(f"tolerance of {self.origen} is {self.tolerance}; give a positive number of seconds")
 
     def __str__(self) -> str:
-        """Name the provider for people, with its ``origen`` beside: ``Mercado Pago (mercadopago)``."""
+        """Return the display name and ``origen``: ``Mercado Pago (mercadopago)``."""
         return f"{self.title} ({self.origen})" if self.title else self.origen
 
     @property
@@ -156,13 +163,13 @@ class Provider(ABC):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """Headers, in lower case, without which a request could not be verified and described again; never a token."""
+        """Headers, in lower case, that verifying and describing a request again needs; never a token."""
         names = ("content-type", *self.keep_headers, *self._places("header"))
         return tuple(dict.fromkeys(name.lower() for name in names))
 
     @property
     def reads_query(self) -> bool:
-        """Whether anything in the URL's query counts."""
+        """Whether the URL's query is signed, or holds an id or a type."""
         return (
             self.signed.url
             or any(place.startswith("query:") for place in self.signed.fields)
@@ -171,17 +178,41 @@ class Provider(ABC):
 
     @abstractmethod
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
-        """Verify with the secrets that count now, each beside its position; raise ``Refusal`` to reject."""
+        """Verify a request; ``verify`` calls this.
+
+        Args:
+            request: the request.
+            secrets: the secrets accepted now, each with its position.
+            now: Unix seconds.
+
+        Raises:
+            Refusal: the request is rejected.
+        """
 
     @abstractmethod
     def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
-        """Sign a draft; raise ``Refusal`` or ``ValueError`` if that cannot be."""
+        """Sign a draft; ``sign`` calls this.
 
-    def sign(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
-        """Make the delivery this provider would send at ``now`` (Unix seconds), for tests and simulators.
+        Args:
+            draft: the delivery.
+            secret: the secret to sign with.
+            now: Unix seconds.
 
         Raises:
-            ValueError: this scheme cannot sign with that secret, or that body.
+            Refusal: the secret cannot be used.
+            ValueError: the body cannot be signed.
+        """
+
+    def sign(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
+        """Make a signed delivery, for tests and simulators.
+
+        Args:
+            draft: the delivery.
+            secret: the secret to sign with.
+            now: when it is signed, in Unix seconds.
+
+        Raises:
+            ValueError: the scheme cannot sign with this secret, or this body.
         """
         if not secret.text.strip():
             raise ValueError(f"the secret to sign for {self.origen} is empty")
@@ -191,9 +222,12 @@ class Provider(ABC):
             raise ValueError(str(refusal.rejected)) from refusal
 
     def verify(self, request: WebhookRequest, secrets: Sequence[Secret], now: float) -> Verdict:
-        """Say whether one of the secrets signed this request. Never raises, whatever the request holds.
+        """Check whether one of the secrets signed the request; never raises.
 
-        An empty secret verifies nothing, and no secret verifies outside its window. ``now`` is in Unix seconds.
+        Args:
+            request: the request.
+            secrets: the configured secrets; an empty one, or one outside its window, verifies nothing.
+            now: Unix seconds.
         """
         held = [(index, secret) for index, secret in enumerate(secrets) if secret.text.strip()]
         usable = [(index, secret) for index, secret in held if secret.accepted_at(now)]
@@ -207,7 +241,7 @@ class Provider(ABC):
         return (self._out_of_window(request, secrets, now) if len(usable) < len(held) else None) or rejected
 
     def _out_of_window(self, request: WebhookRequest, secrets: Sequence[Secret], now: float) -> Rejected | None:
-        """Say so if what was refused is signed with a secret that no longer counts, or not yet."""
+        """Return a better reason if the request is signed with an expired or early secret."""
         for index, secret in enumerate(secrets):
             if not secret.text.strip() or secret.accepted_at(now):
                 continue
@@ -224,30 +258,55 @@ class Provider(ABC):
         return None
 
     def preflight(self, request: WebhookRequest) -> Answer | None:  # noqa: ARG002 - for providers that need one
-        """Answer a request that is no delivery, before verification; None: there is nothing special about it.
+        """Answer a request that is no delivery, before verification; None: verify it.
 
-        Some providers send HEAD when an endpoint is registered, or unsigned twins of what they also sign.
+        Some providers send HEAD when an endpoint is registered, or an unsigned copy of each delivery.
+
+        Args:
+            request: the request, not yet verified.
         """
         return None
 
     def handshake(self, request: WebhookRequest) -> Answer | None:  # noqa: ARG002 - for providers that have one
-        """Answer a verified request that is a question and no event, and is not stored; None: it is an event."""
+        """Answer a verified request that is a question, and is not stored; None: it is an event.
+
+        Args:
+            request: the verified request.
+        """
         return None
 
     def describe(self, request: WebhookRequest, verified: Verified) -> tuple[NuevoWebhook, ...]:  # noqa: ARG002 - for those that need it
-        """Say what to store for a verified request: one event, or several if the provider sends batches."""
+        """Return the events to store: one, or several if the provider sends batches.
+
+        Args:
+            request: the verified request.
+            verified: the verdict.
+        """
         return tuple(self.event(request, payload) for payload in self.payloads(request))
 
     def respond(self, outcome: Outcome) -> Answer | None:  # noqa: ARG002 - most providers take the default
-        """Answer in the provider's manner; None: it accepts the HTTP layer's own 200, 400 and 503."""
+        """Return the answer that the provider expects; None: 200, 400 or 503.
+
+        Args:
+            outcome: the outcome of the request.
+        """
         return None
 
     def payloads(self, request: WebhookRequest) -> Iterable[Payload]:
-        """Read the body; providers that send batches or forms have their own."""
+        """Read the body; overridden for batches and forms.
+
+        Args:
+            request: the verified request.
+        """
         return (read_json(request.body),)
 
     def event(self, request: WebhookRequest, payload: Payload) -> NuevoWebhook:
-        """Describe one event of the request."""
+        """Describe one event of the request.
+
+        Args:
+            request: the verified request.
+            payload: the event's payload.
+        """
         tipo = self.tipo_of(request, payload.value)
         id_externo = self.id_of(request, payload.value) or self.hash_of(request, payload)
         found: tuple[tuple[Unsigned, Found | None], ...] = (("tipo", tipo), ("id_externo", id_externo))
@@ -263,16 +322,26 @@ class Provider(ABC):
         )
 
     def _places(self, kind: str) -> list[str]:
-        """Return the names of the places of a kind that ids and types are taken from."""
+        """Return the names of the places of one kind in ``id_from`` and ``type_from``."""
         places = (place.partition(":") for place in (*self.id_from, *self.type_from))
         return [name for found, _, name in places if found == kind]
 
     def tipo_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
-        """Find the event's type and the place it was taken from."""
+        """Find the event's type and its place.
+
+        Args:
+            request: the verified request.
+            value: the parsed payload.
+        """
         return self.find(self._trusted_tipo, request, value, MAX_TIPO)
 
     def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
-        """Find the provider's id of the event and the place it was taken from."""
+        """Find the event's id and its place.
+
+        Args:
+            request: the verified request.
+            value: the parsed payload.
+        """
         return self.find(self._trusted_id, request, value, MAX_ID)
 
     @cached_property
@@ -284,13 +353,25 @@ class Provider(ABC):
         return self.trusted("id_externo", self.id_from)
 
     def trusted(self, name: Unsigned, places: Iterable[str]) -> list[str]:
-        """Return the places a field may be taken from: those that are signed, then the others if they are accepted."""
+        """Return the places a field may be taken from: the signed ones, then the others if accepted.
+
+        Args:
+            name: the field.
+            places: its places, in order.
+        """
         signed = [place for place in places if self.signed.covers(place)]
         return signed + [place for place in places if name in self.accept_unsigned and place not in signed]
 
     @staticmethod
     def find(places: Iterable[str], request: WebhookRequest, value: JsonValue, longest: int) -> Found | None:
-        """Return the first text that a column can hold, among the places given."""
+        """Return the first text that a column can hold.
+
+        Args:
+            places: the places to look at, in order.
+            request: the request.
+            value: the parsed payload.
+            longest: the most characters.
+        """
         for place in places:
             text = text_at(place, request, value)
             if text is not None and is_storable(text, longest):
@@ -298,11 +379,20 @@ class Provider(ABC):
         return None
 
     def hash_of(self, request: WebhookRequest, payload: Payload) -> Found:  # noqa: ARG002 - some use more than the body
-        """Identify an event without an id by its content, which is as trustworthy as the body is."""
+        """Identify an event without an id by a hash of its body.
+
+        Args:
+            request: the verified request.
+            payload: the event's payload.
+        """
         return Found(sha256_of(payload.raw), WHOLE_BODY)
 
     def kept(self, request: WebhookRequest) -> dict[str, str]:
-        """Return the headers of the allow-list, cut to ``MAX_STORED_HEADER`` characters, several joined by commas."""
+        """Return the headers to store, repeated ones joined by commas, cut to ``MAX_STORED_HEADER`` characters.
+
+        Args:
+            request: the verified request.
+        """
         kept: dict[str, str] = {}
         for name in ("content-type", *self.keep_headers):
             value = ", ".join(request.headers.all(name)).replace("\0", "")[:MAX_STORED_HEADER]
@@ -312,7 +402,7 @@ class Provider(ABC):
 
 
 def header_of(request: WebhookRequest, name: str) -> str:
-    """Return the one value of a header that verification needs.
+    """Return the only value of a header that verification needs.
 
     Raises:
         Refusal: it is missing, came twice, is longer than ``MAX_SIGNATURE_HEADER`` or not printable ASCII.
@@ -355,7 +445,7 @@ def skew_of(timestamp: float, now: float, tolerance: float) -> float:
 
 
 def text_at(place: str, request: WebhookRequest, value: JsonValue) -> str | None:
-    """Return the text at a place; numbers are written out, anything else is no text."""
+    """Return the text or the number at a place, as text; None for anything else."""
     kind, _, name = place.partition(":")
     if kind == "header":
         return request.headers.get(name)
@@ -366,5 +456,5 @@ def text_at(place: str, request: WebhookRequest, value: JsonValue) -> str | None
 
 
 def is_storable(text: str, longest: int) -> bool:
-    """Say whether a text column can hold it: not empty, not too long, no NUL, no half of a surrogate pair."""
+    """Return whether a text column can hold it: not empty, not too long, printable."""
     return 0 < len(text) <= longest and text.isprintable()

@@ -1,6 +1,6 @@
-"""What a verifier answers: data that can be logged, counted and stored, never an exception.
+"""A verifier's verdict: data that can be logged, counted and stored.
 
-A stored request cannot be verified again later (its timestamp will be stale), so the verdict is kept with the event.
+A stored request cannot be verified again later (its timestamp will be stale), so the verdict is stored with the event.
 It names the secret by position, never by text.
 """
 
@@ -36,12 +36,12 @@ class Reason(StrEnum):
 
     @property
     def advice(self) -> str:
-        """What whoever runs the inbox should do."""
+        """What the operator should do."""
         return _ADVICE[self]
 
     @property
     def is_ours(self) -> bool:
-        """True if the fault is this installation's, so the answer is 503 and the provider should try again."""
+        """Whether this installation is at fault, so the answer is 503 and the provider should try again."""
         return self in (Reason.EMPTY_SECRET, Reason.MALFORMED_SECRET, Reason.UNAVAILABLE)
 
 
@@ -73,19 +73,23 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class SignedScope:
-    """What a signature covers. Whatever is outside can be changed by anyone who holds one valid delivery.
-
-    ``fields`` names the single parts that are covered when the whole is not: ``header:webhook-id``, ``query:data.id``,
-    ``body:pspReference``.
-    """
+    """What a signature covers. Anyone who has one valid delivery can change the rest."""
 
     raw_body: bool = False
+    """The whole body."""
     timestamp: bool = False
+    """The time of signing."""
     url: bool = False
+    """The URL, with its query."""
     fields: tuple[str, ...] = ()
+    """Single parts: ``header:webhook-id``, ``query:data.id``, ``body:pspReference``."""
 
     def covers(self, place: str) -> bool:
-        """Say whether a place (``body:type``, ``header:x-github-event``, ``query:id``) is covered."""
+        """Return whether a place is covered.
+
+        Args:
+            place: ``body:type``, ``header:x-github-event``, ``query:id``.
+        """
         kind = place.partition(":")[0]
         return place in self.fields or (kind == "body" and self.raw_body) or (kind == "query" and self.url)
 
@@ -97,20 +101,21 @@ class SignedScope:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The request was signed by one of the secrets, inside the tolerance.
-
-    ``secret`` is that secret's position in the configured list; ``timestamp`` the signed moment in Unix seconds, if the
-    scheme has one; ``skew`` how many seconds ago that was (negative: in the future).
-    """
+    """One of the secrets signed the request, within the tolerance."""
 
     scheme: str
+    """The signature scheme."""
     covered: SignedScope
+    """What the signature covers."""
     secret: int | None = None
+    """The secret's position in the configured list."""
     timestamp: float | None = None
+    """The signed time in Unix seconds, if the scheme has one."""
     skew: float | None = None
+    """How many seconds ago the signed time was; negative: in the future."""
 
     def as_json(self) -> dict[str, JsonValue]:
-        """Return what is worth storing beside the event; keys are Spanish, as all our JSON keys are."""
+        """Return the verdict to store with the event; its keys are Spanish, as all JSON keys are."""
         return {
             "esquema": self.scheme,
             "cubre": list(self.covered.names()),
@@ -122,13 +127,15 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The request is refused. ``detail`` says what was found and where; it never quotes a secret or a signature."""
+    """The request is refused."""
 
     reason: Reason
+    """Why."""
     detail: str
+    """What was found and where; it never quotes a secret or a signature."""
 
     def __str__(self) -> str:
-        """Say what happened and what to do, in one line."""
+        """Return what happened and what to do, in one line."""
         return f"{self.reason}: {self.detail}. {self.reason.advice}"
 
 
@@ -136,7 +143,7 @@ Verdict: TypeAlias = Verified | Rejected
 
 
 class Refusal(Exception):  # noqa: N818 - control flow inside a verifier, never seen outside
-    """Carries a ``Rejected`` from the depth of a verifier to ``Provider.verify``, which returns it."""
+    """Carries a ``Rejected`` to ``Provider.verify``, which returns it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         """Refuse for ``reason``."""
