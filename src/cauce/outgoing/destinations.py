@@ -1,8 +1,7 @@
-"""What is known of a webhook's destination: since when it fails, whether it is disabled. Kept in ``cauce.destinos``.
+"""The state of a webhook's destination, in ``cauce.destinos``: since when it fails, whether it is disabled.
 
-A destination that answered 410, or where nothing has succeeded for days, gets no more requests until somebody enables
-it. One short query goes before each delivery, over one connection a process, from a thread: whatever loop the handler
-runs in. The state is a courtesy to the receiver: where the database cannot be asked, deliveries go out without it.
+A destination that answered 410, or has failed for days, gets no more requests until it is enabled again. A short query
+precedes each delivery, over one connection per process, in a thread. If it fails, deliveries go out all the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One HTTP request to a checked address: no redirects, no proxy, no second resolution, no longer than it may take.
+"""One HTTP request to a checked address: no redirects, no proxy, no second name resolution, a total time limit.
 
 ``http.client`` does the protocol, in a thread. Its own timeouts begin again with every byte, so a receiver that sends
 one now and then could keep a worker forever; here the waiter's deadline, or its cancellation, shuts the socket below.

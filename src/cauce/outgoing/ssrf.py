@@ -5,8 +5,7 @@ delivery could be pointed at a database, at a cloud's metadata or at the worker 
 address checked here, never the name again: between two look-ups the answer may change (DNS rebinding).
 
 The networks are IANA's special-purpose registries (https://www.iana.org/assignments/iana-ipv4-special-registry and
--ipv6-) and RFC 6890. They are listed here, and not asked of ``ipaddress``, whose opinion differs between releases of
-Python; tests compare the two.
+-ipv6-) and RFC 6890. They are listed here because ``ipaddress`` differs between releases of Python; tests compare them.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Rules:
     allow_http: bool = False
     """Admit ``http``: the payload travels unencrypted, and nobody proves who receives it."""
     allow_private: bool = False
-    """Admit loopback, private and carrier-grade NAT addresses, for receivers of one's own; never metadata services."""
+    """Admit loopback, private and carrier-grade NAT addresses, for your own receivers; never metadata services."""
     ports: frozenset[int] | None = None
     """The ports that may be used; None: any."""
 
@@ -109,7 +108,7 @@ def resolve(host: str) -> list[str]:
 def checked_addresses(target: Target, rules: Rules, resolver: Resolver = resolve) -> Sequence[Address]:
     """Resolve a target's host, once, and return its addresses if deliveries may go to all of them.
 
-    One bad address among good ones refuses all: an attacker needs but one, and an honest host has none.
+    One forbidden address refuses all: an attacker needs only one, and an honest host has none.
 
     Raises:
         AddressRefused: one of them is forbidden.
@@ -192,4 +191,4 @@ _INTERNAL: Final = frozenset({"loopback", "private", "carrier-grade NAT"})
 """What ``allow_private`` admits."""
 _NAT64: Final = ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST: Final = ip_network("2000::/3")
-"""All that IANA has given out; whatever IPv6 lies outside is special, or will be."""
+"""The IPv6 space that IANA allocates from; the rest is special or reserved."""

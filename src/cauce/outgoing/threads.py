@@ -1,4 +1,4 @@
-"""Waiting for a blocking call without a pool: a daemon thread per call, let go when nobody waits any more.
+"""Wait for a blocking call without a pool: a daemon thread per call, abandoned when its waiter is cancelled.
 
 The loop's own executor would do until names resolve slowly: a handful of threads stuck in the system's resolver, which
 nothing can interrupt, would then stop everything else that uses it, and the process from ending.

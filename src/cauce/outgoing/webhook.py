@@ -1,6 +1,6 @@
-"""The subscriber that delivers events to somebody else's endpoint: an ordinary handler, made of a URL and a secret.
+"""A handler that delivers events to another party's endpoint, made of a URL and a secret.
 
-Sent is what ``signing`` writes, by ``sending``, to where ``ssrf`` admits. Here is only what an answer means.
+``signing`` writes the request, ``ssrf`` checks the address, ``sending`` sends; this module interprets the answer.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Webhook:
         self._resolver, self._tls = resolver, tls
 
     def __repr__(self) -> str:
-        """Say where to, without path and secret."""
+        """Name the destination, without path and secret."""
         return f"Webhook({self._target.origin!r}, destino={self.destino!r})"
 
     async def __call__(self, evento: Evento[Any], attempt: Attempt) -> None:
@@ -147,7 +147,7 @@ class Webhook:
             logger.warning("the destination %s is disabled: %s", self.destino, motivo)
 
     async def _record(self, call: Callable[[Destinations], T]) -> T | None:
-        """Ask or tell the destination's state, if it is kept; deliveries do not depend on it."""
+        """Read or write the destination's state, if it is kept; deliveries do not depend on it."""
         record = self._destinations
         if record is None:
             return None
@@ -169,6 +169,6 @@ class Webhook:
 
 
 def _clean(text: str, secrets: Sequence[Secret]) -> str:
-    """Make words of the receiver's fit for a log: one line, printable, short, without our secrets."""
+    """Make the receiver's text fit for a log: one line, printable, short, without secrets."""
     printable = "".join(letter if letter.isprintable() else " " for letter in without_secrets(text, secrets))
     return " ".join(printable.split())[:MAX_EXCERPT]

@@ -1,8 +1,7 @@
-"""The HTTP face: webhooks come in, a cron calls, a load balancer asks how things are.
+"""The HTTP endpoints: webhooks, a cron's calls, health checks.
 
-``create_app`` makes a Starlette application to serve by itself or to mount in any other ASGI application. Other
-frameworks have faces of their own in ``cauce.web.fastapi``, ``.django``, ``.flask`` and ``.wsgi``, each to be imported
-by those who have the framework.
+``create_app`` makes a Starlette application to serve by itself or to mount in any ASGI application. For other
+frameworks there are ``cauce.web.fastapi``, ``.django``, ``.flask`` and ``.wsgi``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""How every endpoint answers: one shape of error, one closed list of codes, nothing of ours shown to strangers.
+"""How every endpoint answers: one shape of error, one closed list of codes, no internals shown to strangers.
 
-Endpoints are ASGI applications without a framework's request and response around them: the inbox answers as many
-requests a second as the smallest handler would, and that takes the few calls that are here.
+Endpoints are ASGI applications without a framework's request and response objects, for speed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ logger = logging.getLogger("cauce.web")
 
 JSON: Final = "application/json"
 RETRY_AFTER_SECONDS: Final = 10
-"""Seconds after which a sender may try again what failed for want of a database."""
+"""Seconds after which a sender may retry, if the database is unavailable."""
 NOT_MIGRATED: Final = "the tables of schema cauce are missing or old; run: cauce migrate module:bus"
 WRONG_CLUSTER: Final = "the database was restored into a younger cluster, where nothing is published or processed"
 
@@ -69,7 +68,7 @@ class ErrorCode(StrEnum):
 
 
 class Failed(Exception):  # noqa: N818 - control flow inside an endpoint, never seen outside
-    """Carries an error answer from the depth of an endpoint to its edge."""
+    """Carries an error answer to ``Endpoint.respond``."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -77,26 +76,26 @@ class Failed(Exception):  # noqa: N818 - control flow inside an endpoint, never 
 
 
 class Disconnected(Exception):  # noqa: N818 - the same
-    """The client left before its request was whole; there is nobody to answer."""
+    """The client disconnected before its request was complete."""
 
 
 def json_answer(
     value: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Answer:
-    """Answer an object."""
+    """Make an answer of a JSON object."""
     return Answer(status, json.dumps(value).encode(), JSON, tuple((headers or {}).items()))
 
 
 def error(code: ErrorCode, detalle: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """Answer an error.
+    """Make an error answer.
 
-    ``detalle`` is for whoever reads the sender's log: no secret, nothing of the body, no text of the database.
+    ``detalle`` may appear in the sender's log: no secrets, nothing of the body, no text of the database.
     """
     return json_answer({"error": code, "detalle": detalle}, code.status, headers)
 
 
 def no_database(problem: Exception) -> Answer:
-    """Answer that the database is away, refuses what it is given, or is not one that can be worked on."""
+    """Answer that the database is unavailable, refuses a statement, is not migrated, or is a foreign restore."""
     known = explained(problem) if isinstance(problem, psycopg.Error) else problem
     if isinstance(known, ForeignRestore):
         code, detalle = ErrorCode.RESTORED, f"{WRONG_CLUSTER}; nothing was stored. Try again later"
@@ -118,10 +117,10 @@ class Endpoint(ABC):
 
     @abstractmethod
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
-        """Do what is asked; raise ``Failed`` to answer an error."""
+        """Answer a request; raise ``Failed`` to answer an error."""
 
     async def respond(self, scope: Scope, receive: Receive) -> Answer | None:
-        """Answer one request, whatever happens; None if the client has left, and there is nobody to answer."""
+        """Answer one request, whatever happens; None if the client has disconnected."""
         try:
             if is_ambiguous(scope):
                 return error(ErrorCode.BAD_FRAMING, RULE, hang_up(scope))
@@ -142,7 +141,7 @@ class Endpoint(ABC):
 
 
 LEFT: Final = Answer(HTTPStatus.BAD_REQUEST)
-"""What a framework that must send something is given for a client that has left."""
+"""The answer for a client that has disconnected, where a framework must send one."""
 
 
 def fields(answer: Answer) -> list[tuple[str, str]]:
@@ -156,12 +155,12 @@ def fields(answer: Answer) -> list[tuple[str, str]]:
 
 
 def content(answer: Answer, method: str) -> bytes:
-    """Return the body to send: none to a HEAD, whose header fields tell of the body all the same."""
+    """Return the body to send: none to a HEAD, whose header fields still describe the body."""
     return b"" if method == "HEAD" else answer.body
 
 
 async def send_answer(answer: Answer, scope: Scope, send: Send) -> None:
-    """Send it over ASGI."""
+    """Send an answer over ASGI."""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields(answer)]
     await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
     await send({"type": "http.response.body", "body": content(answer, scope["method"])})

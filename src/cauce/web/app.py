@@ -1,4 +1,4 @@
-"""The face in Starlette: an application of its own, to serve or to mount."""
+"""The Starlette application, to serve or to mount."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ def create_app(
 ) -> Starlette:
     """Make the application, to serve by itself or to mount in another.
 
-    ``POST /api/webhooks/{origen}``, ``GET|POST /api/trabajadores/procesar_lote``, ``GET /api/salud``. Nothing is
-    connected to before the first request. Its lifespan closes the connections at the end; an application that mounts
-    this one may run it (``async with app.router.lifespan_context(app)``) or leave it, at the price of the server's
-    log saying that clients went away.
+    ``POST /api/webhooks/{origen}``, ``GET|POST /api/trabajadores/procesar_lote``, ``GET /api/salud``. It connects to
+    the database at the first request. Its lifespan closes the connections; an application that mounts this one may run
+    it (``async with app.router.lifespan_context(app)``), or else the database server logs lost clients.
 
     Args:
         bus: the application's bus, whose events ``procesar_lote`` processes.
@@ -70,7 +69,7 @@ def create_app(
 
 
 class _Nowhere(Endpoint):
-    """Every address that is none of ours."""
+    """Every other address."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or turn a WebSocket away."""
@@ -80,5 +79,5 @@ class _Nowhere(Endpoint):
             await super().__call__(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:  # noqa: ARG002 - nothing is asked
-        """Say that there is nothing."""
+        """Answer 404."""
         return error(ErrorCode.UNKNOWN_ROUTE, "there is nothing at this address")

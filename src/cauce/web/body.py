@@ -1,4 +1,4 @@
-"""A request's headers and body, read as far as they are wanted and no further."""
+"""Read a request's headers and body, within limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_DIGITS: Final = 15  # of a Content-Length
 
 
 def read_headers(scope: Scope) -> Headers:
-    """Return the headers, unless they are more than any sender has a reason for.
+    """Return the headers.
 
     Raises:
         Failed: there are more than ``MAX_HEADERS``, or they have more than ``MAX_HEADER_BYTES``.
@@ -43,8 +43,8 @@ async def read_body(scope: Scope, receive: Receive, headers: Headers, limit: int
     """Return the body; never hold more than ``limit`` bytes of it, chunked or not.
 
     Raises:
-        Failed: it is longer, takes longer than ``BODY_SECONDS``, or is not all there.
-        Disconnected: the client left in the middle.
+        Failed: it is longer, takes longer than ``BODY_SECONDS``, or is incomplete.
+        Disconnected: the client disconnected before the end.
     """
     body = await _read(scope, receive, headers, limit)
     if _is_short(headers, body):

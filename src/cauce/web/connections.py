@@ -1,9 +1,8 @@
 """The few database connections of the HTTP layer.
 
-There is no task in the background and nothing to open: a connection is made when a request needs one, kept for the
-next, and thrown away when it turns out to be broken. So an application whose lifespan nobody runs works as well, a
-database that is down is known at once, and one that is back is used by the next request. docs/adr/0011-http.md has
-the comparison with psycopg's own pool.
+No background task: a request that needs a connection opens one, the next reuses it, and a broken one is closed. So an
+application works without its lifespan, and requests notice at once that the database is down or back.
+docs/adr/0011-http.md compares this with psycopg's pool.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ DATABASE_SECONDS: Final = 4.0
 """Seconds a request may wait for a free connection, and seconds it may use it; then it is answered 503."""
 
 LOST = (psycopg.OperationalError, psycopg.InterfaceError)
-"""What psycopg raises when a connection is, or may be, of no more use, or a transaction should be run again."""
+"""What psycopg raises when a connection may be lost, or a transaction should be retried."""
 
 
 class HttpConnections:
@@ -51,9 +50,9 @@ class HttpConnections:
         self._free = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
-        """Run work on a connection, once more on a new one if the first is lost: it must bear being done twice.
+        """Run work on a connection, and again on a new one if the first is lost: the work must be idempotent.
 
-        A server that was restarted has cut every idle connection, and the next request finds out.
+        A restarted server has closed every idle connection, which the next request notices.
 
         Raises:
             psycopg.Error: as the work did; an ``OperationalError`` if the database cannot be reached, or not in time.
@@ -79,13 +78,13 @@ class HttpConnections:
             self._free.release()
 
     async def close(self) -> None:
-        """Close the idle connections; those in use are kept by the requests that use them."""
+        """Close the idle connections, not those in use."""
         idle, self._idle = self._idle, []
         for conn in idle:
             await conn.close()
 
     async def _wait(self) -> None:
-        """Wait until one may be used."""
+        """Wait until a connection is free."""
         try:
             async with asyncio.timeout(DATABASE_SECONDS):
                 await self._free.acquire()
@@ -118,10 +117,10 @@ class HttpConnections:
 
 
 class Deadline:
-    """Cuts the connection in use when its time is over, and so ends whatever waits for it.
+    """Shuts the connection in use when its time is over, which ends whatever waits for it.
 
-    Cancelling would not do: psycopg then asks the server to cancel the statement and waits for the answer, and the
-    server that does not answer is the reason for all this.
+    Cancelling is not enough: psycopg then asks the server to cancel the statement, and waits for a server that may not
+    answer.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -130,13 +129,13 @@ class Deadline:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
 
     def guard(self, conn: AsyncConnection[Any] | None) -> None:
-        """Cut this one when time is over, or now if it is."""
+        """Shut this connection when the time is over, or now if it is."""
         self._conn = conn
         if self.passed:
             self._cut()
 
     def cancel(self) -> None:
-        """Let time run."""
+        """Stop the timer."""
         self._timer.cancel()
 
     def _pass(self) -> None:

@@ -1,8 +1,7 @@
-"""The face in Django: URL patterns to include, under its WSGI handler and under its ASGI handler.
+"""Django URL patterns to include, for its WSGI handler and its ASGI handler.
 
-The views are synchronous under both. An asynchronous one would get another event loop for every request from the WSGI
-handler, and connections cannot be kept from one loop to the next; and the ASGI handler runs each synchronous view in a
-thread, where it may wait.
+The views are synchronous. For an asynchronous view, the WSGI handler makes an event loop per request, and connections
+cannot be kept from one loop to the next; the ASGI handler runs a synchronous view in a thread, where it may block.
 """
 
 # Django has no types in its wheel.
@@ -38,8 +37,8 @@ def create_urls(
 ) -> list[URLPattern]:
     """Make URL patterns of the three endpoints, to add to ``urlpatterns`` or to ``include`` under a prefix.
 
-    The views are exempt from CSRF protection, from ``LoginRequiredMiddleware`` and from ``ATOMIC_REQUESTS``: who calls
-    them proves himself by a signature or a bearer's secret, and they use a connection of their own.
+    The views are exempt from CSRF protection, from ``LoginRequiredMiddleware`` and from ``ATOMIC_REQUESTS``: callers
+    prove themselves by a signature or a bearer token, and the views use their own connection.
 
     Args:
         bus: the application's bus, whose events ``procesar_lote`` processes.

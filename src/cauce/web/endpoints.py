@@ -1,6 +1,6 @@
-"""The three endpoints of an application, made once: what every face of them serves, in whatever framework.
+"""The three endpoints of an application, which the faces for each framework serve.
 
-A face is thin. It finds the endpoint of a path, calls ``respond`` with the request as an ASGI scope and a ``receive``
+A face finds the endpoint of a path, calls ``respond`` with the request as an ASGI scope and a ``receive``
 for its body, and turns the ``Answer``, which is plain data, into its framework's response. docs/adr/0015-faces.md.
 """
 
@@ -31,7 +31,7 @@ PATHS: Final[Mapping[str, str]] = {
 }
 """Where each endpoint is, as Starlette writes a path."""
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
-"""What a framework that wants a list of methods is given: the endpoints themselves say which they take."""
+"""The methods for frameworks that need a list; the endpoints themselves refuse wrong ones."""
 
 
 def own_providers(bus: Bus, providers: Iterable[Provider]) -> tuple[Provider, ...]:

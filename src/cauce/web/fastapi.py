@@ -1,7 +1,7 @@
-"""The face in FastAPI: a router to include, with a prefix, dependencies and all.
+"""A FastAPI router to include, with a prefix and dependencies if needed.
 
-``app.mount("/", create_app(...))`` works as well, since a FastAPI application is an ASGI application; it needs no more
-than Starlette, but none of the application's dependencies, and FastAPI does not run the lifespan of what is mounted.
+``app.mount("/", create_app(...))`` works too, but without the application's dependencies, and FastAPI does not run the
+lifespan of a mounted application.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ def create_router(
 ) -> APIRouter:
     """Make a router of the three endpoints, for ``app.include_router``; at the end it closes its connections.
 
-    The endpoints are routes of FastAPI's own, so that what ``include_router`` is given (``prefix``, ``dependencies``)
-    is obeyed. They stand in no OpenAPI schema: providers, a cron and a load balancer call them, and whoever generates
-    a client from the schema has no use for them.
+    The endpoints are FastAPI routes, so the arguments of ``include_router`` (``prefix``, ``dependencies``) apply. They
+    are not in the OpenAPI schema, because no generated client calls them.
 
     Args:
         bus: the application's bus, whose events ``procesar_lote`` processes.

@@ -1,4 +1,4 @@
-"""The face in Flask: a blueprint to register. ``create_wsgi_app`` can be mounted as well, by Werkzeug's dispatcher."""
+"""A Flask blueprint to register. Werkzeug's dispatcher can also mount ``create_wsgi_app``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where a request's body ends must be plain to everybody on its way, or a proxy and this server may disagree on it.
+"""Refuse requests whose end is ambiguous, on which a proxy and this server may disagree (request smuggling).
 
-RFC 9112, section 6.1 and 6.3. Most servers let ``Transfer-Encoding`` win; which of the two a proxy believed is unknown.
+RFC 9112, sections 6.1 and 6.3. With both headers most servers use ``Transfer-Encoding``; a proxy may use the other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ RULE: Final = "a body has a Content-Length or, in HTTP/1.1, Transfer-Encoding: c
 
 
 def is_ambiguous(scope: Scope) -> bool:
-    """Say whether a request's header fields leave it open where its body ends."""
+    """Return whether the header fields leave it ambiguous where the body ends."""
     headers = scope["headers"]
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     if not codings:

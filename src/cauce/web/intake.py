@@ -2,7 +2,7 @@
 
 A delivery alone is stored at once. While the writer is busy, others gather, and then it takes all of them: no delivery
 waits for company, and the more there are, the less each costs. When a transaction takes long, because somebody holds
-a lock, another writer begins: what waits for something else shall not wait for that one.
+a lock, another writer begins, so that other deliveries do not wait for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What becomes of a refused delivery after its answer: found out why, and kept, as far as a flood leaves room.
+"""Diagnose and store refused deliveries after their answer, at a limited rate.
 
-Nothing here can change an answer or delay it: a delivery is put into a queue, and a task writes down what is there and
-ends. It writes one at a time, so that however many are refused, those that are good find a connection free.
+Nothing here changes or delays an answer: a task writes the queued deliveries one at a time, so that good deliveries
+find a free connection.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The secrets of the inbox: from the environment, or from a function of the application that asks a vault.
 
-Whatever goes wrong on the way is our fault and not the sender's: it is answered 503, so that the provider tries again,
-and the log says which setting it was. Nothing is ever accepted for want of a secret. docs/adr/0016-secrets.md.
+An error here is not the sender's fault: it is answered 503, so that the provider tries again, and the log names the
+setting. Without a secret nothing is accepted. docs/adr/0016-secrets.md.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ ACCEPTED_AT_ONCE: Final = 16
 the first connection is counted (``cauce.web.http.bounded.max_connections``)."""
 
 ACCESS_FILTERS: Final = (without_salud, without_query)
-"""Of the access log: no healthy checks, and no queries, where people put secrets."""
+"""Filters of the access log: no successful health checks, and no queries, which may hold secrets."""
 
 
 class Part(Protocol):
@@ -137,7 +137,7 @@ class UvicornServer(uvicorn.Server):
 def serve(*parts: Part) -> None:
     """Run all parts in one event loop until a signal, or until one of them ends; then stop the others.
 
-    The loop is uvloop's where that is installed, and the log says whose it is.
+    The loop is uvloop's if it is installed; the log names it.
 
     Raises:
         Exception: what a part raised.

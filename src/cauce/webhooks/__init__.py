@@ -1,7 +1,7 @@
-"""The signed inbox, as pure functions: verify a provider's request, describe it as an event, answer in its manner.
+"""The signed inbox, as pure functions: verify a provider's request, describe it as an event, answer it.
 
-No IO, no clock, no database, no web framework. Importing this package loads no provider and no cryptography; a provider
-is loaded when ``PROVIDERS[origen]`` is first asked for it.
+No IO, no clock, no database, no web framework. Importing this package loads no provider and no cryptography;
+``PROVIDERS[origen]`` loads a provider at its first use.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Everything that needs ``cryptography``, the optional extra ``cauce[crypto]``, which is imported only when it is used.
 
 Ed25519 (Standard Webhooks v1a, Discord), ECDSA P-256 (SendGrid), RSA (PayPal), and the two block ciphers with which
-Redsys derives a key from an order. Functions take and give bytes and raise ``Refusal``, never an exception of the
-library's.
+Redsys derives a key from an order. Functions take and return bytes and raise ``Refusal``, never the library's errors.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ ED25519_KEY: Final = 32
 
 @contextmanager
 def _library(setting: str) -> Generator[None]:
-    """Turn a missing library, and a key that it cannot read, into refusals that are ours and not the provider's."""
+    """Turn a missing library, and a key that it cannot read, into refusals that are our fault, not the provider's."""
     try:
         yield
     except ImportError as error:
         message = "cryptography is not installed: install cauce with its extra 'crypto'"
         raise Refusal(Reason.UNAVAILABLE, message) from error
-    except Exception as error:  # whatever the library makes of it, the key is of no use
+    except Exception as error:  # whatever the library raises, the key is useless
         raise Refusal(Reason.MALFORMED_SECRET, f"a key in {setting} cannot be read") from error
 
 

@@ -1,8 +1,8 @@
 r"""A verified body as JSON that PostgreSQL can hold, or the reason why it cannot.
 
-Nothing here raises: a body whose signature is good but which cannot be stored as ``jsonb`` is still the provider's
-word and is kept raw. PostgreSQL refuses four things that Python's ``json`` accepts: ``\u0000``, lone surrogates,
-``NaN`` and ``Infinity``, numbers beyond ``numeric`` (https://www.postgresql.org/docs/current/datatype-json.html).
+Nothing here raises: a signed body that cannot be stored as ``jsonb`` is stored raw. PostgreSQL refuses four things that
+Python's ``json`` accepts: ``\u0000``, lone surrogates, ``NaN`` and ``Infinity``, numbers beyond ``numeric``
+(https://www.postgresql.org/docs/current/datatype-json.html).
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A body that was read, as far as it could be.
+    """A body, read as far as possible.
 
-    ``text`` is JSON to hand to PostgreSQL as it is, None if there is a ``problem``. ``value`` is the same parsed; it is
-    there even with a ``problem``, when the text was JSON but not storable. ``raw`` is what was read: the whole body, or
-    one item of a batch.
+    ``text`` is JSON for PostgreSQL, None if there is a ``problem``. ``value`` is the parsed text, also if it is JSON
+    that cannot be stored. ``raw`` is the whole body, or one item of a batch.
     """
 
     value: JsonValue = None
@@ -55,10 +54,10 @@ class _TooLarge(ValueError):  # noqa: N818 - leaves this module only as a Proble
     """A number with more than ``MAX_NUMBER_DIGITS`` digits."""
 
 
-# Strings are matched first, and skipped, so that brackets inside them are not counted. A string cannot be left open in
-# JSON, so what follows an open one does not matter.
+# Strings are matched first, so that brackets inside them are not counted. A string left open is not JSON, so what
+# follows it does not matter.
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
-# Every digit made 0, so that a long number shows by a plain search: a regular expression takes twice as long.
+# Every digit becomes 0, so that a plain search finds long numbers: a regular expression takes twice as long.
 _SHAPE = bytes.maketrans(b"123456789E", b"000000000e")
 _LONG_NUMBERS = (b"0e000", b"0e+000", b"0e-000", b"0" * 300)
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -67,12 +66,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def without_bom(body: bytes) -> bytes:
-    """Return a text without the byte order mark that some senders put before it; RFC 8259, section 8.1, allows that."""
+    """Return a text without its byte order mark, as RFC 8259, section 8.1, allows."""
     return body.removeprefix(BOM_UTF8)
 
 
 def read_json(body: bytes) -> Payload:
-    """Parse a JSON body within the limits of ``limits.py`` and of ``jsonb``; a byte order mark is passed over."""
+    """Parse a JSON body within the limits of ``limits.py`` and of ``jsonb``; skip a byte order mark."""
     bare = without_bom(body)
     try:
         text = bare.decode("utf-8")
@@ -90,14 +89,14 @@ def read_json(body: bytes) -> Payload:
 
 
 def write_json(value: JsonValue) -> Payload:
-    """Serialize a value taken out of a body (an item of a batch, a form), under the same rules."""
+    """Serialize a part of a body (an item of a batch, a form), under the same rules."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     # dumps writes a float beyond the range of a double as Infinity, which read_json then refuses.
     return read_json(text.encode("ascii"))
 
 
 def read_form(body: bytes) -> Payload:
-    """Read an ``application/x-www-form-urlencoded`` body as an object; a field that came several times is a list."""
+    """Read an ``application/x-www-form-urlencoded`` body as an object; a repeated field is a list."""
     try:
         pairs = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict")
     except UnicodeDecodeError as error:
@@ -140,7 +139,7 @@ def at(value: JsonValue, path: str) -> JsonValue:
 
 
 def depth_exceeds(body: bytes, limit: int) -> bool:
-    """Say whether arrays and objects are nested deeper than ``limit``, without recursion."""
+    """Return whether arrays and objects are nested deeper than ``limit``, without recursion."""
     if body.count(b"[") + body.count(b"{") <= limit:
         return False
     depth = 0
@@ -156,7 +155,7 @@ def depth_exceeds(body: bytes, limit: int) -> bool:
 
 
 def _unstorable(body: bytes, value: JsonValue) -> tuple[Problem | None, str]:
-    """Say what in valid JSON ``jsonb`` refuses; the escapes are looked for first, since they are rare."""
+    """Return what ``jsonb`` refuses in valid JSON; look for the escapes first, since they are rare."""
     if b"\\u0000" in body and _any_text(value, _NUL):
         return Problem.NUL, "a string holds \\u0000, which jsonb refuses"
     if _SURROGATE_ESCAPE.search(body) and _any_text(value, _SURROGATE):
@@ -165,15 +164,15 @@ def _unstorable(body: bytes, value: JsonValue) -> tuple[Problem | None, str]:
 
 
 def _may_hold_long_numbers(body: bytes) -> bool:
-    """Say whether anything looks like a number with many digits or a large exponent; texts may look so too."""
+    """Return whether anything, even inside a string, looks like a number with many digits or a large exponent."""
     shape = body.translate(_SHAPE)
     return any(number in shape for number in _LONG_NUMBERS)
 
 
 def _parse(body: bytes, text: str) -> JsonValue:
-    """Parse JSON: with pydantic's parser, which is twice as fast, and once more with Python's if it does not like it.
+    """Parse JSON with pydantic's parser, which is twice as fast; if that fails, with Python's.
 
-    It refuses what can be told in more detail (a surrogate alone), and nests less deeply.
+    Pydantic's refuses lone surrogates, which ``_unstorable`` explains, and nests less deeply.
     """
     try:
         return from_json(body, allow_inf_nan=False)  # type: ignore[no-any-return]  # JSON by definition
@@ -182,7 +181,7 @@ def _parse(body: bytes, text: str) -> JsonValue:
 
 
 def _parse_bounded(text: str) -> JsonValue:
-    """Parse JSON, measuring every number first, which takes a call a number."""
+    """Parse JSON and measure every number first, at the cost of a call per number."""
     return json.loads(  # type: ignore[no-any-return]  # the same
         text,
         parse_constant=_no_constant,
@@ -194,7 +193,7 @@ def _parse_bounded(text: str) -> JsonValue:
 def _bounded_number(digits: str) -> str:
     """Return the literal unless, written out in full, it has too many digits."""
     mantissa, _, exponent = digits.lower().partition("e")
-    # An exponent of more than five digits is past every limit already, and int() of a long one is slow.
+    # An exponent of more than five digits exceeds every limit, and int() of a long one is slow.
     power = MAX_NUMBER_DIGITS if len(exponent) > len("-12345") else abs(int(exponent or "0"))
     if len(mantissa.lstrip("-")) + power > MAX_NUMBER_DIGITS:
         message = f"a number has more than {MAX_NUMBER_DIGITS} digits"
@@ -212,7 +211,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # ``loads`` would make
 
 
 def _any_text(value: JsonValue, wanted: re.Pattern[str]) -> bool:
-    """Say whether any string or key of the value holds ``wanted``; the depth is already bounded."""
+    """Return whether any string or key of the value holds ``wanted``; the depth is already bounded."""
     if isinstance(value, str):
         return wanted.search(value) is not None
     if isinstance(value, dict):

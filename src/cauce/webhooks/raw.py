@@ -1,4 +1,4 @@
-"""A request as the bytes that travel, as they are captured (RFC 9112): read into a ``WebhookRequest``, and written."""
+"""Read and write a ``WebhookRequest`` as captured HTTP/1 bytes (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LENGTH: Final = re.compile(r"[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A request read from a file; ``notes`` say what about the file should make one suspicious."""
+    """A request read from a file; ``notes`` say what looks wrong in the file."""
 
     request: WebhookRequest
     notes: tuple[str, ...] = ()
@@ -28,10 +28,10 @@ class Captured:
 def read_request(raw: bytes) -> Captured:
     """Read a captured request: request line, headers, blank line, body; lines may end in LF alone.
 
-    What stands behind the length that ``Content-Length`` says is no part of the request, and is left out.
+    Bytes beyond ``Content-Length`` are dropped.
 
     Raises:
-        ValueError: it is no HTTP/1 request.
+        ValueError: it is not an HTTP/1 request.
     """
     head, body = _split(raw)
     line, *fields = head.replace(b"\r\n", b"\n").split(b"\n")
@@ -47,7 +47,7 @@ def read_request(raw: bytes) -> Captured:
 
 
 def write_request(request: WebhookRequest) -> bytes:
-    """Write a request as it is sent; an https URL stands whole in the first line, or its scheme would be lost."""
+    """Write a request; the first line holds the whole of an https URL, to keep its scheme."""
     url = urlsplit(request.url)
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     lines = [f"{request.method} {request.url if url.scheme != 'http' else target} HTTP/1.1", f"host: {url.netloc}"]
@@ -70,7 +70,7 @@ def _pairs(lines: Iterable[bytes]) -> Iterable[tuple[bytes, bytes]]:
 
 
 def _cut(body: bytes, headers: Headers) -> tuple[bytes, tuple[str, ...]]:
-    """Return the body as long as the request says, and what is strange about it."""
+    """Return the body cut to the declared length, and what looks wrong with it."""
     notes: list[str] = []
     if "chunked" in (headers.get("transfer-encoding") or "").lower():
         decoded = _unchunked(body)
@@ -92,7 +92,7 @@ def _cut(body: bytes, headers: Headers) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _unchunked(body: bytes) -> bytes | None:
-    """Join the chunks; None if they are none."""
+    """Join the chunks; None if the body is not chunked."""
     pieces: list[bytes] = []
     while True:
         line, mark, rest = body.partition(b"\r\n")

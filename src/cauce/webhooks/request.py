@@ -1,7 +1,7 @@
 """A webhook request as plain data: the only input of every verifier.
 
-Built once by the HTTP layer from an ASGI scope (or by a test, or by a signer), never changed. Header values are decoded
-as latin-1, the one decoding that cannot fail and loses nothing; bodies stay bytes, because bytes are what is signed.
+The HTTP layer, a test or a signer builds it; nothing changes it. Header values are decoded as latin-1, which cannot
+fail and loses nothing; bodies stay bytes, because bytes are signed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 class Headers:
     """Case-insensitive multi-map of HTTP headers.
 
-    A header that was sent twice is kept twice. If the values were joined, two programs could read one request in two
-    ways.
+    A repeated header is kept as several values: two programs could read joined values differently.
 
     Args:
         raw: (name, value) pairs, as in ASGI's ``scope["headers"]``.

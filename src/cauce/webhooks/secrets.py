@@ -1,7 +1,7 @@
 """Signing secrets, the period in which each is accepted, and how a setting holds several.
 
 A provider that rotates its secret signs with two for a while, and a leaked secret must expire at a given moment, not
-with the next deployment. So each secret may have a period. Errors name a secret by its position and never quote it.
+at the next deployment. Errors name a secret by its position and never quote it.
 """
 
 from __future__ import annotations
@@ -108,15 +108,15 @@ class Secret:
 
 
 def written(moment: datetime) -> str:
-    """Write a moment as a window has it."""
+    """Format a moment in UTC, as ISO 8601."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _moment(text: str, where: str) -> datetime:
-    """Read a moment.
+    """Parse a moment.
 
     Raises:
-        ValueError: it is none, or has no offset from UTC.
+        ValueError: it is no moment, or has no offset from UTC.
     """
     try:
         moment = datetime.fromtimestamp(int(text), UTC) if _UNIX_SECONDS.fullmatch(text) else _iso(text)

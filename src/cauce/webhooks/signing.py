@@ -1,4 +1,4 @@
-"""HMAC schemes by declaration: most providers differ only in where they put things.
+"""Declarative HMAC schemes: most providers differ only in where they put the parts.
 
 A provider that signs its body with a shared secret is five lines::
 
@@ -8,7 +8,7 @@ A provider that signs its body with a shared secret is five lines::
         id_from=("body:id",), type_from=("body:type",),
     )
 
-What the signature covers is computed from the template, so it cannot be declared wrongly.
+What the signature covers is computed from the template, so the two cannot differ.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class HmacProvider(Provider):
     header: str
     """Name of the header that holds the signature."""
     prefix: str = ""
-    """What stands before the signature in its header (``sha256=``)."""
+    """The text before the signature in its header (``sha256=``)."""
     pairs: Pairs | None = None
-    """Set if the header is a list of pairs, instead of ``prefix`` and ``timestamp_header``."""
+    """The form of a header that is a list of pairs; it replaces ``prefix`` and ``timestamp_header``."""
     digest: Digest = "sha256"
     encoding: Encoding = "hex"
     key_encoding: KeyEncoding = "utf8"
     template: str = "{body}"
     timestamp_header: str | None = None
     timestamp_path: str | None = None
-    """Path of a timestamp inside the signed JSON body, for providers that put it there."""
+    """Path of a timestamp inside the signed JSON body."""
     timestamp_format: TimestampFormat = "s"
     id_header: str | None = None
     """The header that ``{id}`` in the template stands for."""
@@ -73,10 +73,10 @@ class HmacProvider(Provider):
     """The URL that ``{url}`` stands for, as registered with the provider; None takes the request's."""
 
     def __post_init__(self) -> None:
-        """Check the template against the places its parts come from.
+        """Check the template.
 
         Raises:
-            ValueError: the template names a part that is not known or has no header, or does not sign the body.
+            ValueError: the template has an unknown part, a part without its header, or no ``{body}``.
         """
         super().__post_init__()
         parts = set(re.findall(r"\{(\w+)\}", self.template))
@@ -96,12 +96,12 @@ class HmacProvider(Provider):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """Those that the template's parts come from, too."""
+        """The headers of the template's parts, and the provider's others."""
         names = (self.header, self.timestamp_header or "", self.id_header or "", *super().evidence)
         return tuple(dict.fromkeys(name.lower() for name in names if name))
 
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
-        """Compare every signature of the header with that of every secret, then look at the timestamp."""
+        """Compare the header's signatures with each secret's, then check the timestamp."""
         timestamp, signatures = self._read_header(header_of(request, self.header))
         if self.timestamp_header is not None:
             timestamp = header_of(request, self.timestamp_header)
@@ -142,7 +142,7 @@ class HmacProvider(Provider):
         return WebhookRequest(draft.body, Headers.of(headers), url)
 
     def _read_header(self, text: str) -> tuple[str | None, list[str]]:
-        """Split the signature's header into its timestamp, None if its form has none, and its signatures."""
+        """Split the signature's header into its timestamp (None without ``pairs``) and its signatures."""
         if self.pairs is not None:
             return read_pairs(text, self.pairs, self.header)
         if not text.startswith(self.prefix):
@@ -186,7 +186,7 @@ class HmacProvider(Provider):
         return f"{int(now)}000" if self.timestamp_format == "ms" else f"{int(now)}"
 
     def _other_headers(self, draft: Draft, timestamp: str) -> Iterable[tuple[str, str]]:
-        """Yield the headers beside the signature that a delivery has."""
+        """Yield a delivery's other headers."""
         if self.timestamp_header is not None:
             yield self.timestamp_header.lower(), timestamp
         if self.id_header is not None:
@@ -200,7 +200,7 @@ class HmacProvider(Provider):
 
 @cache
 def _scope(template: str, id_header: str, timestamp_path: str) -> SignedScope:
-    """Return what a template covers; it is asked for several times a delivery."""
+    """Return what a template covers; cached, since each delivery asks several times."""
     return SignedScope(
         raw_body=True,
         timestamp="{timestamp}" in template or bool(timestamp_path),
@@ -216,7 +216,7 @@ def _pieces(template: str) -> list[str]:
 
 
 def read_pairs(text: str, pairs: Pairs, header: str) -> tuple[str, list[str]]:
-    """Split ``t=1,v1=ab,v1=cd`` into the timestamp and the signatures; other names are passed over.
+    """Split ``t=1,v1=ab,v1=cd`` into the timestamp and the signatures; ignore other names.
 
     Raises:
         Refusal: no timestamp or two different ones, no signature, or more than ``MAX_SIGNATURES``.
@@ -238,7 +238,7 @@ def read_pairs(text: str, pairs: Pairs, header: str) -> tuple[str, list[str]]:
 def first_match(secrets: Iterable[tuple[int, Secret]], matches: Callable[[Secret], bool]) -> int | None:
     """Return the position of the first secret that matches.
 
-    A secret that cannot be read is passed over, so that one bad entry does not silence the good ones.
+    A secret that cannot be read is skipped, so that the others still work.
 
     Raises:
         Refusal: none matches, and none could be read or something needed to read one is not installed.
@@ -275,10 +275,10 @@ def matching_secret(
 
 
 def blame_url(seen: str, matches: Callable[[str], int | None]) -> None:
-    """Tell a URL that was rewritten on its way from a wrong secret.
+    """Check whether a proxy rewrote the URL, so that the secret is not blamed.
 
     Raises:
-        Refusal: the signature is good for another spelling of the URL.
+        Refusal: the signature fits another spelling of the URL.
     """
     for url in rewritten(seen):
         if matches(url) is not None:
@@ -287,7 +287,7 @@ def blame_url(seen: str, matches: Callable[[str], int | None]) -> None:
 
 
 def no_match(header: str, secrets: Sequence[object], setting: str) -> Refusal:
-    """Return the refusal of a signature that is none of ours."""
+    """Return the refusal of a signature that no secret made."""
     whose = "the secret" if len(secrets) == 1 else f"any of the {len(secrets)} secrets"
     detail = f"no signature in {header} is that of {whose} in {setting}"
     return Refusal(Reason.BAD_SIGNATURE, detail)
@@ -297,7 +297,7 @@ def key_of(secret: Secret, encoding: KeyEncoding, setting: str) -> bytes:
     """Return the bytes of a secret.
 
     Raises:
-        Refusal: it is not in the encoding, or holds nothing.
+        Refusal: it does not have this encoding, or is empty.
     """
     text = secret.text.strip()
     try:
@@ -323,7 +323,7 @@ def iso_seconds(text: str, where: str) -> float:
     """Read an ISO 8601 timestamp with its offset as Unix seconds.
 
     Raises:
-        Refusal: it is not one, or has no offset.
+        Refusal: it is not ISO 8601, or has no offset.
     """
     try:
         moment = datetime.fromisoformat(text)

@@ -1,7 +1,6 @@
 """The table of the providers in docs/webhooks.md: ``python -m cauce.webhooks.table docs/webhooks.md`` rewrites it.
 
-Ids and types are not what a declaration says but where they are found in a delivery of our own making, signed, verified
-and described; so an override in a provider shows here too.
+Ids and types are looked up in a sample delivery that is signed, verified and described, so a provider's overrides show.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class ProviderRow:
 
 
 def row_of(provider: Provider) -> ProviderRow:
-    """Describe a provider by what it does with a delivery that we sign."""
+    """Describe a provider by what it does with a sample delivery."""
     id_externo, tipo = _places(provider)
     return ProviderRow(
         title=provider.title or provider.origen,
@@ -96,10 +95,10 @@ def table() -> str:
 
 
 def renewed(document: str) -> str:
-    """Return a document with the table of today between its markers.
+    """Return a document with the current table between its markers.
 
     Raises:
-        ValueError: the markers are not there.
+        ValueError: a marker is missing.
     """
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -119,7 +118,7 @@ def _lines() -> Iterator[str]:
 
 
 def _place(provider: Provider, found: Found, there: str | None) -> str:
-    """Say where something was found: there alone, there and elsewhere, or nowhere, so that it is a hash."""
+    """Describe a place: it holds the whole text or a part of it, or the text is a hash."""
     mark = "" if provider.signed.covers(found.place) else " (unsigned)"
     if found.text.startswith("sha256:"):
         return "hash of the body" if found.place == WHOLE_BODY else f"hash of the body and `{found.place}`{mark}"

@@ -9,24 +9,24 @@ from __future__ import annotations
 from typing import Final
 
 INBOX: Final = "/api/webhooks/"
-"""What every address of an inbox has before the provider's name."""
+"""The path of an inbox before the provider's name."""
 _PORTS: Final = {"https": "443", "http": "80"}
 
 
 def public_base(url: str) -> str:
-    """Return what stands before ``INBOX`` in an address, for ``CAUCE_PUBLIC_URL``; empty if that is not in its path."""
+    """Return the part of an address before ``INBOX``, for ``CAUCE_PUBLIC_URL``; empty if ``INBOX`` is not in it."""
     base, inbox, _ = url.partition("?")[0].partition(INBOX)
     return base if inbox else ""
 
 
 def called_at(public_url: str, url: str) -> str:
-    """Return the address that a sender called, of the one that was seen behind a proxy."""
+    """Return the public address of a URL seen behind a proxy."""
     base = public_base(url)
     return public_url + url[len(base) :] if base else url
 
 
 def shown_url(url: str) -> str:
-    """Return a URL for logs and for what is kept: people put secrets into queries."""
+    """Return a URL without its query, which may hold secrets, for logs and storage."""
     base, mark, _ = url.partition("?")
     return f"{base}?..." if mark else base
 
@@ -60,6 +60,6 @@ def _other_scheme(url: str) -> str:
 
 
 def _split(rest: str) -> tuple[str, str, str]:
-    """Split what stands after the scheme into host, the first ``/`` or ``?``, and what follows."""
+    """Split the part after the scheme into host, the first ``/`` or ``?``, and the rest."""
     cut = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     return rest[:cut], rest[cut : cut + 1], rest[cut + 1 :]

@@ -1,6 +1,6 @@
-"""Why a signature does not fit: the same verifier asked about the request as it may have been before it was changed.
+"""Why a signature does not fit: the verifier tries the request as it may have been before something changed it.
 
-A verifier may not guess; this may, for it accepts nothing.
+Guessing is safe here, because nothing is accepted.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 _HALF_HOUR: Final = 1800
 _NEAR: Final = 5
-"""Seconds within which a difference counts as one of whole half hours; a capture comes so near by chance only."""
+"""Seconds within which a difference counts as whole half hours."""
 _ZONES: Final = 28
-"""Half hours that a time zone may be away from UTC."""
+"""The largest offset of a time zone from UTC, in half hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What was found, empty if nothing was, and what to do about it."""
+    """What was found (empty: nothing), and what to do about it."""
 
     found: str
     todo: str
@@ -46,7 +46,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
-    """A refused request, and whom it was refused by; ``others`` are the secrets in other settings."""
+    """A refused request and its provider; ``others`` are the secrets in other settings."""
 
     provider: Provider
     request: WebhookRequest
@@ -55,7 +55,7 @@ class Inquiry:
     others: Mapping[str, Sequence[Secret]]
 
     def cause(self, rejected: Rejected) -> Cause:
-        """Say why, as far as it can be found out."""
+        """Return the cause, as far as it can be found."""
         found: Cause | None = None
         if rejected.reason is Reason.BAD_SIGNATURE:
             found = (
@@ -76,12 +76,12 @@ class Inquiry:
         return found or Cause("", rejected.reason.advice)
 
     def _fits(self, request: WebhookRequest, secrets: Sequence[Secret]) -> bool:
-        """Say whether the signature is good, however old it is."""
+        """Return whether the signature is good, however old it is."""
         verdict = self.provider.verify(request, secrets, self.now)
         return isinstance(verdict, Verified) or verdict.reason in (Reason.STALE, Reason.FUTURE, Reason.CONTRADICTION)
 
     def _window(self) -> Cause | None:
-        """Try the secrets that do not count now, as if they did."""
+        """Try the secrets whose window is closed now."""
         for secret in self.secrets:
             bare = Secret(secret.text)
             if secret.accepted_at(self.now) or not secret.text.strip() or not self._fits(self.request, [bare]):
@@ -95,7 +95,7 @@ class Inquiry:
         return None
 
     def _meant_secret(self) -> Cause | None:
-        """Try the secret as it would be without a mistake in copying it, and those of other settings."""
+        """Try the secret without usual copying mistakes, and the secrets of other settings."""
         setting = self.provider.secret_setting
         for secret in self.secrets:
             bare = secret.text.strip().strip("'\"")
@@ -126,11 +126,11 @@ class Inquiry:
         return None
 
     def _rewritten_url(self) -> Cause | None:
-        """Find the spelling of the URL that was signed, which the verifier found before."""
+        """Find the signed spelling of the URL."""
         return self._public_url(rewritten(self.request.url), "another spelling of it")
 
     def _forwarded_url(self) -> Cause | None:
-        """Try the URLs that a proxy says it was called by. The inbox never believes that; here it is a hint."""
+        """Try the URLs in a proxy's headers, which the inbox never trusts, as a hint."""
         headers = self.request.headers
         scheme, _, rest = self.request.url.partition("://")
         host, slash, path = rest.partition("/")
@@ -142,7 +142,7 @@ class Inquiry:
         return self._public_url(urls, "X-Forwarded-* names it")
 
     def _public_url(self, urls: Iterable[str], hint: str) -> Cause | None:
-        """Say how to configure the first of the URLs that the signature fits."""
+        """Return how to configure the first URL that the signature fits."""
         seen = self.request.url
         if not self.provider.signed.url:
             return None
@@ -159,7 +159,7 @@ class Inquiry:
         return None
 
     def _undecided(self) -> Cause:
-        """Say which of a wrong secret and a changed body it can be."""
+        """Return what is known: a wrong secret or a changed body."""
         setting, signed, body = self.provider.secret_setting, self.provider.signed, self.request.body
         if not signed.raw_body and "crc32" not in signed.fields:
             covered = ", ".join(signed.names()) or "the token"
@@ -181,7 +181,7 @@ class Inquiry:
         )
 
     def _clock(self) -> Cause | None:
-        """Tell a clock that is wrong from a request that is old; the signature itself is good."""
+        """Distinguish a wrong clock from an old request; the signature itself is good."""
         moment = signed_at(self.provider, self.request)
         if moment is None:
             return None
@@ -200,7 +200,7 @@ class Inquiry:
         return Cause("it is old: a capture, a request that was held on its way, or a replay", judged)
 
     def _other_provider(self) -> Cause | None:
-        """Recognize another provider by the header its signature stands in."""
+        """Recognize another provider by the header of its signature."""
         own = signature_headers(self.provider)
         for origen, other in PROVIDERS.items():
             there = [name for name in signature_headers(other) if name not in own and self.request.headers.all(name)]
@@ -213,12 +213,12 @@ class Inquiry:
 
 
 def _first(header: str | None) -> str:
-    """Return the first of the values that proxies have joined; empty if there is none."""
+    """Return the first of the comma-separated values; empty if there is none."""
     return (header or "").split(",", maxsplit=1)[0].strip()
 
 
 def signature_headers(provider: Provider) -> tuple[str, ...]:
-    """Return the names of the headers a provider's signature may stand in, in lower case."""
+    """Return the names of the headers that may hold a provider's signature, in lower case."""
     if isinstance(provider, HmacProvider):
         return (provider.header.lower(),)
     if isinstance(provider, StandardWebhooks):
@@ -227,7 +227,7 @@ def signature_headers(provider: Provider) -> tuple[str, ...]:
 
 
 def rewritings(body: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield what a body may have been before something rewrote it, each with the name of that writing."""
+    """Yield (name, body) for each form that a body may have had before something rewrote it."""
     yield "with a newline at its end", body + b"\n"
     yield "without the white space around it", body.strip()
     yield "with lines that end in LF", body.replace(b"\r\n", b"\n")

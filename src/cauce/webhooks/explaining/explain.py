@@ -1,4 +1,4 @@
-"""A delivery explained to people, line by line: what came, what is signed, when, with which secret, and why not."""
+"""A delivery explained line by line: its headers, what is signed, when, with which secret, or why it is refused."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def explain(
     now: float,
     others: Mapping[str, Sequence[Secret]] | None = None,
 ) -> Explanation:
-    """Verify a request as of ``now`` (Unix seconds) and say how that came out.
+    """Verify a request as of ``now`` (Unix seconds) and explain the verdict.
 
-    ``others`` are the secrets in other settings, tried when none of its own fits.
+    ``others`` are the secrets in other settings, tried when none of the provider's fits.
     """
     verdict = provider.verify(request, secrets, now)
     lines = [("request", _request_line(request)), ("provider", f"{provider}, {provider.documentation}")]
@@ -63,7 +63,7 @@ def _request_line(request: WebhookRequest) -> str:
 
 
 def _headers(provider: Provider, request: WebhookRequest) -> Iterator[str]:
-    """Say what is there of the headers that verification looks at, or that are stored."""
+    """Yield the headers that verification needs or that are stored."""
     needed: tuple[str, ...] = ()
     if isinstance(provider, HmacProvider):
         needed = tuple(name for name in (provider.header, provider.timestamp_header, provider.id_header) if name)
@@ -79,7 +79,7 @@ def _headers(provider: Provider, request: WebhookRequest) -> Iterator[str]:
 
 
 def _scope(provider: Provider) -> Iterator[tuple[str, str]]:
-    """Say what is signed, and what of the body therefore is not."""
+    """Yield what is signed, and what is not."""
     covered = [_NAMES.get(name, name) for name in provider.signed.names()]
     yield "signed", ", ".join(covered) or "nothing: the request shows that its sender knows the token, and no more"
     if not provider.signed.raw_body:

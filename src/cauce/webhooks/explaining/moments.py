@@ -1,4 +1,4 @@
-"""When a request says that it was signed, read as generously as possible: for explanations, never for verification."""
+"""When a request claims to be signed, read leniently: for explanations, never for verification."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from cauce.webhooks.request import WebhookRequest
 
 _MILLISECONDS: Final = 12
-"""Digits from which on a timestamp is in milliseconds."""
+"""Fewest digits of a timestamp in milliseconds."""
 
 
 def signed_at(provider: Provider, request: WebhookRequest) -> float | None:
-    """Return the moment that the request says it was signed at (Unix seconds), verified or not."""
+    """Return when the request claims to be signed (Unix seconds), verified or not."""
     with suppress(Refusal):
         return moment_of(_text(provider, request))
     return None
 
 
 def moment_of(text: str) -> float | None:
-    """Read Unix seconds, Unix milliseconds, or ISO 8601 with an offset; None if it is none of them."""
+    """Read Unix seconds, Unix milliseconds, or ISO 8601 with an offset; None for anything else."""
     if re.fullmatch("[0-9]{1,15}", text):
         return float(text) / (1000 if len(text) >= _MILLISECONDS else 1)
     with suppress(ValueError, OverflowError):
@@ -40,14 +40,14 @@ def moment_of(text: str) -> float | None:
 
 
 def iso(moment: float) -> str:
-    """Write a moment."""
+    """Format Unix seconds as ISO 8601 in UTC."""
     with suppress(ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"{moment:.0f} s after 1970"
 
 
 def _text(provider: Provider, request: WebhookRequest) -> str:
-    """Return the timestamp as the request has it; empty if it has none."""
+    """Return the text of the request's timestamp; empty if it has none."""
     headers, body = request.headers, ""
     if isinstance(provider, HmacProvider) and provider.pairs:
         return read_pairs(headers.get(provider.header) or "", provider.pairs, provider.header)[0]

@@ -3,7 +3,7 @@
 Standard: ``additionalData.hmacSignature`` is base64 HMAC-SHA256, keyed by the hex-decoded key, over eight fields joined
 by colons without escaping; ``eventDate``, ``reason`` and the rest of ``additionalData`` are not signed. Every item of a
 batch must be signed (Adyen's own library checks the first). Adyen sends the same event for up to 30 days, and shows it
-by ``pspReference``, ``eventCode`` and ``success``. Rules from
+by equal ``pspReference``, ``eventCode`` and ``success``. Rules from
 https://docs.adyen.com/development-resources/webhooks/verify-hmac-signatures and adyen-python-api-library.
 """
 
@@ -87,11 +87,11 @@ class Adyen(Provider):
         return replace(request, body=json.dumps(body).encode())
 
     def payloads(self, request: WebhookRequest) -> Sequence[Payload]:
-        """Take the items apart."""
+        """Return one payload per item."""
         return [write_json(item) for item in _items(request)]
 
     def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
-        """Join what Adyen's duplicates have in common."""
+        """Join the fields that Adyen's duplicates have in common."""
         text = ":".join(_text(at(value, field)) for field in ("eventCode", "pspReference", "success"))
         return Found(text, "body:pspReference") if at(value, "pspReference") and is_storable(text, MAX_ID) else None
 
@@ -153,7 +153,7 @@ def _message(item: JsonValue, where: str) -> bytes:
 
 
 def _text(value: JsonValue) -> str:
-    """Write a field as it is signed; what is no text or whole number signs as nothing, and will not match."""
+    """Write a field as it is signed; anything but text, a whole number or a boolean is empty and will not match."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, str | int) else ""

@@ -1,8 +1,8 @@
 """Discord: ``X-Signature-Ed25519`` (hex) over ``{X-Signature-Timestamp}{body}``, checked with the application's key.
 
-Discord sends wrong signatures on purpose and takes away the URL unless they are answered 401, and it tries an endpoint
-with a PING, which is answered 204 (webhook events) or with ``{"type": 1}`` (interactions). Events carry no id and are
-identified by a hash. Discord waits 3 s and tries again for ten minutes. Rules from
+Discord sends wrong signatures on purpose and removes the URL unless they are answered 401. It checks an endpoint with a
+PING, answered 204 (webhook events) or ``{"type": 1}`` (interactions). Events have no id and are identified by a hash.
+Discord waits 3 s and retries for ten minutes. Rules from
 https://docs.discord.com/developers/events/webhook-events. Needs ``cryptography``.
 """
 
@@ -32,7 +32,7 @@ _EMPTY = Answer(204, content_type="application/json")  # Discord asks for a cont
 
 @dataclass(frozen=True, kw_only=True)
 class Discord(Provider):
-    """Discord's webhook events. Interactions verify as well, but they want a reply at once, which an inbox has not."""
+    """Discord's webhook events. Interactions verify too, but need an immediate reply, which an inbox cannot give."""
 
     origen: str = "discord"
     title: str = "Discord"
@@ -68,7 +68,7 @@ class Discord(Provider):
         return Verified("ed25519", self.signed, index, seconds, skew_of(seconds, now, self.tolerance))
 
     def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
-        """Make a delivery with a key of ours: the secret is the private key in hex."""
+        """Sign a delivery; the secret is the private key in hex."""
         timestamp = f"{int(now)}"
         seed = key_of(secret, "hex", self.secret_setting)
         signature = ed25519_sign(seed, timestamp.encode() + draft.body, self.secret_setting)

@@ -1,10 +1,10 @@
 """GitHub: ``X-Hub-Signature-256: sha256=<hex>``, HMAC-SHA256 over the body alone.
 
-Neither the event's name (``X-GitHub-Event``) nor the delivery's id (``X-GitHub-Delivery``) is signed: whoever holds one
-valid delivery can send it again under another id, or as another event. So events are identified by a hash of the body,
-unless ``accept_unsigned`` names ``id_externo``. The name is nowhere else and is accepted, but a name that does not fit
-the signed body is refused, and the same body under another name is a duplicate. ``tipo`` is ``<event>.<action>``, or
-``<event>`` for events without actions. GitHub never tries again by itself. Rules from
+Neither the event's name (``X-GitHub-Event``) nor the delivery's id (``X-GitHub-Delivery``) is signed: anyone with one
+valid delivery can send it again with another id, or as another event. So events are identified by a hash of the body,
+unless ``accept_unsigned`` names ``id_externo``. The unsigned name is accepted, but a name that does not fit the signed
+body is refused, and the same body with another name is a duplicate. ``tipo`` is ``<event>.<action>``, or
+``<event>`` for events without actions. GitHub never retries. Rules from
 https://docs.github.com/en/webhooks.
 """
 
@@ -74,7 +74,7 @@ class GitHub(HmacProvider):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """The signature by SHA-1, too: that it came alone is a reason of its own."""
+        """The SHA-1 signature too: a request that has only this one is refused with its own reason."""
         return ("x-hub-signature", *super().evidence)
 
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:

@@ -1,8 +1,8 @@
 """GitLab's older scheme: ``X-Gitlab-Token`` holds the secret itself, and nothing is signed.
 
-Whoever sees one request can send any other. Prefer a signing token, which makes GitLab follow Standard Webhooks
+Anyone who sees one request can forge others. Prefer a signing token, which makes GitLab follow Standard Webhooks
 (``PROVIDERS["gitlab"]``). Everything taken from such a request is marked ``sin_firmar``, and the token is never stored.
-An answer 4xx makes GitLab disable the webhook for good, 5xx for a while. Rules from
+After 4xx GitLab disables the webhook permanently, after 5xx for a while. Rules from
 https://docs.gitlab.com/user/project/integrations/webhooks/.
 """
 

@@ -35,5 +35,5 @@ class Intercom(HmacProvider):
     documentation: ClassVar[str] = "https://developers.intercom.com/docs/webhooks/webhook-notifications"
 
     def preflight(self, request: WebhookRequest) -> Answer | None:
-        """Answer the HEAD request with which Intercom tries an endpoint."""
+        """Answer the HEAD request that checks an endpoint."""
         return Answer(200) if request.method == "HEAD" else None

@@ -1,8 +1,8 @@
 """Mailgun: a signature *inside* the JSON body, hex HMAC-SHA256 over its ``timestamp`` and ``token``.
 
 **The rest of the body is not signed.** An event is identified by its signed token, which also stops replays; its type
-is marked ``sin_firmar``. Mailgun tries again for eight hours and does not say whether it signs again, so twelve are
-allowed. Rules from https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks.
+is marked ``sin_firmar``. Mailgun retries for eight hours and does not document whether it signs again, so twelve
+are allowed. Rules from https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Mercado Pago: ``x-signature: ts=...,v1=<hex>`` over ``id:{data.id};request-id:{x-request-id};ts:{ts};``, HMAC-SHA256.
 
-**The body is not signed at all.** Trust ``data.id`` of the URL and nothing else: a handler must GET the resource and
-take that for the event. ``tipo`` comes from the body and is marked ``sin_firmar``; the id is made of signed parts.
+**The body is not signed.** Trust only ``data.id`` of the URL: a handler must GET the resource.
+``tipo`` comes from the body and is marked ``sin_firmar``; the id is made of signed parts.
 
-What its documentation and its libraries disagree about is absorbed here: ``ts`` comes in seconds or in milliseconds,
-and ``data.id`` is signed as sent or in lower case (the libraries stopped lowering it in June 2026). It is not
-documented whether a later attempt is signed again, so three days are allowed; the signed id stops replays. Beside each
-webhook an unsigned twin may come (IPN: ``?id=&topic=``), which is answered 200 and dropped. Rules from
+Its documentation and its libraries disagree, so both forms are accepted: ``ts`` in seconds or in milliseconds,
+``data.id`` signed as sent or in lower case (the libraries stopped lowering it in June 2026). It is not documented
+whether a retry is signed again, so three days are allowed; the signed id stops replays. An unsigned copy of each
+webhook may come (IPN: ``?id=&topic=``); it is answered 200 and dropped. Rules from
 https://www.mercadopago.com/developers/en/docs/your-integrations/notifications/webhooks.
 """
 
@@ -71,7 +71,7 @@ class MercadoPago(Provider):
         return SignedScope(timestamp=True, fields=("query:data.id", "header:x-request-id"))
 
     def preflight(self, request: WebhookRequest) -> Answer | None:
-        """Drop the unsigned IPN twin of a webhook, with the answer that stops its repetition."""
+        """Drop the unsigned IPN copy of a webhook; 200 stops its retries."""
         is_ipn = request.parameter("topic") is not None and request.parameter("data.id") is None
         return Answer(200) if is_ipn and not request.headers.all(_HEADER) else None
 
@@ -107,9 +107,9 @@ class MercadoPago(Provider):
         return replace(WebhookRequest(draft.body, Headers.of(headers)), url=url)
 
     def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
-        """Join the signed ids of the resource and of the request; without the latter, the timestamp stands for it.
+        """Join the signed ids of the resource and of the request; without a request id, use the timestamp.
 
-        In lower case, because either case verifies: a replay must not get another id by changing it.
+        In lower case: both cases verify, and a replay in the other case must not get another id.
         """
         if "id_externo" in self.accept_unsigned:
             return super().id_of(request, value)
@@ -123,7 +123,7 @@ class MercadoPago(Provider):
 
 
 def _manifest(data_id: str, request_id: str, timestamp: str) -> bytes:
-    """Return what is signed; a part that is absent is left out, its name with it."""
+    """Return what is signed, without the names of absent parts."""
     parts = (("id", data_id), ("request-id", request_id), ("ts", timestamp))
     return "".join(f"{name}:{value};" for name, value in parts if value).encode("utf-8", "surrogatepass")
 

@@ -1,7 +1,7 @@
 """Paddle Billing: ``Paddle-Signature: ts=<unix s>;h1=<hex>[;h1=<hex>]`` over ``{ts}:{body}``, HMAC-SHA256.
 
 Several ``h1`` come while a secret is rotated. Paddle's own library allows 5 s between signing and verifying, which a
-busy proxy exceeds; here it is the 300 s of everybody else, and the signed ``event_id`` stops replays. Rules from
+busy proxy exceeds; here 300 s are allowed, and the signed ``event_id`` stops replays. Rules from
 https://developer.paddle.com/webhooks/signature-verification.
 """
 

@@ -1,13 +1,13 @@
 """PayPal: an RSA signature over ``{transmission id}|{time}|{webhook id}|{crc32 of the body}``.
 
-The secret is the webhook's id, which PayPal shows on the application's page; what proves the sender is the certificate
-at ``PAYPAL-CERT-URL``. **This module opens no connection**: give ``PayPal(certificates=...)`` a function from that URL
-to the PEM file, which caches, and which returns None when it cannot have it now. It is asked only for https URLs of
-paypal.com (PayPal's archived library fetches any URL it is told to).
+The secret is the webhook's id, which PayPal shows on the application's page; the certificate at ``PAYPAL-CERT-URL``
+proves the sender. **This module opens no connection**: pass ``PayPal(certificates=...)`` a function that returns the
+PEM file of a URL, from its cache if possible, or None if it is unavailable. Only https URLs of paypal.com are asked for
+(PayPal's archived library fetches any URL).
 
-The body is covered by its CRC-32 alone, and another body with the same CRC-32 is easily made by whoever holds one valid
-delivery. So id and type are marked ``sin_firmar``; for anything that matters, GET the resource. PayPal tries again for
-three days and does not say whether it signs again, so four days are allowed. Rules from
+Only the body's CRC-32 is signed, and anyone who has one valid delivery can make another body with the same CRC-32. So
+id and type are marked ``sin_firmar``; for anything that matters, GET the resource. PayPal retries for three days and
+does not document whether it signs again, so four days are allowed. Rules from
 https://developer.paypal.com/api/rest/webhooks/rest/ and PayPal-Python-SDK. Needs ``cryptography``.
 """
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cauce.webhooks.provider import Draft
 
 Certificates: TypeAlias = Callable[[str], bytes | None]
-"""From a URL, already known to be PayPal's, to the PEM file behind it; None if it cannot be had now."""
+"""Returns the PEM file at a URL of PayPal's; None if it is unavailable."""
 
 _ALGORITHM: Final = "SHA256withRSA"
 _CERTIFICATE_URL: Final = re.compile(r"https://[a-z0-9.-]+\.paypal\.com/[\x21-\x7e]*")
@@ -89,7 +89,7 @@ class PayPal(Provider):
         return Verified("paypal-rsa-sha256", self.signed, index, seconds, skew_of(seconds, now, self.tolerance))
 
     def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
-        """Make a delivery with a key of ours: the secret is ``<webhook id>|<RSA private key in PEM>``."""
+        """Sign a delivery; the secret is ``<webhook id>|<RSA private key in PEM>``."""
         webhook_id, _, pem = secret.text.partition("|")
         time = datetime.fromtimestamp(int(now), UTC).isoformat().replace("+00:00", "Z")
         transmission = draft.id_externo or "dfb3be50-fd74-11e4-8bf3-77339302725b"
@@ -106,7 +106,7 @@ class PayPal(Provider):
         return WebhookRequest(draft.body, Headers.of(headers), draft.url)
 
     def _certificate(self, url: str) -> bytes:
-        """Ask for the certificate, if the URL is one of PayPal's."""
+        """Return the certificate at a URL of PayPal's."""
         if not _CERTIFICATE_URL.fullmatch(url):
             raise Refusal(Reason.CONTRADICTION, "PAYPAL-CERT-URL is not an https URL of paypal.com")
         if self.certificates is None:

@@ -52,7 +52,7 @@ IDENTITY: Final = (
     "Ds_Date",
     "Ds_Hour",
 )
-"""What makes an operation this one. Two partial refunds of one order differ only in the last ones."""
+"""The parameters that identify an operation. Two partial refunds of one order differ only in the last ones."""
 _BLOCK: Final = 16
 _MAX_ORDER: Final = 64  # characters; an order has twelve at most
 
@@ -71,7 +71,7 @@ class Redsys(Provider):
 
     @property
     def signed(self) -> SignedScope:
-        """The parameters, which are all there is."""
+        """The parameters, which are the whole payload."""
         return SignedScope(raw_body=True)
 
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
@@ -117,7 +117,7 @@ class Redsys(Provider):
         return Found(tipo, "body:Ds_TransactionType") if kind is not None and is_storable(tipo, MAX_TIPO) else None
 
     def id_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
-        """Join what makes an operation this one."""
+        """Join the parameters in ``IDENTITY``."""
         text = ":".join(str(at(value, name) or at(value, name.upper()) or "") for name in IDENTITY)
         return Found(text, "body:Ds_Order") if is_storable(text, MAX_ID) else None
 
@@ -139,7 +139,7 @@ def _form(body: bytes) -> dict[str, str]:
     """Read the three fields, from a form or from JSON.
 
     Raises:
-        Refusal: one is missing, or is no text.
+        Refusal: a field is missing, or is no text.
     """
     payload = read_json(body) if without_bom(body).lstrip()[:1] == b"{" else read_form(body)
     fields: dict[str, str] = {}
@@ -159,10 +159,10 @@ def _parameters(text: str) -> Payload:
 
 
 def _order(value: JsonValue) -> str:
-    """Return the order inside the parameters, whose name Redsys writes in two ways.
+    """Return the order in the parameters; Redsys writes its name in two ways.
 
     Raises:
-        Refusal: there is none.
+        Refusal: there is no order, or it is too long.
     """
     order = at(value, "Ds_Order") or at(value, "DS_ORDER")
     if not isinstance(order, str) or len(order) > _MAX_ORDER:

@@ -72,7 +72,7 @@ class SendGrid(Provider):
         return Verified("ecdsa-sha256", self.signed, index, seconds, skew_of(seconds, now, self.tolerance))
 
     def make(self, draft: Draft, secret: Secret, now: float) -> WebhookRequest:
-        """Make a delivery with a key of ours: the secret is the private key, PKCS#8 in base64."""
+        """Sign a delivery; the secret is the private key, PKCS#8 in base64."""
         timestamp = f"{int(now)}"
         key = key_of(secret, "base64", self.secret_setting)
         signature = ecdsa_sign(key, timestamp.encode() + draft.body, self.secret_setting)
@@ -84,5 +84,5 @@ class SendGrid(Provider):
         return WebhookRequest(draft.body, Headers.of(headers), draft.url)
 
     def payloads(self, request: WebhookRequest) -> Sequence[Payload]:
-        """Take the list apart."""
+        """Return one payload per event."""
         return split_batch(request.body, MAX_BATCH)

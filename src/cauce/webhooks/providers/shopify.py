@@ -46,6 +46,6 @@ class Shopify(HmacProvider):
     documentation: ClassVar[str] = "https://shopify.dev/docs/apps/build/webhooks/subscribe/https"
 
     def hash_of(self, request: WebhookRequest, payload: Payload) -> Found:
-        """Identify an event by its topic and body; as untrustworthy as the topic, and as its absence."""
+        """Identify an event by its topic and body; the id is unsigned, as the topic is."""
         topic = self.tipo_of(request, payload.value) or Found("", self.type_from[0])
         return Found(sha256_of(topic.text.encode() + b"\n" + payload.raw), topic.place)

@@ -44,7 +44,7 @@ class Slack(HmacProvider):
     documentation: ClassVar[str] = "https://docs.slack.dev/authentication/verifying-requests-from-slack"
 
     def payloads(self, request: WebhookRequest) -> Sequence[Payload]:
-        """Read JSON, a form, or JSON in the field ``payload`` of a form: told apart by the signed bytes themselves."""
+        """Read JSON, a form, or JSON in the field ``payload`` of a form, as the signed bytes show."""
         if without_bom(request.body).lstrip()[:1] == b"{":
             return (read_json(request.body),)
         if request.body.startswith(b"payload="):

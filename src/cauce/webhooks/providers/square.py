@@ -1,8 +1,8 @@
 """Square: ``x-square-hmacsha256-signature``, base64 HMAC-SHA256 over ``{url}{body}``.
 
-The URL is the one registered with Square: give it as ``public_url``, or see to it that the request's own is that one.
-Nothing stands between URL and body, so a part of one could be sent as a part of the other: without ``public_url`` their
-border must be where the first brace is.
+The URL is the one registered with Square: set ``public_url`` to it, or make sure that the request has it. Nothing
+separates URL and body, so a part of one could be moved to the other: without ``public_url`` the body must begin at the
+first brace.
 Rules from https://developer.squareup.com/docs/webhooks/step3validate.
 """
 
@@ -39,7 +39,7 @@ class Square(HmacProvider):
     documentation: ClassVar[str] = "https://developer.squareup.com/docs/webhooks/step3validate"
 
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
-        """Verify, then make sure of the border between body and URL, unless the URL is known."""
+        """Verify, then check where the body begins, unless the URL is known."""
         verified = super().check(request, secrets, now)
         if self.public_url is None and ("{" in request.url or not request.body.startswith(b"{")):
             detail = "the body does not begin with the first brace of URL and body, so their border may have been moved"

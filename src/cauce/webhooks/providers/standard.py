@@ -1,4 +1,4 @@
-"""Standard Webhooks 1.0.0, and Svix where it comes from: one verifier for the fastest-growing family of providers.
+"""Standard Webhooks 1.0.0, and Svix, its origin: one verifier for many providers.
 
 ``{webhook,svix}-{id,timestamp,signature}``; signed is ``{id}.{timestamp}.{body}``. The signature's header is a list of
 ``v1,<base64 HMAC-SHA256>`` and ``v1a,<base64 Ed25519>`` separated by spaces. Secrets are ``whsec_`` + base64 for v1 and
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cauce.webhooks.secrets import Secret
 
 MIN_KEY: Final = 16
-"""Bytes of a shared secret, at least. The specification asks for 24 to 64; any short text is base64 of something."""
+"""Fewest bytes of a shared secret. The specification asks for 24 to 64; any short text is base64 of something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class StandardWebhooks(Provider):
     secret_setting: str = "STANDARD_WEBHOOK_SECRET"
     type_from: tuple[str, ...] = ("body:type",)
     families: tuple[str, ...] = ("webhook", "svix")
-    """First part of the headers' names. The first family whose signature is there is the one that counts."""
+    """First part of the headers' names. The first family with a signature is used."""
     keep_headers: tuple[str, ...] = (
         "webhook-id",
         "webhook-timestamp",
@@ -62,12 +62,12 @@ class StandardWebhooks(Provider):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """Those of every family, too."""
+        """The headers of every family, and the provider's others."""
         names = [f"{family}-{part}".lower() for family in self.families for part in ("id", "timestamp", "signature")]
         return tuple(dict.fromkeys((*names, *super().evidence)))
 
     def check(self, request: WebhookRequest, secrets: Sequence[tuple[int, Secret]], now: float) -> Verified:
-        """Look for a signature of one of the secrets, each by the scheme it is for, then at the timestamp."""
+        """Look for a signature of one of the secrets, each by its scheme, then check the timestamp."""
         family = self.family_of(request)
         id_text = header_of(request, f"{family}-id")
         if "." in id_text:

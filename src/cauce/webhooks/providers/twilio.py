@@ -2,10 +2,9 @@
 
 JSON bodies are covered through ``bodySHA256`` in the signed URL. The URL is signed as Twilio called it, with or without
 the default port: behind a proxy the inbox has it from ``CAUCE_PUBLIC_URL``, or this instance from ``public_url``.
-There is no timestamp, so a delivery can be repeated forever, and only its signed id stops that; and since nothing
-stands between names and values, who holds a delivery can also cut them elsewhere. ``digest="sha256"`` is
-for webhooks signed with a SharedKey, whose secret goes in the place of the account's auth token; the request is never
-asked which digest it would like. Rules from https://www.twilio.com/docs/usage/webhooks/webhooks-security.
+There is no timestamp, so only the signed id stops replays; and since nothing separates names and values, anyone who has
+a delivery can also split them elsewhere. ``digest="sha256"`` is for webhooks signed with a SharedKey, whose secret
+replaces the account's auth token; the request cannot choose the digest. Rules from https://www.twilio.com/docs/usage/webhooks/webhooks-security.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ class Twilio(Provider):
         return split_batch(request.body, MAX_BATCH)
 
     def tipo_of(self, request: WebhookRequest, value: JsonValue) -> Found | None:
-        """Name the kind of thing whose status came."""
+        """Return the kind of object and its status."""
         for key, kind in (("MessageStatus", "message"), ("SmsStatus", "message"), ("CallStatus", "call")):
             status = at(value, key)
             if isinstance(status, str) and is_storable(status, MAX_TIPO - len("message.")):
@@ -120,10 +119,10 @@ class Twilio(Provider):
         return replace(request, url=self.public_url + mark + query)
 
     def _covered(self, request: WebhookRequest) -> bytes:
-        """Return what of the body is signed behind the URL.
+        """Return the part of the body that is signed after the URL.
 
         Raises:
-            Refusal: the URL holds a hash, and it is not this body's; or the body is JSON and no hash covers it.
+            Refusal: the body is JSON, and the URL has no hash or another body's.
         """
         if not _is_json(request.body):
             return _form_text(request.body)
@@ -135,14 +134,14 @@ class Twilio(Provider):
         return b""
 
     def _signature(self, secret: Secret, url: str, covered: bytes) -> str:
-        """Sign a URL and the rest."""
+        """Sign a URL and what follows it."""
         key = key_of(secret, "utf8", self.secret_setting)
         message = url.encode("utf-8", "surrogatepass") + covered
         return base64.b64encode(hmac.digest(key, message, self.digest)).decode("ascii")
 
 
 def _is_json(body: bytes) -> bool:
-    """Tell JSON from a form by the body itself: its content type is not signed."""
+    """Return whether the body is JSON, not a form; the content type is not signed."""
     return without_bom(body).lstrip()[:1] in (b"{", b"[")
 
 

@@ -1,6 +1,6 @@
-"""New secrets for trying an inbox, in each provider's own form. In production the provider makes the secret.
+"""New secrets to try an inbox, in each provider's format. In production the provider makes the secret.
 
-Three providers sign with a private key and show its public half, so a simulator needs a pair of its own.
+Three providers sign with a private key and publish its public half, so a simulator needs its own pair.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from cauce.webhooks.provider import Provider
 
 CERTIFICATE_DAYS = 365
-"""Days a certificate made here is valid, before and after the moment it is made for."""
+"""Days that a certificate made here is valid, before and after its moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """A secret to verify with, and what signs: the same text, unless the scheme has two keys."""
+    """The secrets to verify and to sign with: the same text, unless the scheme has two keys."""
 
     verify: str = field(repr=False)
     sign: str = field(repr=False)
     certificate: str = ""
-    """PEM, for PayPal only: what ``PayPal(certificates=...)`` shall return."""
+    """PEM, for PayPal only: what ``PayPal(certificates=...)`` must return."""
 
     def trusted_by(self, provider: Provider) -> Provider:
-        """Return the provider as it must be to verify with these keys; it is another for PayPal only."""
+        """Return a provider that verifies with these keys; only PayPal's differs."""
         return trusting(provider, self.certificate.encode()) if self.certificate else provider
 
 
@@ -49,15 +49,15 @@ def trusting(provider: Provider, pem: bytes) -> Provider:
 
 
 def has_two_keys(provider: Provider) -> bool:
-    """Say whether the provider's setting holds a public key or an id, with which nobody can sign."""
+    """Return whether the provider's setting holds a public key or an id, which cannot sign."""
     return isinstance(provider, Discord | SendGrid | PayPal)
 
 
 def new_keys(provider: Provider, now: float) -> Keys:
-    """Make a new secret; where a certificate goes with it, one that is valid around ``now`` (Unix seconds).
+    """Make a new secret, and for PayPal a certificate that is valid around ``now`` (Unix seconds).
 
     Raises:
-        ValueError: it takes ``cryptography``, which is not installed.
+        ValueError: the provider needs ``cryptography``, which is not installed.
     """
     if has_two_keys(provider):
         try:
@@ -97,7 +97,7 @@ def _p256() -> Keys:
 
 
 def _rsa(now: float) -> Keys:
-    """Make an RSA key, a certificate of its own for it, and the id of a webhook."""
+    """Make an RSA key, a self-signed certificate, and a webhook id."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives import serialization as form

@@ -1,4 +1,4 @@
-"""Realistic bodies that we wrote: what each provider usually sends, to be signed and sent without the provider.
+"""Realistic bodies that we wrote: what each provider usually sends.
 
 One file a provider, named after its ``origen``: an object from ``tipo`` to ``body`` (JSON) or ``form`` (fields). Beside
 them may stand ``header``, the unsigned name that providers send outside the body, and ``id``, the path of an id that is
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cauce.webhooks.provider import Provider
 
 Changes: TypeAlias = "Iterable[tuple[str, JsonValue]]"
-"""Paths (``data.object.id``, ``items.0.id``) and what shall stand there."""
+"""Paths (``data.object.id``, ``items.0.id``) and their new values."""
 
 PRETTY = frozenset({"stripe"})
 """Providers that indent their JSON by two; all others are written without spaces."""
@@ -49,7 +49,7 @@ class Sample:
         ``unique`` is 32 hexadecimal digits, and every id is made of it; ``moment`` is in Unix seconds.
 
         Raises:
-            ValueError: a path of ``changes`` leads nowhere.
+            ValueError: a path of ``changes`` does not exist.
         """
         value = _filled(self.value, _values(unique, moment))
         for path, new in changes:
@@ -65,7 +65,7 @@ class Sample:
 
 @cache
 def samples_of(origen: str) -> dict[str, Sample]:
-    """Return a provider's samples by ``tipo``; none, if we have none of it."""
+    """Return a provider's samples by ``tipo``; empty if there are none."""
     file = resources.files(__name__) / f"{origen}.json"
     if not file.is_file():
         return {}
@@ -82,7 +82,7 @@ def changed(value: JsonValue, path: str, new: JsonValue) -> JsonValue:
     """Return a copy with ``new`` at a dotted path; the last step may be new to its object.
 
     Raises:
-        ValueError: a step is not there, or is no object or list.
+        ValueError: a step is missing, or is no object or list.
     """
     key, dot, rest = path.partition(".")
     if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
@@ -95,7 +95,7 @@ def changed(value: JsonValue, path: str, new: JsonValue) -> JsonValue:
 
 
 def _values(unique: str, moment: float) -> dict[str, str | int]:
-    """Return what the names in braces stand for."""
+    """Return the values of the names in braces."""
     number = 10**11 + int(unique[:9], 16)  # always twelve digits
     return {
         "id": unique[:24],
