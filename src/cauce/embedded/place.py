@@ -68,12 +68,12 @@ def find_wheel() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """What the server may know of our environment: nothing, so that no PGDATA and no LANG changes what it does."""
+    """The server's environment: none of ours, so that no PGDATA and no LANG changes what it does."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def make_folder(folder: Path) -> User:
-    """Make the server's folder, and say who is to run the server: the owner of its data, or we, or `nobody` for root.
+    """Make the server's folder; return the user who runs the server: its data's owner, this user, or `nobody` for root.
 
     Raises:
         EmbeddedError: that user cannot enter the folder, or that of temporary files.

@@ -198,7 +198,7 @@ class EmbeddedPostgres:
 
     @property
     def log(self) -> Path:
-        """The file with all that the server says; that of the run before it is beside it, ending in `.1`."""
+        """The server's log file; the previous run's ends in `.1`."""
         return self.folder / "postgres.log"
 
     @property
@@ -384,7 +384,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _release(descriptor: int) -> None:
-    """Unlock, for a process forked from this one shares the descriptor and would go on holding the lock; and close."""
+    """Unlock and close; without unlocking, a forked process that shares the descriptor would keep the lock."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
@@ -406,6 +406,6 @@ def _free_port() -> int:
 
 
 def _remove(folder: Path, process: int) -> None:
-    """Remove a temporary folder at the end of the process that made it; one forked from that leaves it alone."""
+    """Remove a temporary folder at the end of the process that made it, not of a forked one."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)

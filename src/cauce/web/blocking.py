@@ -1,4 +1,4 @@
-"""The endpoints for frameworks that block (WSGI, Flask, Django): an event loop in a thread, and no second inbox.
+"""The endpoints for frameworks that block (WSGI, Flask, Django), on an event loop in a thread.
 
 The endpoints run in a loop of their own, in a daemon thread that the first request starts. The thread that the server
 calls waits for the answer and meanwhile reads the body, a chunk at a time, whenever the endpoint asks for one: so the
@@ -43,8 +43,7 @@ CLOSE_SECONDS: Final = 5.0
 class Blocking:
     """The endpoints of an application, for callers that block; ``create_app`` says what the arguments are.
 
-    It may be used from any number of threads and after a fork. Its connections are closed when the process ends, or
-    when nobody holds it any more.
+    It may be used from any thread and after a fork. Its connections are closed when it is collected or at exit.
 
     Raises:
         ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
@@ -135,7 +134,7 @@ class _Loop:
 
 
 def whole(body: bytes) -> Iterator[Message]:
-    """Give a body that somebody has read before."""
+    """Yield a body that was already read."""
     yield {"type": "http.request", "body": body, "more_body": False}
 
 
@@ -185,7 +184,7 @@ def _next(body: Iterator[Message]) -> tuple[Message | None, Exception | None]:
 
 
 def _settle(chunk: asyncio.Future[Message], message: Message | None, error: Exception | None) -> None:
-    """Give the endpoint what it waits for, if it still does."""
+    """Resolve the endpoint's future, unless it is done."""
     if chunk.done():
         return
     if message is None:

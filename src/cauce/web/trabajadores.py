@@ -1,4 +1,4 @@
-"""``GET|POST /api/trabajadores/procesar_lote``: a cron's call does a worker's work for a moment."""
+"""``GET|POST /api/trabajadores/procesar_lote``: a cron's call works as a worker for some seconds."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Webhooks(Endpoint):
         return provider.respond(Outcome.STORED if new else Outcome.DUPLICATE) or _accept(stored)
 
     async def finish(self) -> None:
-        """Wait for what is still to be done behind answers that were given, or that nobody waits for."""
+        """Wait for the work that outlives its request: open transactions and the quarantine."""
         await self._intake.finish()
         if self._quarantine is not None:
             await self._quarantine.finish()
@@ -97,7 +97,7 @@ class Webhooks(Endpoint):
     async def _look_at(
         self, provider: Provider, webhooks: Sequence[NuevoWebhook], body: bytes | None, results: Sequence[Stored]
     ) -> None:
-        """Say in the log what somebody should look at of what was stored, or had been."""
+        """Log events stored in error, and duplicates with different content."""
         for stored, webhook in zip(results, webhooks, strict=True):
             if not stored.duplicado:
                 if webhook.error is not None:
@@ -132,7 +132,7 @@ class Webhooks(Endpoint):
 
 
 def _accept(stored: Sequence[Stored]) -> Answer:
-    """Answer for one event by its id; for a batch by all ids, and those of them that had come before."""
+    """Answer with the id of one event; for a batch, with all ids and those of duplicates."""
     if len(stored) == 1:
         (one,) = stored
         body = b'{"id": %s, "duplicado": %s}' % (
@@ -156,7 +156,7 @@ def _refuse(provider: Provider, rejected: Rejected) -> Answer:
 
 
 def _log_database(provider: Provider, problem: psycopg.Error) -> None:
-    """A database that is away is a warning; one that refuses a statement is a fault to be mended."""
+    """Log a warning if the database is unavailable, an error with its traceback if it refuses a statement."""
     expected = isinstance(problem, (psycopg.OperationalError, psycopg.InterfaceError))
     log = logger.warning if expected else logger.exception
     log("a delivery of %s was not stored, and is answered 503: %s", provider.origen, explained(problem) or problem)

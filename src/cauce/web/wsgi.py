@@ -1,4 +1,4 @@
-"""The face in WSGI: a plain callable (PEP 3333), to serve, or to mount in any WSGI application.
+"""A WSGI application (PEP 3333), to serve or to mount.
 
 What WSGI cannot tell. A header that came twice is one here, joined by a comma, so ``Headers.get`` cannot refuse it. The
 joined text goes to the verifier as it is, and passes only where a good signature of this very request is in it: a list
@@ -127,7 +127,7 @@ def body_of(environ: WSGIEnvironment) -> Iterator[Message]:
 
 
 def _headers(environ: WSGIEnvironment) -> Iterator[tuple[bytes, bytes]]:
-    """Give the header fields back their names."""
+    """Yield the header fields, with their HTTP names."""
     for name, value in environ.items():
         if name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             if value:

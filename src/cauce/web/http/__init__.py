@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def http_protocol() -> type[asyncio.Protocol]:
-    """Return what uvicorn shall read HTTP with: httptools if that is installed, else h11."""
+    """Return uvicorn's HTTP protocol: httptools if it is installed, else h11."""
     try:
         from cauce.web.http import httptools  # noqa: PLC0415 - needs an extra
     except ImportError:

@@ -1,4 +1,4 @@
-"""What every connection is held to, whatever parses it: deadlines, and a number of connections that leaves room.
+"""Limits of every connection, whatever parses it: deadlines, and a maximum number of connections.
 
 uvicorn has one deadline, for connections that are idle between two requests, and any byte ends it. Here a connection
 that waits for its client always has a deadline, which no trickle of bytes moves:
@@ -58,7 +58,7 @@ def max_connections() -> int:
 
 
 class Bounded(Uvicorns):
-    """A connection with deadlines; to be mixed into one of uvicorn's protocols."""
+    """A connection with deadlines: a mixin for uvicorn's protocols."""
 
     _told: ClassVar[float | None] = None
     """When the log was last told that connections were too many."""

@@ -27,8 +27,8 @@ class BoundedHttpTools(Bounded, HttpToolsProtocol):  # type: ignore[misc]  # Bou
     last byte of a body, or since the last whole request, is counted. A request that begins in the middle of what is
     read at once is counted from the next read on, so that none is wronged.
 
-    It adds trailers to the header fields, with which the application may be at work already. Here they are dropped, as
-    RFC 9110, section 6.5.1, has it for all that is not known to be safe.
+    It adds trailers to the header fields, which the application may already be using. Here they are dropped, as
+    RFC 9110, section 6.5.1, requires unless they are known to be safe.
     """
 
     _pending = 0
