@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cauce.engine.upkeep import Upkeep
 from tests.integration.engine.kit import claim, outcome, publish, quick, settle, until, until_blocked, value
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     import pytest
 
     from tests.integration.engine.kit import Conn
+
+PAUSE: Final = """
+create or replace view cauce.en_mano as
+select l.id lote, l.grupo, u.evento, u.suscriptor, l.trabajador, l.tomado_en, l.arriendo_hasta
+  from cauce.lotes l cross join lateral unnest(l.reintentos, l.suscriptores) u(evento, suscriptor)
+ union all
+select 0, 'principal', 0, 'nobody', 'nobody', now(), now() from pg_advisory_xact_lock_shared(1) v where v::text = 'never'
+"""
+"""Has whoever asks what is in hand wait for advisory lock 1, with the snapshot in which it asked."""
 
 
 def failed(conn: Conn, count: int = 1) -> list[int]:
@@ -108,6 +117,53 @@ def test_what_is_settled_while_a_clock_that_was_set_back_is_noticed_stays_due(
             until_blocked(conn, looking.info.backend_pid)
         look.result()
     assert claim(conn).ids == [event]
+
+
+def test_what_is_settled_while_the_look_waits_for_another_stays_due(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """It came into a lote after the look had listed what is in hand, and is in none any more when the look writes."""
+    (held,) = failed(conn)
+    assert claim(conn).ids == [held]
+    (event,) = publish(conn)
+    batch = claim(conn)
+    conn.execute("update cauce.marcas set proximo_en = proximo_en + interval '1 hour'")
+    operator, settling, looking = connect(), connect(), connect()
+    with ThreadPoolExecutor(1) as pool:
+        with settling.transaction():
+            with operator.transaction():
+                operator.execute("select cauce.reintentar(%s)", (held,))
+                look = pool.submit(look_back, looking)
+                until_blocked(conn, looking.info.backend_pid)
+                settle(conn, batch, [outcome(event, "s", "retenida")])
+                settle(settling, batch, [outcome(event, "s", "reintentar", espera=0)], ids=[])
+            until(lambda: look.done() or blocks(conn, settling, looking), "the end of the look, or of its way")
+        look.result()
+    assert claim(conn).ids == [event]
+
+
+def blocks(observer: Conn, one: Conn, other: Conn) -> bool:
+    """Whether one waits for the other."""
+    pids = value(observer, "select pg_blocking_pids(%s)", other.info.backend_pid)
+    return one.info.backend_pid in pids
+
+
+def test_what_is_claimed_while_a_look_goes_on_is_not_brought_back(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """The clock was set back: another look puts the mark back, and a claim takes what this one has just found."""
+    (passed, _) = failed(conn, 2)
+    assert claim(conn, 2).ids == [passed]
+    conn.execute("delete from cauce.lotes")
+    conn.execute(PAUSE)
+    conn.execute("select pg_advisory_lock(1)")
+    looking = connect()
+    with ThreadPoolExecutor(1) as pool:
+        look = pool.submit(look_back, looking)
+        until_blocked(conn, looking.info.backend_pid)
+        conn.execute(
+            "insert into cauce.marcas"
+            " select grupo, aplicacion, sospechosas, prioridad, n + 1, '-infinity', 0, '' from cauce.marcas"
+        )
+        assert claim(conn, 2).ids == [passed]
+        conn.execute("select pg_advisory_unlock(1)")
+        assert look.result() == 0
 
 
 def test_what_was_passed_by_long_ago_is_found_by_lot(conn: Conn) -> None:

@@ -111,7 +111,8 @@ end $$;
 -- operator who changed nothing, is found by lot: one look in two goes back twice as far, one in ten ten times. So looks cost
 -- little on the average however much a held snapshot keeps from being removed. A mark in the future says that the clock was
 -- set back: its lane begins again at the beginning, and what is in hand there is put out of the claims' way.
--- Locks   the rows, skip locked. None of them is claimed meanwhile: a claim takes only what lies beyond the mark
+-- Locks   the rows, skip locked, before it looks again at who holds them: another look may have set the mark back meanwhile,
+--         and a claim taken them
 -- Index   marcas_pkey, backward; entregas_debidas, as a range up to the mark; lotes is read whole
 create function cauce.repasar_reintentos(
     grupo text, aplicacion text default '', alcance interval default '10 seconds') returns bigint
@@ -137,10 +138,13 @@ begin
                  where q.grupo = $1 and q.aplicacion = $2 and q.sospechosas = s.sospechosas and q.prioridad = p.prioridad
                  order by q.n desc limit 1) u loop
         if m.proximo_en > ahora + interval '1 second' then
-            perform 1 from cauce.entregas d join cauce.en_mano h using (evento, grupo, suscriptor)
-              where d.grupo = $1 order by d.evento, d.suscriptor for update of d;
-            update cauce.entregas d set proximo_en = 'infinity' from cauce.en_mano h
-             where h.grupo = $1 and d.evento = h.evento and d.grupo = h.grupo and d.suscriptor = h.suscriptor
+            -- Only what it has locked: an open settlement of any other may have made it due, and ends its lote as it commits.
+            select array_agg(q.evento), array_agg(q.suscriptor) into eventos, suscriptores from (
+                select d.evento, d.suscriptor from cauce.entregas d join cauce.en_mano h using (evento, grupo, suscriptor)
+                 where d.grupo = $1 order by d.evento, d.suscriptor for update of d) q;
+            update cauce.entregas d set proximo_en = 'infinity'
+              from unnest(eventos, suscriptores) q(evento, suscriptor) join cauce.en_mano h using (evento, suscriptor)
+             where h.grupo = $1 and d.evento = q.evento and d.grupo = $1 and d.suscriptor = q.suscriptor
                and d.aplicacion = $2 and (d.caidas > 0) = m.sospechosas and d.prioridad = m.prioridad;
             insert into cauce.marcas values ($1, $2, m.sospechosas, m.prioridad, m.n + 1, '-infinity', 0, '')
             on conflict do nothing;
@@ -155,7 +159,8 @@ begin
                for update skip locked) d;
         update cauce.entregas d set proximo_en = clock_timestamp() + interval '0.1 second'
           from unnest(eventos, suscriptores) q(evento, suscriptor)
-         where d.evento = any (eventos) and d.evento = q.evento and d.grupo = $1 and d.suscriptor = q.suscriptor;
+         where d.evento = any (eventos) and d.evento = q.evento and d.grupo = $1 and d.suscriptor = q.suscriptor
+           and (d.evento, d.suscriptor) not in (select h.evento, h.suscriptor from cauce.en_mano h where h.grupo = $1);
         get diagnostics hallados = row_count;
         cuantos := cuantos + hallados;
     end loop;
