@@ -72,14 +72,18 @@ def test_no_more_than_the_limit_run_at_once_and_a_batch_may_have_them_all() -> N
         batch = hall.bring(1, 2, 3, 4, 5)
         await settle()
         assert hall.begun == [1, 2, 3]
+        other = hall.bring(6)
+        await settle()
+        assert hall.begun == [1, 2, 3]
         await hall.let_go(2)
         assert hall.begun == [1, 2, 3, 4]
         await hall.let_go(1, 3)
-        assert hall.begun == [1, 2, 3, 4, 5]
+        assert hall.begun == [1, 2, 3, 4, 5, 6]
         await hall.let_go(4)
         assert not batch.done()
-        await hall.let_go(5)
+        await hall.let_go(5, 6)
         assert batch.done()
+        assert other.done()
 
     play(scene)
 

@@ -348,6 +348,26 @@ def test_a_handler_that_takes_too_long_is_stopped(conn: Conn, database: str, han
     assert states(conn) == {"error": 1, "procesado": 5}
 
 
+def test_a_sync_handler_that_takes_too_long_loses_its_connection_at_once(
+    conn: Conn, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread is waited for only then: the statement that it runs ends in an error, and so does its thread."""
+    monkeypatch.setattr("cauce.engine.dispatch.THREAD_SECONDS", 600.0)
+    ended: list[BaseException] = []
+
+    def never_ends(_: Evento[Cosa], tx: Connection[Any]) -> None:
+        try:
+            tx.execute("select pg_sleep(600)")
+        except psycopg.OperationalError as error:
+            ended.append(error)
+            raise
+
+    tell(conn)
+    work(bus(never_ends, timeout=0.15), quick(database, max_attempts=1), lambda: settled(conn))
+    assert len(ended) == 1
+    assert errors(conn) == ["TimeoutError: took longer than 0.15 s"]
+
+
 def test_a_handler_whose_connection_always_dies_fails_alone(conn: Conn, database: str) -> None:
     """A statement that kills its own server process is a failure like any other, not a worker that tries for ever."""
     make_effects(conn)

@@ -23,7 +23,7 @@ create or replace view cauce.en_mano as
 select l.id lote, l.grupo, u.evento, u.suscriptor, l.trabajador, l.tomado_en, l.arriendo_hasta
   from cauce.lotes l cross join lateral unnest(l.reintentos, l.suscriptores) u(evento, suscriptor)
  union all
-select 0, 'principal', 0, 'nobody', 'nobody', now(), now() from pg_advisory_xact_lock_shared(1) v where v::text = 'never'
+select 0, 'principal', 0, '', '', now(), now() from pg_advisory_xact_lock_shared(1) v where v::text = 'never'
 """
 """Has whoever asks what is in hand wait for advisory lock 1, with the snapshot in which it asked."""
 

@@ -221,20 +221,19 @@ begin
     end;
     select p.hasta into desde from cauce.poda p;
     with tanda as materialized (
-        select e.id, e.tx, e.carril, e.procesado_en, e.creado_en
+        select e.id, e.tx, e.carril, e.creado_en
           from cauce.eventos e where e.id > desde order by e.id limit maximo),
-    viejos as materialized (
+    libres as materialized (
         select e.id from tanda e
-         where e.procesado_en < now() - antes      -- null until the event is procesado (eventos_coherente)
-           and e.id <> all (array(select unnest(l.ids) from cauce.lotes l))
+         where e.id <> all (array(select unnest(l.ids) from cauce.lotes l))
            and not exists (select from cauce.entregas d where d.evento = e.id)
            and not exists (
                 select from cauce.grupos g
                  cross join lateral (select p.desde from cauce.posiciones p
                                       where p.grupo = g.grupo and p.carril = e.carril order by p.n desc limit 1) p
                  where not pg_visible_in_snapshot(e.tx, p.desde))),
-    -- asked again, for whoever held the row may have retried the event
-    fuera as (delete from cauce.eventos e using viejos v where e.id = v.id and e.procesado_en < now() - antes returning e.id),
+    -- asked of the row as it is once it is locked, for whoever held it may have retried the event; null until it is procesado
+    fuera as (delete from cauce.eventos e using libres v where e.id = v.id and e.procesado_en < now() - antes returning e.id),
     sin_fallos as (delete from cauce.fallos f using fuera v where f.evento = v.id returning f.huella)
     select (select count(*) from fuera), (select array_agg(distinct s.huella) from sin_fallos s), max(t.id),
            count(*) = maximo and min(t.creado_en) < now() - antes
