@@ -145,7 +145,7 @@ def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) 
         ("worker nowhere:bus", 1, "there is no module nowhere"),
         ("worker json:bus", 1, "has no 'bus'"),
         ("worker json", 1, "write module:bus, for example json:bus"),
-        ("worker tienda.py:bus", 1, "tienda.py is a path, and a module is wanted: write tienda:bus"),
+        ("worker tienda.py:bus", 1, "tienda.py is a path, not a module: write tienda:bus"),
         ("worker src/shop/tienda.py", 1, "write tienda:bus --app-dir src/shop"),
         (f"worker events:correo --app-dir {EXAMPLE}", 1, "is a function, not a cauce.Bus; it has events:bus"),
         ("worker events:bus --app-dir nowhere", 1, "there is no folder"),
@@ -162,12 +162,12 @@ def test_a_subscriber_is_removed_and_an_application_moves(shop: Path, dsn: str) 
         ("publish a b {n:1} --bus no:bus", 1, "is not JSON: Expecting property name"),
         ("worker tests.bus", 1, "for example tests:bus"),
         ("retry", 2, "Say which events"),
-        ("retry 1 x", 2, "'x' is no id of an event"),
-        ("retry 0", 2, "'0' is no id of an event"),
-        ("retry 9223372036854775808", 2, "is no id of an event"),
+        ("retry 1 x", 2, "'x' is not the id of an event"),
+        ("retry 0", 2, "'0' is not the id of an event"),
+        ("retry 9223372036854775808", 2, "is not the id of an event"),
         ("dismiss --yes", 2, "Say which events"),
         ("dismiss --suscriptor a", 2, "say --yes"),
-        ("migrate --take-over", 2, "--take-over goes with a bus"),
+        ("migrate --take-over", 2, "--take-over needs a bus"),
     ],
 )
 def test_mistakes_are_told_in_one_line(command: str, code: int, said: str) -> None:
@@ -394,7 +394,7 @@ def test_what_is_no_list_of_events_is_refused(text: str) -> None:
     """With what it should be, and before anything is done."""
     done = piped("retry -", "", text)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "Standard input is JSON, but not" in done.stderr or "is no id of an event" in done.stderr
+    assert "Standard input is JSON, but not" in done.stderr or "is not the id of an event" in done.stderr
 
 
 def test_documents_are_at_hand() -> None:

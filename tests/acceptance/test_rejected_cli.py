@@ -107,7 +107,7 @@ def test_a_wrong_secret_from_the_refusal_to_the_event(kept: Quarantine, here: He
     explained = webhook(kept, "rejected", str(number))
     assert f"refused   number {number} of stripe, " in explained
     assert "then      bad_signature: no signature in Stripe-Signature" in explained
-    assert "now       with the secrets of now:" in explained
+    assert "now       with the current secrets:" in explained
     assert "header    stripe-signature: t=" in explained
     assert "verified  stored" in webhook(kept, "rejected", str(number), STRIPE_WEBHOOK_SECRET=ROLLED)
 
@@ -177,9 +177,18 @@ def test_an_address_that_is_given(kept: Quarantine, here: Here, monkeypatch: pyt
 def test_a_token_is_not_kept(kept: Quarantine, here: Here) -> None:
     """It is the secret itself, so the delivery can be read and never verified again; both commands say so."""
     number = str(kept.refuse(here, "gitlab_token", "push", "--secret", "token-of-old"))
-    explained = here("rejected", number, said="never     it cannot be verified again here: gitlab_token proves itself")
+    explained = here(
+        "rejected", number, said="never     it cannot be verified again here: gitlab_token authenticates by a token"
+    )
     assert "token-of-old" not in explained
-    here("reverify", number, "--secret", "token-of-old", code=1, said="cannot be verified again: gitlab_token proves")
+    here(
+        "reverify",
+        number,
+        "--secret",
+        "token-of-old",
+        code=1,
+        said="cannot be verified again: gitlab_token authenticates",
+    )
     assert "token-of-old" not in here("rejected", number, "--json") + here("rejected", number, "--print")
 
 
@@ -190,8 +199,8 @@ def test_a_provider_of_the_applications_own(kept: Quarantine, here: Here) -> Non
     here("send", "stripe", "invoice.paid", "--url", inbox, "--secret", "whsec_connect", code=None)
     wait_for(lambda: kept.numbers() != before)
     number = str(kept.numbers()[-1])
-    here("rejected", number, said="only the application knows stripe_connect; --provider says whose scheme it has")
-    here("reverify", number, code=1, said="only the application knows stripe_connect")
+    here("rejected", number, said="no built-in provider is called stripe_connect: name one with --provider")
+    here("reverify", number, code=1, said="no built-in provider is called stripe_connect")
     here("reverify", number, "--provider", "stripe", "--secret", "whsec_connect", said="stored as event")
     assert kept.query("select origen from cauce.eventos") == ["stripe_connect"]
 
@@ -211,9 +220,9 @@ def test_a_scheme_of_the_applications_own(kept: Quarantine, own: Path, tmp_path:
     assert "503" in webhook(kept, *send, "--url", kept.url, code=1)  # the server has no secret yet
     wait_for(lambda: kept.numbers() != [])
     (number,) = kept.numbers()
-    assert "only the application knows acme" in webhook(kept, "reverify", str(number), code=1)
+    assert "no built-in provider is called acme" in webhook(kept, "reverify", str(number), code=1)
     again = ("--provider", *acme, "--secret", secret)
-    assert "now       with the secrets of now:" in webhook(kept, "rejected", str(number), *again)
+    assert "now       with the current secrets:" in webhook(kept, "rejected", str(number), *again)
     assert "stored as event" in webhook(kept, "reverify", str(number), *again)
     assert (kept.numbers(), kept.query("select origen || ' ' || id_externo from cauce.eventos")) == (
         [],
@@ -277,7 +286,7 @@ def test_dismissing_is_for_good(kept: Quarantine, here: Here) -> None:
     here("dismiss", str(one), "--yes", said="dismissed 1 refused delivery")
     assert kept.numbers() == [two, three]
     here("dismiss", "--origen", "stripe", "--razon", "stale", "--yes", said="dismissed 1 refused delivery")
-    here("dismiss", "--origen", "stripe", "--yes", code=1, said="nothing of stripe is there to be dismissed")
+    here("dismiss", "--origen", "stripe", "--yes", code=1, said="the quarantine has nothing of stripe to dismiss")
     here("dismiss", str(one), "--yes", code=1, said=f"there is no refused delivery {one}")
     assert (kept.numbers(), kept.events()) == ([three], [])
 
@@ -290,7 +299,7 @@ def test_dismissing_is_for_good(kept: Quarantine, here: Here) -> None:
         ("rejected --print", "--print goes with the number"),
         ("rejected 1 --provider nobody", "no provider is called nobody; there are adyen, "),
         ("reverify 1 --secret x;until=soon", "--secret cannot be read: until of secret 1 of 1"),
-        ("reverify 1 --at soon", "--at soon is no moment"),
+        ("reverify 1 --at soon", "--at soon is not a time"),
         ("reverify 1 --secret @nowhere", "nowhere"),
         ("reverify 1 --certificate nowhere.pem", "nowhere.pem"),
         ("rejected --razon boredom", "boredom"),
@@ -307,7 +316,7 @@ def test_what_is_not_there_is_told(kept: Quarantine, here: Here) -> None:
     assert kept.numbers() == []
     here("rejected", "1", code=1, said="there is no refused delivery 1")
     here("reverify", "1", "2", code=1, said="there is no refused delivery 1, 2")
-    here("reverify", "--origen", "stripe", code=1, said="nothing of stripe is there to be verified")
+    here("reverify", "--origen", "stripe", code=1, said="the quarantine has nothing of stripe to verify")
 
 
 def test_a_setting_that_cannot_be_read_is_told(kept: Quarantine, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:

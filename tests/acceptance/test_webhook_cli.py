@@ -126,7 +126,7 @@ def test_many_at_once(inbox: Inbox, here: Here) -> None:
 def test_another_answer_than_it_should_be_is_an_error(inbox: Inbox, here: Here) -> None:
     """A secret that is not the server's, for one and for many; an address where nobody listens."""
     command = ("send", "stripe", "invoice.paid", "--secret", "whsec_other")
-    here(*command, "--url", inbox.url, code=1, said="2xx was expected, and there came 400")
+    here(*command, "--url", inbox.url, code=1, said="expected 2xx, got 400")
     here(*command, "--url", inbox.url, "--count", "3", code=1, said="3 deliveries went wrong; the first: 2xx")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -153,7 +153,7 @@ def test_redirections_are_not_followed(here: Here) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}/hooks/github"
-        here("send", "github", "push", "--url", url, code=1, said="there came 302")
+        here("send", "github", "push", "--url", url, code=1, said="got 302")
         server.shutdown()
         thread.join()
     assert seen == ["/hooks/github"]
@@ -206,7 +206,7 @@ def test_a_refused_request_is_explained(tmp_path: Path, here: Here, monkeypatch:
         ("send stripe invoice.paid --set data.nothing.x=1", "there is no 'nothing' where it is looked for"),
         ("send stripe invoice.paid --set x", "write path=value"),
         ("send stripe invoice.paid --age soon", "write 90, 90s, 10m, 2h or 1d"),
-        ("send stripe invoice.paid --url nowhere", "is no URL"),
+        ("send stripe invoice.paid --url nowhere", "is not a URL"),
         ("send stripe invoice.paid --body nowhere.json", "nowhere.json"),
         ("send stripe invoice.paid --body x --set a=1", "give one of the two"),
         ("send stripe invoice.paid --count 0", "--count"),
@@ -218,9 +218,9 @@ def test_a_refused_request_is_explained(tmp_path: Path, here: Here, monkeypatch:
         ("list nobody", "no provider is called nobody"),
         ("verify nowhere.http", "nowhere.http"),
         ("verify {empty}", "should be like: POST /api/webhooks/stripe HTTP/1.1"),
-        ("verify {strange}", "say --provider"),
+        ("verify {strange}", "give --provider"),
         ("verify {strange} --provider nobody", "no provider is called nobody"),
-        ("verify {strange} --provider stripe --at soon", "--at soon is no moment"),
+        ("verify {strange} --provider stripe --at soon", "--at soon is not a time"),
         ("verify {strange} --provider stripe --secret x;until=soon", "--secret cannot be read: until of secret 1 of 1"),
         ("verify {strange} --provider stripe --secret @{bad}", "bad cannot be read: until of secret 1 of 1"),
     ],

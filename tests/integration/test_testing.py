@@ -394,7 +394,7 @@ def test_a_call_refuses_what_a_worker_refuses(cauce_db: Database) -> None:
     """No connection for a handler that takes one, a swallowed SQL error, a loop that runs already."""
     with pytest.raises(TypeError, match="creado takes tx: pass tx="):
         call(creado, Pedido(numero=1))
-    with cauce_db.connect() as conn, pytest.raises(RuntimeError, match="must not be swallowed"):
+    with cauce_db.connect() as conn, pytest.raises(RuntimeError, match="must not suppress an SQL error"):
         call(swallow, Pedido(numero=1), tx=conn)
 
     async def noting(evento: Evento[Pedido]) -> None:

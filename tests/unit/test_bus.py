@@ -139,7 +139,7 @@ def test_a_subscriber_of_an_imported_event_may_be_in_principal() -> None:
 def test_a_bus_without_anything_has_no_group() -> None:
     """It takes webhooks in or publishes; there is nothing to work on."""
     assert Bus(imports=[UnoEvents]).groups == ()
-    with pytest.raises(ConfigError, match="nothing for a worker to do"):
+    with pytest.raises(ConfigError, match="so a worker has nothing to do"):
         Worker(Bus(imports=[UnoEvents]), Settings())
 
 

@@ -1,9 +1,9 @@
-"""The command ``cauce``, a face of ``operations``, ``schema``, ``worker`` and ``web``: all it does can be scripted.
+"""The command ``cauce``, on top of ``operations``, ``schema``, ``worker`` and ``web``.
 
-- ``app``: the commands, what an error looks like, exit codes
-- ``loading``: from ``module:bus`` to a bus, from the environment to settings and a connection
+- ``app``: the commands, how errors are shown, exit codes
+- ``loading``: loads the bus from ``module:bus``, and settings from the environment
 - ``running``: ``worker``, ``serve``, ``dev``, ``demo``; ``process``: logging, and how a process ends
-- ``looking``: ``status``, ``events``, ``show``; ``tables``: how they look
+- ``looking``: ``status``, ``events``, ``show``; ``tables``: their output
 - ``docs``: the documents in the wheel
 - ``mending``: ``migrate``, ``publish``, ``retry``, ``dismiss``
 """

@@ -36,7 +36,7 @@ COMMANDS: Final = {
         "migrate": ("cauce.cli.mending:migrate", "Bring the tables up to date and write a bus's catalog."),
         "publish": ("cauce.cli.mending:publish", "Publish one event by hand."),
         "retry": ("cauce.cli.mending:retry", "Make an event's failed deliveries due now."),
-        "dismiss": ("cauce.cli.mending:dismiss", "Give an event's failed deliveries up, for good."),
+        "dismiss": ("cauce.cli.mending:dismiss", "Give up an event's failed deliveries for good."),
     },
 }
 """Group -> command -> where it is and what it does, so that `--help` imports none of them."""
@@ -58,7 +58,7 @@ app.command(
     "cauce.cli.webhook:app",
     name="webhook",
     group=Group("Webhooks", sort_key=len(COMMANDS)),
-    help="Try an inbox without the provider, explain deliveries, and mend what was refused.",
+    help="Try an inbox without the provider, explain deliveries, and verify refused ones again.",
 )
 app.meta.group_parameters = Group("Always")
 
@@ -83,7 +83,7 @@ def launch(
 def run(tokens: Sequence[str]) -> int:
     """Run a command line and return its exit code; an error is one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a letter is shown its number, and no error
+        if isinstance(stream, TextIOWrapper):  # escape characters that the terminal lacks
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app.meta(tokens, exit_on_error=False, print_error=False)
@@ -92,10 +92,10 @@ def run(tokens: Sequence[str]) -> int:
         return _fail(" ".join(str(error).split()) + " See: cauce --help", codes.USAGE)
     except KeyboardInterrupt:
         return codes.INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe had enough; without this, Python says so at exit
+    except BrokenPipeError:  # the reader closed the pipe; without this, Python complains at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return codes.NOT_DONE
-    except Exception as error:  # noqa: BLE001 - the last place to say it in one line
+    except Exception as error:  # noqa: BLE001 - the last place to show it in one line
         if os.environ.get("CAUCE_DEBUG"):
             traceback.print_exc()
         return _fail(explain(error), codes.NOT_DONE)
@@ -103,7 +103,7 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def explain(error: Exception) -> str:
-    """Say an error in one line; a ``CatalogError`` takes one more a fault, and one raised while importing one more."""
+    """Return an error as one line; a ``CatalogError`` has one more for each fault, and notes one more each."""
     if isinstance(error, CauceError | EmbeddedError):
         return "\n".join([str(error).strip(), *getattr(error, "__notes__", ())])
     text = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""The exit codes, as docs/cli.md has them."""
+"""The exit codes; docs/cli.md lists them."""
 
 from typing import Final
 

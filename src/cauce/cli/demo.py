@@ -1,7 +1,7 @@
-"""``cauce demo``: the example application with webhooks over real HTTP, a worker, and what becomes of every event.
+"""``cauce demo``: the example application with webhooks over real HTTP, a worker, and the outcome of every event.
 
-The application is ``examples/reservas``, which is in the wheel; here is what happens to it. Whatever is printed was
-answered over HTTP or read from the database, and the demo fails if the outcome is not what it should be.
+The application is ``examples/reservas``, which is in the wheel. All that is printed was answered over HTTP or read from
+the database, and the demo fails if the outcome is not the expected one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from cauce.database.operations import Detail
 
 SECONDS: Final = 20.0
-"""How long the demo waits for its events to come to their end."""
+"""How long the demo waits until its events are done or dead."""
 PACKED: Final = Path(__file__).parents[1] / "example"
 """The application in a wheel."""
 CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "reservas"
@@ -56,7 +56,7 @@ OUTCOME: Final = {
 }
 """Each event's state and attempts in the end."""
 BUSY: Final = 2
-"""How often the mail server puts Ana's message off."""
+"""How often the mail server defers Ana's message."""
 
 
 class MailServer(socketserver.ThreadingTCPServer):
@@ -100,27 +100,27 @@ class _Conversation(socketserver.StreamRequestHandler):
 
 @dataclass
 class Stage:
-    """What the demo plays on, and what it has found wrong so far."""
+    """The demo's settings and output, and the faults found so far."""
 
     settings: Settings
     url: str
-    """Where Stripe would send."""
+    """The address for Stripe's webhooks."""
     out: Console
     faults: list[str] = field(default_factory=list[str])
     stopped: bool = False
-    """Somebody pressed Ctrl-C: the play ends where it is."""
+    """Ctrl-C was pressed."""
 
     def check(self, fact: object, fault: str) -> None:
-        """Remember what is not as it should be."""
+        """Note a fault unless ``fact`` holds."""
         if not fact:
             self.faults.append(fault)
 
 
 def play(*, stay: bool) -> None:
-    """Play the demo; with ``stay``, serve on until a signal.
+    """Run the demo; with ``stay``, keep serving until a signal.
 
     Raises:
-        CauceError: something did not come to the end that it should.
+        CauceError: an outcome was not the expected one.
         EmbeddedError: PostgreSQL cannot be started.
     """
     example = PACKED if PACKED.is_dir() else CHECKOUT
@@ -158,14 +158,14 @@ def _mail_server() -> Generator[None]:
 
 
 class _Script:
-    """What happens on the stage, as a part beside the server and the worker: they stop when it ends."""
+    """The demo's steps, as a part beside the server and the worker, which stop when it ends."""
 
     def __init__(self, stage: Stage, worker: Worker, *, stay: bool) -> None:
         self._stage, self._worker, self._stay = stage, worker, stay
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        """Play."""
+        """Run the steps."""
         stage = self._stage
         await self._worker.ready.wait()
         await asyncio.to_thread(_do_business, stage)
@@ -182,7 +182,7 @@ class _Script:
             await self._stopped.wait()
 
     def stop(self) -> None:
-        """End the play, or stay no longer."""
+        """End the demo."""
         self._stage.stopped = True
         self._stopped.set()
 
@@ -219,7 +219,7 @@ def _send_webhooks(stage: Stage) -> None:
 
 
 def _wait_for_the_end(stage: Stage) -> list[Detail]:
-    """Wait until no event can change any more, and read what became of each."""
+    """Wait until every event is done or dead, and read each."""
     ends = time.monotonic() + SECONDS
     with psycopg.connect(stage.settings.database_url, autocommit=True) as conn:
         while True:
@@ -253,13 +253,13 @@ def _show(stage: Stage, details: list[Detail]) -> None:
 
 
 def _check(stage: Stage, details: list[Detail]) -> None:
-    """Compare with what this play must lead to."""
+    """Compare with the expected outcome."""
     found = {detail.evento.tipo: (detail.evento.estado, detail.evento.intentos) for detail in details}
     stage.check(found == OUTCOME and len(details) == len(OUTCOME), f"the events ended as {found}, not as {OUTCOME}")
     states = {step.suscriptor: step.estado for d in details for step in d.camino if d.evento.estado == "error"}
     stage.check(
         states == {"manejador": "procesado", "bitacora": "procesado", "correo": "error"},
-        f"one subscriber's failure was to be its own; found {states}",
+        f"one subscriber's failure affected others; found {states}",
     )
     with psycopg.connect(stage.settings.database_url) as conn:
         reservas = conn.execute("select estado, localizador is not null from reservas order by id").fetchall()

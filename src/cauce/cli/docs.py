@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 CHECKOUT: Final = Path(__file__).parents[3] / "docs"
-"""Where they are beside the sources; a wheel has them in the package."""
+"""The documents beside the sources; a wheel has them in the package."""
 
 
 def docs(page: str | None = None, /) -> None:
@@ -43,7 +43,7 @@ def _folder() -> Traversable:
 
 
 def _pages(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
-    """Go through the Markdown files below a folder, by their names."""
+    """Yield the names and files of all Markdown below a folder."""
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _pages(entry, f"{prefix}{entry.name}/")

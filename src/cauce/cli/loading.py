@@ -38,7 +38,7 @@ def load_bus(place: str, app_dir: str = ".") -> Bus:
         app_dir: where modules are looked for first.
 
     Raises:
-        ConfigError: the module is not there or cannot be imported, or has no such bus.
+        ConfigError: the module is missing or cannot be imported, or has no such bus.
         CatalogError: the bus has faults; all are listed.
     """
     return _load(place, app_dir, Bus, "bus")
@@ -53,7 +53,7 @@ def load_provider(name: str, app_dir: str = ".") -> Provider:
 
     Raises:
         ValueError: no built-in provider has that name.
-        ConfigError: the module is not there or cannot be imported, or has no such provider.
+        ConfigError: the module is missing or cannot be imported, or has no such provider.
     """
     if ":" in name:
         return _load(name, app_dir, Provider, "provider")  # type: ignore[type-abstract]  # only asked about
@@ -67,7 +67,7 @@ def load_providers(names: Iterable[str] | None, app_dir: str = ".") -> list[Prov
     """Return providers of webhooks as ``load_provider`` does, for commands that serve them.
 
     Raises:
-        ConfigError: one is not there.
+        ConfigError: one cannot be loaded.
     """
     try:
         return [load_provider(name, app_dir) for name in names or ()]
@@ -76,10 +76,10 @@ def load_providers(names: Iterable[str] | None, app_dir: str = ".") -> list[Prov
 
 
 def load_settings(**given: object) -> Settings:
-    """Read the settings from the environment; what was given on the command line counts more, None is not given.
+    """Read the settings from the environment; ``given`` (the command line's) wins, unless it is None.
 
     Raises:
-        ConfigError: a setting makes no sense; all of those are named.
+        ConfigError: settings are invalid; all of them are named.
     """
     for name, near in misspelt(os.environ).items():
         hint = f"; did you mean {near}?" if near else "."
@@ -96,12 +96,12 @@ def load_settings(**given: object) -> Settings:
 
 
 def _load(place: str, app_dir: str, kind: type[T], what: str) -> T:
-    """Import a module and return what it has of a kind."""
+    """Import a module and return its object of a kind."""
     module_name, colon, name = place.partition(":")
     if module_name.endswith(".py") or "/" in module_name:
         path = Path(module_name)
         aside = "" if path.parent == Path() else f" --app-dir {Path(app_dir) / path.parent}"
-        raise ConfigError(f"{module_name} is a path, and a module is wanted: write {path.stem}:{name or what}{aside}")
+        raise ConfigError(f"{module_name} is a path, not a module: write {path.stem}:{name or what}{aside}")
     if not (module_name and colon and name):
         example = module_name.removesuffix(f".{what}") or "events"
         raise ConfigError(f"{place!r} names no {what}: write module:{what}, for example {example}:{what}")
@@ -140,7 +140,7 @@ def _import(name: str, folder: str) -> ModuleType:
 
 
 def _broken(name: str, error: Exception) -> ConfigError:
-    # a syntax error says its line by itself
+    # a syntax error names its line itself
     where = "" if isinstance(error, SyntaxError) else _line_of(error)
     return ConfigError(f"the module {name} cannot be imported: {type(error).__name__}: {error}{where}")
 
@@ -148,8 +148,8 @@ def _broken(name: str, error: Exception) -> ConfigError:
 def _line_of(error: BaseException) -> str:
     """Return, in parentheses, the innermost line of the application that an error came through.
 
-    That is one that is not installed, as Python's own and this package's are; of an application that is installed, the
-    innermost that is neither this package's nor the import's.
+    That is the innermost line outside installed packages; if the application is itself installed, the innermost outside
+    this package and importlib.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     others = [frame for frame in frames if not frame.filename.startswith(_OURS)]
@@ -160,5 +160,5 @@ def _line_of(error: BaseException) -> str:
 
 
 def _setting(name: str) -> str:
-    """Return the variable's name of a field."""
+    """Return the environment variable of a field."""
     return name if name.isupper() else f"CAUCE_{name.upper()}"

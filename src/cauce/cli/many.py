@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from cauce.database.operations import Mended
 
 NAMED: Final = 10
-"""Events that are named one by one, where something is to be said of each."""
+"""Most events that a message names one by one."""
 HIGHEST: Final = 2**63 - 1
-"""The highest id that there can be."""
+"""The highest possible id."""
 
 
 def read_ids(given: Sequence[str]) -> list[int]:
     """Return the ids, each once, in order; "-" stands for those on standard input.
 
     Raises:
-        CycloptsError: there is none, or something else among them: the command line is wrong.
+        CycloptsError: there is none, or one is not an id.
     """
     if not given:
         raise CycloptsError(msg='Say which events: their ids, or "-" for standard input (cauce events --dead --json).')
@@ -53,12 +53,12 @@ def _from_input(text: str) -> Iterable[int]:
 def _id(text: object) -> int:
     number = int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else text
     if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= HIGHEST:
-        raise CycloptsError(msg=f"{str(text)[:40]!r} is no id of an event.")
+        raise CycloptsError(msg=f"{str(text)[:40]!r} is not the id of an event.")
     return number
 
 
 def followed(chunks: Iterator[list[Mended]], total: int) -> list[Mended]:
-    """Go through the chunks to the end, and say on a terminal how far it has come."""
+    """Collect the chunks, and show the progress on a terminal."""
     done: list[Mended] = []
     for chunk in chunks:
         done += chunk
@@ -68,6 +68,6 @@ def followed(chunks: Iterator[list[Mended]], total: int) -> list[Mended]:
 
 
 def listed(ids: Sequence[int]) -> str:
-    """Name the first few ids, and say how many others there are."""
+    """Return the first few ids, and how many others there are."""
     more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
     return ", ".join(map(str, ids[:NAMED])) + more

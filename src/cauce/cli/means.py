@@ -1,4 +1,4 @@
-"""What deliveries are verified with: the options that ``verify``, ``rejected`` and ``reverify`` share."""
+"""The verification options that ``verify``, ``rejected`` and ``reverify`` share."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How they stand on the command line."""
+    """The options as given on the command line."""
 
     provider: str | None = None
-    """Whose scheme it has, a name or module:name; by default as its address says."""
+    """The provider, by name or as module:name; by default the one in its address."""
     secret: str | None = None
     """The secret, or several separated by commas; by default the provider's setting. @FILE reads a file."""
     at: str | None = None
     """The moment to judge it at, ISO 8601, Unix seconds, or signed: its signature's; by default when it came."""
     url: str | None = None
-    """The address that the provider called, for those that sign it; by default as CAUCE_PUBLIC_URL has it."""
+    """The address that the provider called, for those that sign it; by default that of CAUCE_PUBLIC_URL."""
     certificate: Path | None = None
     """The PEM file behind PAYPAL-CERT-URL."""
     app_dir: str = "."
@@ -41,7 +41,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What they say."""
+    """The options, read and loaded."""
 
     provider: Provider | None
     given: tuple[Secret, ...] | None
@@ -54,7 +54,7 @@ class Means:
         """Read the options; None: none was given.
 
         Raises:
-            ValueError: one makes no sense.
+            ValueError: one is invalid.
             OSError: a file cannot be read.
             ConfigError: the application's provider cannot be loaded.
         """
@@ -62,7 +62,7 @@ class Means:
         provider = load_provider(said.provider, said.app_dir) if said.provider else None
         moment: Moment = SIGNED if said.at == SIGNED else moment_of(said.at or "")
         if said.at is not None and moment is None:
-            raise ValueError(f"--at {said.at} is no moment; write 2026-11-24T05:00:00Z, Unix seconds, or {SIGNED}")
+            raise ValueError(f"--at {said.at} is not a time; write 2026-11-24T05:00:00Z, Unix seconds, or {SIGNED}")
         pem = said.certificate.read_bytes() if said.certificate else b""
         return cls(provider, given_secrets(said.secret), moment, said.url, pem)
 
@@ -84,5 +84,5 @@ class Means:
         return secrets_of(provider.secret_setting) if self.given is None else self.given
 
     def called_at(self, url: str) -> str:
-        """Return the address that was called: the one given, or as ``CAUCE_PUBLIC_URL`` has it now."""
+        """Return the address that was called: the one given, or that of ``CAUCE_PUBLIC_URL`` now."""
         return self.url or called_at_of(url)

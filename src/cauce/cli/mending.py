@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 QUOTES: Final = """; in a shell, put it between single quotes: '{"id": 1}'"""
-"""What helps most of those whose JSON is none."""
+"""The usual remedy for a payload that is not JSON."""
 
 
 def migrate(
@@ -42,18 +42,18 @@ def migrate(
 ) -> int:
     """Bring the database's tables up to date, and write the application's catalog, subscriptions and groups into it.
 
-    Safe when several start at once, and when there is nothing to do.
+    Safe to run twice, or several times at once.
 
     Args:
         bus: The application's bus, as module:name; without it, only the tables.
         app_dir: Where modules are looked for first.
         take_over: Become the owner of handlers and subscribers of this bus that other applications own.
-        forget: Remove all subscriptions of this application, which is gone for good.
+        forget: Remove all subscriptions of this application, which no longer exists.
         json: Print JSON.
     """
     loaded = load_bus(bus, app_dir) if bus else None
     if take_over and not loaded:
-        return complain("--take-over goes with a bus: cauce migrate module:bus --take-over")
+        return complain("--take-over needs a bus: cauce migrate module:bus --take-over")
     forgotten: list[schema.Subscription] = []
     with connect(load_settings()) as conn:
         applied = schema.migrate(conn)
@@ -90,7 +90,7 @@ def publish(
     app_dir: str = ".",
     json: bool = False,
 ) -> None:
-    """Publish one event by its name, and say its id.
+    """Publish one event by its name, and print its id.
 
     Args:
         origen: The event's origin, for example reserva.
@@ -115,7 +115,7 @@ def publish(
 
 
 def _check_json(text: str) -> None:
-    """Make sure that a text is JSON; what is JSON and more than Python reads, the database judges.
+    """Check that a text is JSON; the database checks JSON that Python cannot read.
 
     Raises:
         InvalidPayload: it is not.
@@ -128,11 +128,11 @@ def _check_json(text: str) -> None:
 
 
 def _check_payload(bus: Bus, origen: str, tipo: str, text: str) -> None:
-    """Make sure that a bus has the event, and that its payload is of that type, as a worker will read it.
+    """Check that a bus has the event, and that the payload has its type.
 
     Raises:
-        UnknownEvent: the bus does not have it.
-        InvalidPayload: the payload is of another type.
+        UnknownEvent: the bus does not have the event.
+        InvalidPayload: the payload does not have its type.
     """
     event_type = bus.types.get((origen, tipo))
     if event_type is None:
@@ -150,9 +150,9 @@ def retry(
     suscriptor: str | None = None,
     json: bool = False,
 ) -> int:
-    """Try events' failed or waiting deliveries again at once, with all their attempts before them.
+    """Try events' failed or waiting deliveries again at once, with all their attempts again.
 
-    Events that nobody handled are delivered to those that do by now.
+    Events that had no handler are delivered to those that handle them now.
 
     Args:
         eventos: The events' ids; "-" reads them from standard input, also as cauce events --dead --json prints them.
@@ -173,7 +173,7 @@ def dismiss(
     yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
     json: bool = False,
 ) -> int:
-    """Give failed or waiting deliveries up, for good: those of events or, with --suscriptor alone, all of a subscriber.
+    """Give up failed or waiting deliveries for good: those of events or, with --suscriptor alone, all of a subscriber.
 
     Args:
         eventos: The events' ids; "-" reads them from standard input, also as cauce events --dead --json prints them.
@@ -196,7 +196,7 @@ def dismiss(
 
 
 def _dismiss_all(suscriptor: str, grupo: str | None, *, yes: bool, json: bool) -> int:
-    """Give up all that a subscriber has failed at or waits for."""
+    """Give up all failed or waiting deliveries of a subscriber."""
     if not yes:
         where = f"group {grupo}" if grupo else "any group"
         print(f"every failed or waiting delivery of subscriber {suscriptor}, in {where}", file=sys.stderr)
@@ -215,7 +215,7 @@ def _dismiss_all(suscriptor: str, grupo: str | None, *, yes: bool, json: bool) -
 
 
 def _told(conn: Connection[Any], done: Sequence[Mended], words: tuple[str, str], *, json: bool) -> int:
-    """Say what was done and, on stderr, to which events nothing, and why; return the exit code."""
+    """Print what was done and, on stderr, to which events nothing and why; return the exit code."""
     verb, what = words
     unknown = [one.id for one in done if one.entregas is None]
     known = {one.id: one.entregas for one in done if one.entregas is not None}
@@ -259,7 +259,7 @@ def _why_nothing(conn: Connection[Any], evento: int) -> str:
 
 
 def _confirmed(conn: Connection[Any], eventos: Sequence[int], grupo: str | None, suscriptor: str | None) -> bool:
-    """Show what would be given up, of the first few events, and ask; of a single one that is nothing, do not."""
+    """Show what would be given up, for the first few events, and ask, unless that is nothing."""
     shown = 0
     for evento in eventos[: many.NAMED]:
         try:

@@ -1,4 +1,4 @@
-"""What only the process that runs the command may do: configure logging, and leave in spite of stuck threads."""
+"""What only the command's own process may do: configure logging, and exit in spite of stuck threads."""
 
 from __future__ import annotations
 

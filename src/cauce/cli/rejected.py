@@ -1,4 +1,4 @@
-"""``cauce webhook rejected``, ``reverify``, ``dismiss``: the quarantine, looked at and emptied."""
+"""``cauce webhook rejected``, ``reverify``, ``dismiss``: the commands for the quarantine."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def rejected(
     print_: Annotated[bool, Parameter(name="--print")] = False,
     json: bool = False,
 ) -> int:
-    """List the deliveries that were refused, newest first; or explain one line by line, with the secrets of now.
+    """List the deliveries that were refused, newest first; or explain one line by line, with the current secrets.
 
     Args:
-        number: The one to explain.
+        number: The delivery to explain.
         origen: Only those of this origin.
         razon: Only those refused for this reason.
-        limit: How many, at most.
+        limit: The largest number of deliveries to list.
         before: Only those with a lower id.
-        options: What the one is verified with.
-        print_: Write the one as a raw HTTP request to standard output.
+        options: How to verify it.
+        print_: Write it as a raw HTTP request to standard output.
         json: Print JSON.
     """
     if number is None and print_:
@@ -85,15 +85,15 @@ def reverify(
     options: Options | None = None,
     json: bool = False,
 ) -> int:
-    """Verify refused deliveries again after a fix, as of when they came, and store those that are good.
+    """Verify refused deliveries again after a fix, as of when they came, and store those that are valid.
 
     Exit code 1 if one of them stays.
 
     Args:
-        numbers: Which.
+        numbers: The deliveries' numbers.
         origen: All of this origin.
         razon: Of these, only those refused for this reason.
-        options: What they are verified with.
+        options: How to verify them.
         json: Print JSON.
     """
     if not numbers and origen is None:
@@ -112,7 +112,7 @@ def reverify(
     elif len(done) > 1:
         print(f"{len(left)} of {len(done)} have left the quarantine")
     if not done:
-        print(f"cauce: nothing of {origen} is there to be verified", file=sys.stderr)
+        print(f"cauce: the quarantine has nothing of {origen} to verify", file=sys.stderr)
     return codes.DONE if done and len(left) == len(done) else codes.NOT_DONE
 
 
@@ -123,10 +123,10 @@ def dismiss(
     yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
     json: bool = False,
 ) -> int:
-    """Forget refused deliveries, for good.
+    """Delete refused deliveries for good.
 
     Args:
-        numbers: Which.
+        numbers: The deliveries' numbers.
         origen: All of this origin.
         razon: Of these, only those refused for this reason.
         yes: Do not ask.
@@ -147,12 +147,12 @@ def dismiss(
     elif count:
         print(f"dismissed {_deliveries(count)}")
     if not found:
-        print(f"cauce: nothing of {origen} is there to be dismissed", file=sys.stderr)
+        print(f"cauce: the quarantine has nothing of {origen} to dismiss", file=sys.stderr)
     return codes.DONE if count else codes.NOT_DONE
 
 
 def _explain(row: FullRejected, means: Means, *, json: bool) -> int:
-    """Say all there is to say of one delivery, then and now."""
+    """Explain one delivery: as it was judged when it came, and now."""
     provider = means.provider_of(row.origen)
     lines = [("request", f"POST {row.url}, {row.tamano} bytes")]
     verdict: Verdict | None = None
@@ -173,7 +173,7 @@ def _explain(row: FullRejected, means: Means, *, json: bool) -> int:
         ("refused", f"number {row.id} of {row.origen}, {came} ({ago(row.recibido_en)})"),
         ("then", f"{row.razon}: {row.detalle}"),
         *([("then", row.causa)] if row.causa else []),
-        *([("now", "with the secrets of now:")] if verdict is not None else []),
+        *([("now", "with the current secrets:")] if verdict is not None else []),
     ]
     for label, line in lines:
         print(f"{label:<9} {clean(line, lines=False).plain}")
@@ -183,7 +183,7 @@ def _explain(row: FullRejected, means: Means, *, json: bool) -> int:
 async def _reverify(
     conn: Connection[Any], settings: Settings, numbers: Sequence[int], means: Means, *, aloud: bool
 ) -> list[Reverified]:
-    """Verify them one after another, each in a transaction of its own."""
+    """Verify deliveries one after another, each in a transaction of its own."""
     done: list[Reverified] = []
     async with await connect_async(settings) as writer:
         for number in numbers:
@@ -191,7 +191,7 @@ async def _reverify(
                 row = quarantine.find(conn, number)
                 done.append(await _reverify_one(writer, row, means, keep_raw=settings.keep_raw_bodies))
             except NotFound:
-                continue  # somebody else was faster
+                continue  # dismissed or verified meanwhile
             if aloud:
                 print(f"{number}  {done[-1].origen}  {clean(_said(done[-1]), lines=False).plain}", flush=True)
     return done
@@ -207,13 +207,13 @@ async def _reverify_one(conn: AsyncConnection[Any], row: FullRejected, means: Me
 
 
 def _said(one: Reverified) -> str:
-    """Say what became of a delivery."""
+    """Describe what became of a delivery."""
     listed = ", ".join(str(evento) for evento in one.eventos)
     events = f"event {listed}" if len(one.eventos) == 1 else f"events {listed}"
     text = {
-        "guardado": f"stored as {events}" if one.eventos else "good, and without any event",
+        "guardado": f"stored as {events}" if one.eventos else "valid, and without any event",
         "duplicado": f"already stored as {events}",
-        "pregunta": "good, and forgotten",
+        "pregunta": "valid, and deleted",
         "rechazado": "still refused",
         "imposible": "cannot be verified again",
     }[one.resultado]
@@ -221,7 +221,7 @@ def _said(one: Reverified) -> str:
 
 
 def _unknown(origen: str) -> str:
-    return f"only the application knows {origen}; --provider says whose scheme it has, by a name or as module:name"
+    return f"no built-in provider is called {origen}: name one with --provider, or your own as module:name"
 
 
 def _sendable(request: WebhookRequest) -> WebhookRequest:
@@ -231,7 +231,7 @@ def _sendable(request: WebhookRequest) -> WebhookRequest:
 
 
 def _confirmed(count: int) -> bool:
-    print(f"Forget {_deliveries(count)}, for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"Delete {_deliveries(count)} for good? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

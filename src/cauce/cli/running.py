@@ -66,7 +66,7 @@ def worker(
     configure_logging(log_level)
     settings = load_settings(slots=slots, concurrency=concurrency, batch_size=batch_size, grace_seconds=grace_seconds)
     working = Worker(load_bus(bus, app_dir), settings, grupo or ())
-    connect(settings).close()  # says at once, and in one line, that there is no database
+    connect(settings).close()  # fails at once, with one line, if there is no database
     relax_garbage_collection()
     serve_parts(working)
 
@@ -129,7 +129,7 @@ def dev(
     configure_logging(log_level)
     with ExitStack() as stack:
         if not load_settings().database_url:
-            # in the environment, for the application's own code connects to it as well
+            # in the environment, because the application's own code connects to it as well
             os.environ["DATABASE_URL"] = _embedded(stack, Path(app_dir).resolve())
         settings, loaded = load_settings(), load_bus(bus, app_dir)
         providers = load_providers(provider, app_dir)
@@ -137,7 +137,7 @@ def dev(
         with connect(settings) as conn:
             schema.migrate(conn, loaded)
         _announce(loaded, providers, http.url, settings.database_url)
-        workers = [Worker(loaded, settings)] if loaded.groups else []  # it may only take webhooks in
+        workers = [Worker(loaded, settings)] if loaded.groups else []  # it may only receive webhooks
         serve_parts(http, *workers)
 
 
@@ -150,7 +150,7 @@ def demo(
         stay: Serve on afterwards until Ctrl-C; by default if there is a terminal.
         log_level: What to log. The failures of the demo are warnings.
     """
-    from cauce.cli.demo import play  # noqa: PLC0415 - brings an application along
+    from cauce.cli.demo import play  # noqa: PLC0415 - only demo needs it
 
     configure_logging(log_level)
     play(stay=sys.stdin.isatty() and sys.stdout.isatty() if stay is None else stay)
@@ -158,7 +158,7 @@ def demo(
 
 def _embedded(stack: ExitStack, app: Path) -> str:
     """Start the user's own PostgreSQL, or join it, and return the address of the application's database."""
-    from cauce.embedded import EmbeddedPostgres, default_folder  # noqa: PLC0415 - dev alone needs it
+    from cauce.embedded import EmbeddedPostgres, default_folder  # noqa: PLC0415 - only dev needs it
 
     server = stack.enter_context(EmbeddedPostgres(default_folder(), tcp=True))
     slug = re.sub(r"[^a-z0-9]+", "_", "_".join(app.parts[-2:]).lower()).strip("_")[:40]

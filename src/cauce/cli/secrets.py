@@ -1,4 +1,4 @@
-"""What commands about webhooks take from the environment and from files: secrets, and the address of the inbox."""
+"""Secrets and the inbox's address, which webhook commands read from the environment and from files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def text_of(given: str | None) -> str | None:
-    """Read a secret that may stand in a file, where neither `ps` nor a shell's history shows it.
+    """Read a secret, from a file if it is given as @FILE: neither `ps` nor a shell's history shows it there.
 
     Raises:
         OSError: the file cannot be read.
@@ -64,6 +64,6 @@ def _several(where: str, text: str | None) -> tuple[Secret, ...]:
 
 
 def called_at_of(url: str) -> str:
-    """Return the address as the inbox would have it, by the setting."""
+    """Return the address as the inbox sees it, by CAUCE_PUBLIC_URL."""
     public = os.environ.get("CAUCE_PUBLIC_URL", "").strip().rstrip("/")
     return called_at(public, url) if public else url

@@ -1,7 +1,6 @@
-"""Deliveries as a provider would send them: signed in its manner, over real HTTP, without the provider.
+"""Sends deliveries as a provider would: signed with its scheme, over real HTTP.
 
-Nothing is sent but to the URL that is given; a redirection is an answer like any other, and is not followed. Threads
-and ``http.client`` are enough: what is tried here is the inbox, and the sender must not be clever.
+It sends only to the given URL, and follows no redirects.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from cauce.webhooks.payload import JsonValue
 
 MAX_CONCURRENCY: Final = 200
-"""Deliveries under way at once, each in a thread."""
+"""Most deliveries at once, each in a thread."""
 FORM: Final = "application/x-www-form-urlencoded"
 MAX_ANSWER: Final = 65_536
 """Bytes of an answer that are read."""
@@ -44,15 +43,15 @@ class Plan:
     provider: Provider
     tipo: str
     url: str
-    """The address of the inbox, whole."""
+    """The inbox's whole address."""
     secret: Secret
-    """What signs; see ``keys.has_two_keys``."""
+    """The signing secret; see ``keys.has_two_keys``."""
     public_url: str = ""
-    """The address that a scheme which signs it has, if it is another: the inbox stands behind a proxy."""
+    """The address to sign, if the inbox is behind a proxy."""
     body: bytes | None = None
     """Sent as it is, instead of the sample."""
     changes: Sequence[tuple[str, JsonValue]] = ()
-    """Paths in the sample's body, and what shall stand there."""
+    """Paths in the sample's body, and their new values."""
     id_externo: str = ""
     """The same id, and the same content, in every delivery; without it, each has its own."""
     age: float = 0.0
@@ -65,7 +64,7 @@ class Plan:
         """Make one delivery at ``now`` (Unix seconds).
 
         Raises:
-            ValueError: we have no sample of that type, a path leads nowhere, or the secret cannot sign.
+            ValueError: there is no sample of that type, a path leads nowhere, or the secret cannot sign.
         """
         secret = _secret_of_a_stranger(self.provider) if self.bad_signature else self.secret
         return self.provider.sign(self._draft(now - self.age), secret, now - self.age)
@@ -102,14 +101,14 @@ class Plan:
         return answer.status if answer else http.HTTPStatus.BAD_REQUEST
 
     def fault(self, answers: Sequence[Answered]) -> str:
-        """Say what is wrong with the answers to one delivery; empty if nothing is."""
+        """Return what is wrong with the answers to one delivery; empty if nothing is."""
         for answer in answers:
             good = answer.status is not None and (
                 answer.status == self.wanted if self.wanted else 200 <= answer.status < 300  # noqa: PLR2004 - 2xx
             )
             if not good:
                 got = answer.problem or f"{answer.status} {answer.text}"
-                return f"{self.wanted or '2xx'} was expected, and there came {got}"
+                return f"expected {self.wanted or '2xx'}, got {got}"
         if self.twice and answers[-1].says("duplicado") is False:
             return f"the second time it was not recognized: {answers[-1].text}"
         return ""
@@ -117,7 +116,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came back; ``status`` is None if nothing did, and ``problem`` says why."""
+    """The answer to a delivery; ``status`` is None if there was none, and ``problem`` says why."""
 
     status: int | None
     body: bytes = b""
@@ -168,7 +167,7 @@ def send(request: WebhookRequest, timeout: float) -> Answered:
 
 
 def deliver(plan: Plan) -> list[Answered]:
-    """Make one delivery and send it, twice if planned: the very same bytes."""
+    """Make one delivery and send it; twice if planned, with the same bytes."""
     request = plan.request(time.time())
     added = request.url.removeprefix(plan.public_url or plan.url)  # a scheme may put something into the query
     request = replace(request, url=plan.url + added)
@@ -197,20 +196,20 @@ def deliver_many(plan: Plan, count: int, concurrency: int) -> SendReport:
             for one in running:
                 one.result()
         finally:
-            stop.set()  # Ctrl-C, or a secret that cannot sign: what is under way is finished
+            stop.set()  # after Ctrl-C or an error, the deliveries under way finish
     report.seconds = time.monotonic() - began
     return report
 
 
 def inbox_url(url: str, origen: str) -> str:
-    """Return the address of a provider's inbox; a URL with a path is taken for that address itself.
+    """Return the address of a provider's inbox; a URL with a path is returned as it is.
 
     Raises:
-        ValueError: it is no http or https URL.
+        ValueError: it is not an http or https URL.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is no URL; write http://host:port, or the inbox's whole address")
+        raise ValueError(f"{url!r} is not a URL; write http://host:port, or the inbox's whole address")
     if parts.path in ("", "/"):
         return f"{parts.scheme}://{parts.netloc}/api/webhooks/{origen}"
     return url
@@ -218,12 +217,12 @@ def inbox_url(url: str, origen: str) -> str:
 
 @cache
 def _secret_of_a_stranger(provider: Provider) -> Secret:
-    """Make another secret of the right form, once: an RSA key takes its time."""
+    """Make another secret of the right form, once, since an RSA key takes long."""
     return Secret(new_keys(provider, time.time()).sign)
 
 
 def _id_path(provider: Provider, sample: Sample) -> str:
-    """Return where in the body the id stands; empty if it stands outside of it, or is no single field."""
+    """Return the path of the id in the body; empty if it is outside the body, or not a single field."""
     if sample.id_path:
         return sample.id_path
     paths = [place.removeprefix("body:") for place in provider.id_from if place.startswith("body:")]

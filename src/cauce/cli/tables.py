@@ -1,6 +1,6 @@
-"""How answers look: JSON for programs, tables for people.
+"""Output: JSON for programs, tables for people.
 
-What strangers sent is shown here, so nothing in it may move the cursor or colour the terminal.
+Untrusted text is shown here, so nothing in it may move the cursor or colour the terminal.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     D = TypeVar("D", bound=DataclassInstance)
 
 PIPE_WIDTH: Final = 200
-"""Columns where there is no terminal to ask."""
+"""Columns of a table that does not go to a terminal."""
 SHOWN_BYTES: Final = 500
 """Bytes of a body that is not JSON that are shown to people."""
 NOBODY: Final = "No worker runs. Start one: cauce worker module:bus"
-"""A worker that stopped cleanly has taken its name away; one that is silent died, or lost its database."""
+"""A worker that stopped cleanly is not listed; a silent one died, or lost its database."""
 STYLES: Final = {
     "error": "red",
     "procesado": "green",
@@ -63,7 +63,7 @@ def as_json(value: Mapping[str, Any]) -> str:
 
 
 def complain(message: str) -> int:
-    """Say on stderr what is wrong with the command line; return the exit code."""
+    """Print on stderr what is wrong with the command line; return the exit code."""
     print(f"cauce: {message}", file=sys.stderr)
     return codes.USAGE
 
@@ -143,12 +143,12 @@ def of_events(eventos: Sequence[EventRow]) -> Table:
 
 
 def state_of(evento: EventRow) -> Text:
-    """Say an event's state, and whether it was ignored."""
+    """Return an event's state, and whether it was ignored."""
     return Text(f"{evento.estado}{' (ignorado)' if evento.ignorado else ''}", style=STYLES.get(evento.estado, ""))
 
 
 def of_steps(steps: Sequence[Step]) -> Table:
-    """Lay out what has become of an event, subscriber by subscriber."""
+    """Lay out the state of an event for each subscriber."""
     table = _table("grupo", "suscriptor", "estado", "what happened")
     for step in steps:
         table.add_row(
@@ -159,11 +159,11 @@ def of_steps(steps: Sequence[Step]) -> Table:
 
 
 def story_of(step: Step) -> str:
-    """Say in a few words what has become of an event for one subscriber."""
+    """Describe briefly what became of an event for one subscriber."""
     failed = f"{step.fallos} failed {'attempt' if step.fallos == 1 else 'attempts'}"
     waiting = f"{failed}, next {ago(step.proximo_en)}" + (f": {step.error}" if step.error else "")
     return {
-        "pendiente": waiting if step.proximo_en is not None else "not handed out yet",
+        "pendiente": waiting if step.proximo_en is not None else "not claimed yet",
         "en_proceso": f"in the hands of {step.trabajador} (lote {step.lote})",
         "procesado": f"done after {failed}" if step.fallos else "done",
         "error": f"given up after {failed}: {step.error}",
@@ -174,7 +174,7 @@ def story_of(step: Step) -> str:
 
 
 def of_detail(detail: Detail) -> RenderableType:
-    """Lay out all there is to know of an event."""
+    """Lay out everything known about an event."""
     evento = detail.evento
     facts = Table.grid(padding=(0, 2))
     for name in ("prioridad", "clave", "id_externo", "intentos", "ultimo_error"):
@@ -243,7 +243,7 @@ def of_rejected(page: quarantine.RejectedPage) -> RenderableType:
 
 
 def ago(moment: datetime | None) -> str:
-    """Say how long ago, or in how long; people read it, so the clock of this machine will do."""
+    """Return how long ago a moment was, or how far ahead it is, by this machine's clock."""
     if moment is None:
         return ""
     seconds = (datetime.now(UTC) - moment).total_seconds()
@@ -258,7 +258,7 @@ def ago(moment: datetime | None) -> str:
 
 
 def clean(text: str | None, *, lines: bool = True) -> Text:
-    """Return text without anything a terminal would obey; as one line, cut where there is no more room, if asked."""
+    """Return text without control characters; ``lines=False``: as one line, cut at the width."""
     if text is None:
         return Text("")
     kept = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.replace("\t", "    "))

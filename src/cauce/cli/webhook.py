@@ -1,6 +1,6 @@
-"""``cauce webhook``: an inbox tried without the provider, and a delivery explained.
+"""``cauce webhook``: try an inbox without the provider, and explain a delivery.
 
-Nothing here touches the database; the commands that do are in ``cauce.cli.rejected``.
+Nothing here uses the database; the commands that do are in ``cauce.cli.rejected``.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
     from cauce.webhooks.payload import JsonValue
 
 MAX_COUNT: Final = 100_000
-"""Deliveries of one command."""
+"""Most deliveries of one command."""
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _INBOX: Final = re.compile(r"/api/webhooks/([^/?#]+)")
 
 app = App(
     name="webhook",
-    help="Try an inbox without the provider, explain deliveries, and mend what was refused.",
+    help="Try an inbox without the provider, explain deliveries, and verify refused ones again.",
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
 for name, summary in (
     ("rejected", "List deliveries that were refused, or explain one."),
     ("reverify", "Verify refused deliveries again after a fix, and store them."),
-    ("dismiss", "Forget refused deliveries, for good."),
+    ("dismiss", "Delete refused deliveries for good."),
 ):
     app.command(f"cauce.cli.rejected:{name}", name=name, help=summary)
 
 
 @app.command(name="list")
 def list_(provider: str | None = None, /, *, app_dir: str = ".") -> int:
-    """List the providers: the setting of the secret, what is signed, and the types there are samples of.
+    """List the providers: the secret's setting, what is signed, and the types that have samples.
 
     Args:
         provider: Only this one, by its name or as module:name.
@@ -75,10 +75,10 @@ def list_(provider: str | None = None, /, *, app_dir: str = ".") -> int:
 
 @app.command
 def secret(provider: str, /, *, app_dir: str = ".") -> int:
-    """Make a secret for trying, in the provider's form: the setting for the server and, if it is another, what signs.
+    """Make a test secret in the provider's form: the server's setting and, if it differs, the signing key.
 
     Args:
-        provider: Whose; `cauce webhook list` has them. The application's own as module:name.
+        provider: The provider's name, as in `cauce webhook list`, or the application's own as module:name.
         app_dir: Where modules are looked for first.
     """
     try:
@@ -88,9 +88,9 @@ def secret(provider: str, /, *, app_dir: str = ".") -> int:
         return complain(str(error))
     print(f"{found.secret_setting}={keys.verify}")
     if keys.sign != keys.verify:
-        print(f"\nto sign, in a file that is given as --secret @FILE:\n{keys.sign}")
+        print(f"\nto sign, put this in a file and give it as --secret @FILE:\n{keys.sign}")
     if keys.certificate:
-        print(f"\nthe certificate, which PayPal(certificates=...) shall return:\n{keys.certificate}")
+        print(f"\nthe certificate, which PayPal(certificates=...) must return:\n{keys.certificate}")
     return codes.DONE
 
 
@@ -113,14 +113,14 @@ def send(
     print_: Annotated[bool, Parameter(name="--print")] = False,
     app_dir: str = ".",
 ) -> int:
-    """Sign a delivery as the provider does, and send it; exit code 1 if it gets another answer than it should.
+    """Sign a delivery as the provider does, and send it; exit code 1 if the answer is not the expected one.
 
     Args:
-        provider: Whose; `cauce webhook list` has them. The application's own as module:name.
+        provider: The provider's name, as in `cauce webhook list`, or the application's own as module:name.
         tipo: The event's type, for example checkout.session.completed.
         changes: path=value in the sample, for example data.object.amount_total=4200; can be given several times.
         url: The server, or the inbox's whole address. Schemes that sign it sign CAUCE_PUBLIC_URL instead, if it is set.
-        secret: What signs; by default the provider's setting. @FILE reads it from a file.
+        secret: The signing secret; by default the provider's setting. @FILE reads it from a file.
         id_externo: The delivery's id; all deliveries have it, and the same content.
         body: A file that is sent as it is, instead of the sample.
         twice: Send the same bytes a second time.
@@ -149,7 +149,7 @@ def send(
             bad_signature=bad_signature,
             twice=twice,
         )
-        request = plan.request(time.time())  # says at once what cannot be made
+        request = plan.request(time.time())  # raises at once if it cannot be made
     except (ValueError, OSError) as error:
         return complain(str(error))
     if print_:
@@ -169,7 +169,7 @@ def verify(
 
     Args:
         file: The raw request: first line, headers, an empty line, body. "-" reads standard input.
-        options: What it is verified with.
+        options: How to verify it.
     """
     try:
         means = Means.read(options)
@@ -178,7 +178,7 @@ def verify(
         path = _INBOX.search(request.url)
         found = means.provider or PROVIDERS.get(path[1] if path else "")
         if found is None:
-            return complain("its first line names no provider; say --provider, with module:name for one of your own")
+            return complain("its first line names no provider; give --provider, with module:name for your own")
         found = means.trusted(found)
         secrets, others = means.secrets_of(found), other_secrets()
     except (ValueError, OSError) as error:
@@ -211,7 +211,7 @@ def _send_many(plan: Plan, count: int, concurrency: int) -> int:
 
 
 def _judged(faults: list[str]) -> int:
-    """Say what was wrong; return the exit code."""
+    """Print what was wrong; return the exit code."""
     if not faults:
         return codes.DONE
     many = f"{len(faults)} deliveries went wrong; the first: " if len(faults) > 1 else ""
@@ -220,7 +220,7 @@ def _judged(faults: list[str]) -> int:
 
 
 def _signing_secret(provider: Provider, given: str | None) -> Secret:
-    """Return what signs: what was given, or what the server's setting holds."""
+    """Return the signing secret: the one given, or the one in the server's setting."""
     text = text_of(given)
     if text is None and has_two_keys(provider):
         hint = (
@@ -238,7 +238,7 @@ def _signing_secret(provider: Provider, given: str | None) -> Secret:
 
 
 def _change(text: str) -> tuple[str, JsonValue]:
-    """Read path=value; a value that is no JSON is text."""
+    """Read path=value; a value that is not JSON is text."""
     path, equals, value = text.partition("=")
     if not (path and equals):
         raise ValueError(f"--set {text}: write path=value, for example data.object.amount_total=4200")

@@ -1,4 +1,4 @@
-"""The log as a worker sees it: claim a batch, settle it. Each is one SQL function; here is how to call it."""
+"""How a worker claims a batch and settles it: calls of one SQL function each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     payload: str | None
     cabeceras: str | None
     version: int
-    """Of the group's subscriptions: those committed before the event was, or later ones."""
+    """Version of the group's subscriptions: at least those committed before the event was."""
 
 
 class SubscriptionRow(NamedTuple):
@@ -88,14 +88,14 @@ class Failure(TypedDict, total=False):
 
 
 class Entrega(Failure, total=False):
-    """What there is to say of a delivery that did not simply succeed; the objects that ``cauce.terminar`` reads."""
+    """The result of a delivery that did not simply succeed; ``cauce.terminar`` reads these objects."""
 
     evento: Required[int]
     suscriptor: Required[str]
     resultado: Required[Resultado]
     intento: Required[int]
     aplicacion: str
-    """Whose workers shall have it; left out: those of the application that claimed the batch."""
+    """Its workers get the delivery; by default, those of the application that claimed the batch."""
 
 
 @dataclass(slots=True)
@@ -108,30 +108,30 @@ class Batch:
 
     @property
     def ids(self) -> list[int]:
-        """The events that come for the first time: named, where a call whose answer was lost may have settled some."""
+        """The events delivered for the first time. A settlement names them if an earlier one may have settled some."""
         return [row.id for row in self.rows if row.suscriptor is None]
 
     @property
     def version(self) -> int:
-        """The version of the group's subscriptions that these are due to: the last row's was read last."""
+        """The version of the group's subscriptions that covers every row: the last row's was read last."""
         return self.rows[-1].version
 
     @property
     def suspect(self) -> bool:
-        """A worker died holding one of these; nothing else shall be in hand with it."""
+        """A worker died holding this batch; no other suspect batch runs beside it."""
         return self.deaths > 0
 
     @property
     def deaths(self) -> int:
-        """How many workers died holding it, as far as that is known."""
+        """How many workers died holding it."""
         return self.rows[0].caidas
 
 
 class Claim(NamedTuple):
     """How to ask for a batch: the parameters of ``cauce.tomar``, in order.
 
-    ``careful``: the claim must outlive a crash of the server. ``aplicacion``: whose retries come along. ``rung``: a
-    publisher has just rung, so new events come before retries.
+    ``careful``: the claim must outlive a crash of the server. ``aplicacion``: the application whose retries are claimed
+    too. ``rung``: a publisher has just rung, so new events come before retries.
     """
 
     grupo: str
@@ -158,7 +158,7 @@ async def run_alone(conn: AsyncConnection[Any], batch: Batch) -> None:
     """Note that nothing else runs in this process while the batch does.
 
     Raises:
-        LeaseLost: somebody else has it now.
+        LeaseLost: another worker has the batch now.
     """
     row = await (await _cursor(conn).execute(CORRER_A_SOLAS, (batch.lote, batch.ficha))).fetchone()
     if row is None or not row[0]:
@@ -173,20 +173,20 @@ async def settle(
     *,
     with_effects: bool = False,
 ) -> list[int]:
-    """Settle a batch, whole or only the events of these ids, in the transaction the connection is in.
+    """Settle a batch or some of its events, in the transaction the connection is in.
 
     Args:
-        conn: the worker's.
-        batch: what was claimed.
-        entregas: what there is to say of its deliveries.
-        ids: which of its events; None: all.
-        with_effects: the transaction is the one of ``transaction``, with the effects of handlers.
+        conn: the worker's connection.
+        batch: the claimed batch.
+        entregas: the results of its deliveries that did not simply succeed.
+        ids: which of its first deliveries; None: all.
+        with_effects: ``transaction`` opened this transaction, and handlers wrote in it.
 
     Returns:
-        The causes that were named and are not known.
+        The named causes that the database does not know.
 
     Raises:
-        LeaseLost: somebody else has it now.
+        LeaseLost: another worker has the batch now.
         TransactionEnded: a handler ended the transaction with its effects, and this is another.
     """
     values: dict[str, object] = {
@@ -211,7 +211,7 @@ async def transaction(conn: AsyncConnection[Any], batch: Batch) -> AsyncGenerato
     """Open the transaction for the effects of handlers and their settlement; one round trip."""
     async with AsyncExitStack() as stack:
         async with conn.pipeline():
-            # not conn.transaction(): that one, begun in a pipeline, stays in it to the end
+            # not conn.transaction(): begun in a pipeline, it stays in it to the end
             await stack.enter_async_context(AsyncTransaction(conn))
             await _cursor(conn).execute(MARCAR, (str(batch.ficha),))
         yield
@@ -223,7 +223,7 @@ async def settle_and_claim(
     """Settle a whole batch and claim the next: two transactions, one round trip.
 
     Returns:
-        The causes that were named and are not known, None if the lease was lost; and the next batch.
+        The named causes that the database does not know, None if the lease was lost; and the next batch.
     """
     settled, claimed = _cursor(conn), _cursor(conn, Format.BINARY)
     async with conn.pipeline() as pipeline:
@@ -235,26 +235,26 @@ async def settle_and_claim(
 
 
 async def subscriptions(conn: AsyncConnection[Any], grupo: str) -> tuple[int, list[SubscriptionRow]]:
-    """Read the subscriptions of a group, those that were removed among them, and their version."""
+    """Read the subscriptions of a group, removed ones included, and their version."""
     rows = await (await _cursor(conn).execute(sql.query("subscriptions"), {"grupo": grupo})).fetchall()
     return rows[0][0], [SubscriptionRow._make(row[1:]) for row in rows if row[1] is not None]
 
 
 async def is_in_catalog(conn: AsyncConnection[Any], origen: str, tipo: str) -> bool:
-    """Say whether any application's catalog has this event."""
+    """Return whether any application's catalog has this event."""
     row = await (await _cursor(conn).execute(sql.query("event_known"), {"origen": origen, "tipo": tipo})).fetchone()
     return bool(row and row[0])
 
 
 def _cursor(conn: AsyncConnection[Any], results: Format = Format.TEXT) -> AsyncCursor[TupleRow]:
-    """Make a cursor as needed here: handlers have the same connection, and may have set how its own are."""
+    """Make a cursor with its own settings: handlers use the same connection, and may have changed its defaults."""
     cursor = AsyncCursor(conn, row_factory=tuple_row)
     cursor.format = results
     return cursor
 
 
 _row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
-"""Makes a row of a tuple: ``Row._make`` without Python in between, which took 1 us of the 16 of an event."""
+"""``Row._make`` without a Python frame, which took 1 us of the 16 us of an event."""
 
 
 def _batch(rows: Sequence[tuple[Any, ...]]) -> Batch | None:

@@ -1,6 +1,5 @@
 """Connecting to the database: the one place that opens connections for Cauce, sync and async, with one set of options.
 
-Each caller says only what differs: how long it waits for the database, and after how many uses a statement is prepared.
 Behind a pooler in transaction mode nothing is prepared, since the next statement may run in another session.
 """
 
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
     from cauce.config import Settings
 
 CONNECT_SECONDS: Final = 10
-"""Seconds to reach the database, unless a caller has less time."""
+"""Seconds to reach the database, by default."""
 PREPARE_AFTER: Final = 5
-"""Uses after which a statement is prepared, as psycopg has it: for a process that runs each of a few once."""
+"""Uses after which a statement is prepared: psycopg's default, for processes that run most statements once."""
 PREPARE_AT_ONCE: Final = 0
 """For a process that runs the same statements again and again."""
 
@@ -33,13 +32,13 @@ def connect(
     """Open a connection in autocommit.
 
     Args:
-        settings: where the database is, and whether a pooler stands before it.
-        seconds: to reach it.
+        settings: the database's address, and whether it is behind a pooler.
+        seconds: seconds to reach it.
         prepare: uses after which a statement is prepared; None: never, as behind a pooler.
-        name: what ``pg_stat_activity`` shows as ``application_name``, unless the address says something else.
+        name: the ``application_name`` in ``pg_stat_activity``, unless the address sets one.
 
     Raises:
-        ConfigError: there is no DATABASE_URL, or it is no address.
+        ConfigError: DATABASE_URL is missing, or libpq cannot read it.
         psycopg.OperationalError: the database cannot be reached, or not in time.
     """
     return psycopg.connect(address(settings), **_options(settings, seconds, prepare, name))
@@ -48,7 +47,7 @@ def connect(
 async def connect_async(
     settings: Settings, *, seconds: int = CONNECT_SECONDS, prepare: int | None = PREPARE_AFTER, name: str = "cauce"
 ) -> AsyncConnection[Any]:
-    """Open a connection that is awaited; arguments and errors as of ``connect``."""
+    """Open an asynchronous connection; arguments and errors are those of ``connect``."""
     return await AsyncConnection.connect(address(settings), **_options(settings, seconds, prepare, name))
 
 
@@ -56,13 +55,13 @@ def address(settings: Settings) -> str:
     """Return the database's address.
 
     Raises:
-        ConfigError: there is none, or libpq cannot read it.
+        ConfigError: it is missing, or libpq cannot read it.
     """
     url = settings.require_database_url()
     try:
         conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        # libpq's own words would show the password
+        # libpq's message would show the password
         raise ConfigError(
             "DATABASE_URL is not an address that libpq can read; write postgresql://user:password@host:5432/name"
             + _hint_about(url)
@@ -107,7 +106,7 @@ def _options(settings: Settings, seconds: int, prepare: int | None, name: str) -
 
 
 def _hint_about(url: str) -> str:
-    """Say what is usual and wrong in an address, without showing any of it."""
+    """Name a common mistake in an address, without showing any of it."""
     if url[:1] in "\"'":
         return ". It begins with a quotation mark: leave that to the shell"
     if re.match(r"(postgresql|postgres)\+\w+://", url):

@@ -1,8 +1,8 @@
-"""The inbox's table side: keep what was verified, in one transaction, committed when it returns.
+"""Storing verified webhooks as events.
 
-Storing is idempotent by (``origen``, ``id_externo``), so whoever is not sure that it happened does it again. The
-statement brings each event's lane from the catalog, so the table's trigger has nothing to complete: with sixteen events
-it costs the server two fifths of what sixteen calls of a function would (docs/adr/0011-http.md).
+Storing is idempotent by (``origen``, ``id_externo``), so it can be repeated when its outcome is unknown. The statement
+takes each event's lane from the catalog, so the table's trigger has nothing to complete: with sixteen events it costs
+the server two fifths of what sixteen calls of a function would (docs/adr/0011-http.md).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cauce.webhooks import NuevoWebhook, Verified
     from cauce.webhooks.payload import JsonValue
 
-# Lane and key as cauce.completar_evento has them: the event's own row of the catalog, else its origin's, else 5.
+# Lane and key as in cauce.completar_evento: from the event's own row of the catalog, else its origin's, else lane 5.
 RECIBIR: Final = """
 insert into cauce.eventos as e
        (origen, tipo, id_externo, payload, cuerpo, cabeceras, ultimo_error, estado, prioridad, carril, clave)
@@ -48,14 +48,14 @@ select n.origen, n.id_externo, e.id
        select q.id from cauce.eventos q where q.origen = n.origen and q.id_externo = n.id_externo limit 1) e
 """
 MOST_ROWS: Final = 64
-"""Events of one statement; each number of them is one that the server prepares."""
+"""Most events of one statement; the server prepares a statement for each number of them."""
 
 Key: TypeAlias = tuple[str, str]
 """``origen`` and ``id_externo``."""
 
 
 class InboxRow(NamedTuple):
-    """An event of a delivery, as the table takes it: with a payload, or in error with its bytes and the reason."""
+    """An event to store: with a payload, or in error with its bytes and the reason."""
 
     origen: str
     tipo: str
@@ -67,12 +67,12 @@ class InboxRow(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What makes it one event, however often it comes."""
+        """What identifies the event when it is delivered again."""
         return self.origen, self.id_externo
 
 
 class Stored(NamedTuple):
-    """What became of one webhook. ``id`` is None if the event it repeats was pruned at this very moment."""
+    """What became of one webhook. ``id`` is None if the event it repeats was pruned meanwhile."""
 
     id: int | None
     duplicado: bool
@@ -86,15 +86,15 @@ def rows_of(
 ) -> list[InboxRow]:
     """Return the rows of one delivery.
 
-    The key ``webhook`` in ``cabeceras`` marks an event as the inbox's. An item of a batch that is no JSON brings its
-    own bytes.
+    The key ``webhook`` in ``cabeceras`` marks an event that the inbox stored. An item of a batch that is not JSON has
+    its own bytes.
 
     Args:
         webhooks: as ``Provider.describe`` returned them.
-        verified: the verdict, stored beside each event.
-        body: the delivery's bytes, if they are to be kept: in ``cuerpo``, beside the payload that was read from them.
-            Those of a batch are kept once, with its first event that is JSON.
-        notes: what else is to be stored beside the verdict.
+        verified: the verdict, stored with each event.
+        body: the delivery's bytes, stored in ``cuerpo``; None: not kept. A batch's are stored once, with its first
+            event that is JSON.
+        notes: more to store with the verdict.
 
     Raises:
         ValueError: a webhook has neither a payload nor bytes.
@@ -130,20 +130,20 @@ def rows_of(
 
 
 async def store(conn: AsyncConnection[Any], rows: Sequence[InboxRow]) -> list[Stored]:
-    """Store what one delivery holds, once however often it comes; committed on return, unless the caller's commits.
+    """Store the events of one delivery, each once; committed on return, unless the caller has a transaction open.
 
-    A payload that PostgreSQL refuses although it is JSON (a database that is not UTF-8, a key that is too long for its
-    column) is kept raw, as one is that is no JSON at all: it was verified, so it is not lost.
+    A payload that PostgreSQL refuses although it is JSON (a key that is too long for its column) is stored raw, as one
+    that is not JSON: it was verified, so it must not be lost.
 
     Args:
         conn: a connection in autocommit, or in a transaction.
         rows: as ``rows_of`` returned them.
 
     Returns:
-        One result for each, in the order given.
+        One result for each row, in the order given.
 
     Raises:
-        psycopg.Error: the database did not take them; nothing is stored.
+        psycopg.Error: the database did not accept them; nothing is stored.
     """
     if not rows:
         return []
@@ -155,7 +155,7 @@ async def store(conn: AsyncConnection[Any], rows: Sequence[InboxRow]) -> list[St
 
 
 async def store_as_they_are(conn: AsyncConnection[Any], rows: Sequence[InboxRow]) -> list[Stored]:
-    """Store rows of one delivery or of several, one at least: all, or none if PostgreSQL refuses a single one.
+    """Store one row or more, of one delivery or several: all, or none if PostgreSQL refuses one.
 
     Raises:
         psycopg.Error: nothing is stored.
@@ -174,7 +174,7 @@ async def store_as_they_are(conn: AsyncConnection[Any], rows: Sequence[InboxRow]
             known = {(origen, given): id_ for origen, given, id_ in await cursor.fetchall()}
     stored: list[Stored] = []
     for row in rows:
-        evento = new.pop(row.key, None)  # once: one that stands twice among the rows is a duplicate the second time
+        evento = new.pop(row.key, None)  # a key that is twice among the rows is a duplicate the second time
         known.setdefault(row.key, evento)
         stored.append(Stored(known[row.key], duplicado=evento is None))
     return stored
@@ -187,14 +187,14 @@ async def differences(
     volatile: Collection[str] = (),
     body: bytes | None = None,
 ) -> list[str]:
-    """Say in what a duplicate differs from what is stored: names of fields, or ``payload`` if it is no object.
+    """Return the fields in which a duplicate differs from the stored event; ``payload`` if one is not an object.
 
     Args:
         conn: any connection.
         evento: the stored event.
         webhook: the duplicate.
         volatile: fields that may differ.
-        body: the bytes of the duplicate's delivery, for an event that is kept raw.
+        body: the bytes of the duplicate's delivery, for an event that was stored raw.
     """
     row = await (await conn.execute(sql.query("event_content"), {"id": evento})).fetchone()
     if row is None:
@@ -214,26 +214,26 @@ async def differences(
 
 @cache
 def insert_of(count: int) -> bytes:
-    """Return the statement that stores so many rows."""
+    """Return the statement that stores ``count`` rows."""
     types = ("text", "text", "text", "jsonb", "bytea", "jsonb", "text")
     return RECIBIR.format(_values(count, types, numbered=True)).encode()
 
 
 @cache
 def select_of(count: int) -> bytes:
-    """Return the statement that finds so many events by their keys."""
+    """Return the statement that finds ``count`` events by their keys."""
     return CONOCIDOS.format(_values(count, ("text", "text"))).encode()
 
 
 def _values(count: int, types: Sequence[str], *, numbered: bool = False) -> str:
-    """Write ``($1::text, $2::text), ($3::text, $4::text)``, each row with its number before it if asked for."""
+    """Write ``($1::text, $2::text), ($3::text, $4::text)``; ``numbered``: each row begins with its number."""
     places = count_from(1)
     rows = ([f"${next(places)}::{name}" for name in types] for _ in range(count))
     return ", ".join(f"({', '.join([str(n), *row] if numbered else row)})" for n, row in enumerate(rows))
 
 
 async def _store_somehow(conn: AsyncConnection[Any], row: InboxRow, *, alone: bool) -> Stored:
-    """Store one row, raw if it cannot be otherwise: the delivery's bytes or, of a batch, the item's."""
+    """Store one row, raw if PostgreSQL refuses its payload: the delivery's bytes or, of a batch, the item's."""
     try:
         async with conn.transaction():
             return (await store_as_they_are(conn, [row]))[0]

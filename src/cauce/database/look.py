@@ -1,4 +1,4 @@
-"""A look at the bus: one snapshot that only reads, bounded in what it goes through and in how long it may take."""
+"""A look at the bus: one read-only snapshot, bounded in rows and time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 LOOK_SECONDS: Final = 15.0
-"""Seconds that each statement of a look may take, the wait for locks included. A look normally takes milliseconds."""
+"""Seconds that each statement of a look may take, waits for locks included. A look normally takes milliseconds."""
 
 _LOOK: Final = """
     set transaction isolation level repeatable read read only;
@@ -25,13 +25,13 @@ _LOOK: Final = """
     set local enable_hashjoin = off;
     set local enable_mergejoin = off;
     set local jit = off"""
-"""One snapshot, and plans that stop where a limit says: along indexes, row by row. Left to itself, the planner reads
-the whole of a table that nobody has analyzed, or of one in which what is asked for seems to be everywhere."""
+"""One snapshot, and plans that walk indexes row by row, so that a limit stops them. Without these settings the planner
+may read a whole table: one that was never analyzed, or one where it expects matches everywhere."""
 
 
 @contextmanager
 def look(conn: Connection[Any]) -> Generator[None]:
-    """Run what only reads, in a transaction of its own, on tables that are those of this program.
+    """Run read-only statements in a transaction, on tables of this program's version.
 
     Args:
         conn: a connection in autocommit.
@@ -48,6 +48,6 @@ def look(conn: Connection[Any]) -> Generator[None]:
             yield
     except psycopg.errors.QueryCanceled as error:
         raise CauceError(
-            f"this took longer than {LOOK_SECONDS:g} s and was stopped: the database is overloaded, or somebody holds a"
-            " lock on a table of schema cauce. pg_stat_activity shows who, and pg_blocking_pids(pid) for whom it waits"
+            f"this took longer than {LOOK_SECONDS:g} s and was stopped: the database is overloaded, or a session holds"
+            " a lock on a table of schema cauce. pg_stat_activity shows the sessions, pg_blocking_pids(pid) who blocks"
         ) from error

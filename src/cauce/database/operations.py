@@ -1,8 +1,8 @@
-"""What people do to a running bus: look at it, retry, dismiss, publish. The command line is a face of these functions.
+"""Operating a running bus: look at it, retry, dismiss, publish. The command line calls these functions.
 
-Every look is bounded: it costs the same on a table of a hundred million events as on one of ten thousand, also where
-nobody has ever analyzed it, and no statement of it may take longer than ``look.LOOK_SECONDS``. Fields are named as the
-columns and the JSON keys are.
+Every look is bounded: it costs the same on a table of a hundred million events as on one of ten thousand, even if the
+table was never analyzed, and none of its statements takes longer than ``look.LOOK_SECONDS``. Fields have the names of
+the columns and JSON keys.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COUNT_CAP: Final = 10_000
-"""How far anything is counted."""
+"""The highest count."""
 REACH: Final = 100_000
-"""How many events one look for those that match goes through, at most."""
+"""Most events that one search goes through."""
 DISMISS_BATCH: Final = 1_000
-"""Deliveries that are looked at in one transaction, where all of a subscriber are given up."""
+"""Deliveries that ``dismiss_subscriber`` looks at in one transaction."""
 FAILURES_SHOWN: Final = 50
-"""Failed attempts of an event that are read, the last ones."""
+"""Failed attempts of an event that ``show`` reads: the last ones."""
 CHUNK: Final = 500
-"""Events that are retried or dismissed in one statement, so that none holds locks for long."""
+"""Events retried or dismissed in one statement, so that none holds locks for long."""
 ALIVE_SECONDS: Final = 30.0
-"""Seconds a worker may be silent and pass for alive; it speaks every five, or more often."""
+"""Seconds for which a worker may be silent and count as alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class States:
     pendiente: int
     en_proceso: int
     procesado: int | None
-    """None: not known, since so many others are there that counting them had to stop."""
+    """None: unknown, because counting the others stopped first."""
     error: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """What a group has not been handed yet in a lane, counted to ``COUNT_CAP``."""
+    """Events of a lane that a group has not claimed yet, counted to ``COUNT_CAP``."""
 
     grupo: str
     carril: int
@@ -66,7 +66,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """What a group has in hand, has to try again and has given up; each counted to ``COUNT_CAP``."""
+    """A group's deliveries under a lease, waiting for a retry, and dead; each counted to ``COUNT_CAP``."""
 
     grupo: str
     lotes: int
@@ -80,7 +80,7 @@ class GroupStatus:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a subscriber that a deploy has removed has left behind, among the first ``COUNT_CAP`` of its group."""
+    """Deliveries left by a removed subscriber, among the first ``COUNT_CAP`` of its group."""
 
     grupo: str
     suscriptor: str
@@ -91,7 +91,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSeen:
-    """A worker that has said that it is alive within the last hour."""
+    """A worker that is alive, or was found gone within the last hour."""
 
     trabajador: str
     grupos: list[str]
@@ -100,12 +100,12 @@ class WorkerSeen:
     iniciado_en: datetime
     visto_en: datetime
     vivo: bool
-    """It said so within ``ALIVE_SECONDS``."""
+    """It was seen within ``ALIVE_SECONDS``, and was not found gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """Webhooks that were refused and are kept to be explained (``quarantine``), counted to ``COUNT_CAP``."""
+    """Webhooks that were refused and are kept (``quarantine``), counted to ``COUNT_CAP``."""
 
     rechazados: int
     ultimo_en: datetime | None
@@ -120,11 +120,11 @@ class Status:
     retraso: list[Lag]
     grupos: list[GroupStatus]
     retiradas: list[Removed]
-    """Subscribers that no application has any more, with deliveries left: ``dismiss_subscriber`` ends them."""
+    """Removed subscribers with deliveries left; ``dismiss_subscriber`` ends those."""
     trabajadores: list[WorkerSeen]
     cuarentena: Quarantined
     tope: int
-    """Where counting stopped: a number as high as this means "or more"."""
+    """The highest count: it means "or more"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class FullEvent(EventRow):
-    """An event with its contents: whatever JSON was published, hence Any."""
+    """An event with its contents."""
 
     disponible_en: datetime | None
     payload: Any
@@ -157,11 +157,11 @@ class FullEvent(EventRow):
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Some events, newest first."""
+    """A page of events, newest first."""
 
     eventos: list[EventRow]
     siguiente: int | None
-    """Give this as ``before`` to go on; None: there is nothing older."""
+    """Pass it as ``before`` for the next page; None: nothing is older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class DeliveryRow:
 
 @dataclass(frozen=True, slots=True)
 class FailureRow:
-    """A failed attempt, or the end that a person put to a delivery."""
+    """A failed attempt, or a dismissal."""
 
     id: int
     grupo: str
@@ -194,13 +194,13 @@ class FailureRow:
     traza: str | None
     trabajador: str | None
     descartada: bool
-    """No attempt: a person gave the delivery up."""
+    """Not an attempt: an operator dismissed the delivery."""
     ocurrido_en: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What has become of an event for one subscriber; the states are in ``sql/queries/event_journey.sql``."""
+    """The state of an event for one subscriber; ``sql/queries/event_journey.sql`` lists the states."""
 
     grupo: str
     suscriptor: str
@@ -208,7 +208,7 @@ class Step:
     fallos: int
     """Attempts that failed."""
     error: str | None
-    """Why the last of them did."""
+    """The last one's error."""
     proximo_en: datetime | None
     lote: int | None
     trabajador: str | None
@@ -216,11 +216,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """All there is to know of an event."""
+    """Everything known about an event."""
 
     evento: FullEvent
     camino: list[Step]
-    """Subscriber by subscriber."""
+    """One for each subscriber."""
     entregas: list[DeliveryRow]
     fallos: list[FailureRow]
     """The last ``FAILURES_SHOWN``, oldest first."""
@@ -232,14 +232,14 @@ class Mended:
 
     id: int
     entregas: int | None
-    """Of how many deliveries; None: there is no such event."""
+    """How many deliveries; None: there is no such event."""
 
 
 def status(conn: Connection[Any]) -> Status:
-    """Look at the bus: what waits, what is in hand, what is dead, who works, what was refused.
+    """Look at the bus: events, groups, workers and refused webhooks, in one snapshot.
 
     Args:
-        conn: a connection in autocommit. All is read from one snapshot.
+        conn: a connection in autocommit.
 
     Raises:
         SchemaError: the tables are missing, older or newer.
@@ -275,8 +275,8 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
         estado: only those in this state.
         origen: only those of this origin.
         tipo: only those of this name.
-        clave: only those about this key.
-        ignorado: only those that nobody handled, which ``retry`` delivers once somebody does.
+        clave: only those with this key.
+        ignorado: only those without a handler, which ``retry`` delivers once there is one.
         before: only those with a lower id.
         limit: how many.
 
@@ -293,11 +293,11 @@ def events(  # noqa: PLR0913 - the columns it can be asked for, by name
 
 
 def dead(conn: Connection[Any], *, grupo: str | None = None, before: int | None = None, limit: int = 20) -> EventPage:
-    """List the newest events that some subscriber has given up, of one group or of any, however old they are.
+    """List the newest events with a dead delivery, in one group or in any.
 
     Args:
         conn: a connection in autocommit.
-        grupo: only those given up in this group.
+        grupo: only those with a dead delivery in this group.
         before: only those with a lower id.
         limit: how many.
 
@@ -310,7 +310,7 @@ def dead(conn: Connection[Any], *, grupo: str | None = None, before: int | None 
 
 
 def show(conn: Connection[Any], evento: int) -> Detail:
-    """Read all there is to know of an event.
+    """Read everything known about an event.
 
     Args:
         conn: a connection in autocommit.
@@ -334,9 +334,9 @@ def show(conn: Connection[Any], evento: int) -> Detail:
 
 
 def retry(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
-    """Make the failed or waiting deliveries of an event due at once, with all their attempts before them.
+    """Make the dead or waiting deliveries of an event due at once, with all their attempts again.
 
-    An event that nobody handled is delivered to the handler and the subscribers that ``principal`` has for it by now.
+    An event that had no handler is delivered to the handler and the subscribers that ``principal`` has for it now.
 
     Args:
         conn: a connection.
@@ -345,8 +345,8 @@ def retry(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscr
         suscriptor: only those of this subscriber; ``manejador`` is the dedicated handler.
 
     Returns:
-        How many; 0 if none failed or waits, or still nobody handles the event. One that a worker holds right now is
-        left to it.
+        How many; 0 if none is dead or waiting, or the event still has no handler. A delivery that a worker holds is
+        left alone.
 
     Raises:
         NotFound: there is no such event.
@@ -358,16 +358,16 @@ def retry(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscr
 def retry_many(
     conn: Connection[Any], eventos: Iterable[int], *, grupo: str | None = None, suscriptor: str | None = None
 ) -> Iterator[list[Mended]]:
-    """Do the same to many events, ``CHUNK`` of them in one statement, while the result is gone through.
+    """Do what ``retry`` does to many events, ``CHUNK`` in one statement, while the caller iterates.
 
     Args:
         conn: a connection; in autocommit, each chunk is committed by itself.
         eventos: the events' ids; an unknown one is no error.
-        grupo: as of ``retry``.
-        suscriptor: as of ``retry``.
+        grupo: as in ``retry``.
+        suscriptor: as in ``retry``.
 
     Yields:
-        What became of the next events, in the order of their ids.
+        What was done to the next events, in the order of their ids.
 
     Raises:
         SchemaError: the tables are missing, older or newer.
@@ -376,27 +376,27 @@ def retry_many(
 
 
 def dismiss(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
-    """Give the failed or waiting deliveries of an event up, for good; arguments, result and errors as of ``retry``."""
+    """Give up the dead or waiting deliveries of an event for good; arguments, result and errors as in ``retry``."""
     return _only(dismiss_many(conn, [evento], grupo=grupo, suscriptor=suscriptor))
 
 
 def dismiss_many(
     conn: Connection[Any], eventos: Iterable[int], *, grupo: str | None = None, suscriptor: str | None = None
 ) -> Iterator[list[Mended]]:
-    """Do the same to many events; arguments, result and errors as of ``retry_many``."""
+    """Do what ``dismiss`` does to many events; arguments, result and errors as in ``retry_many``."""
     return _mend(conn, "dismiss", eventos, grupo, suscriptor)
 
 
 def dismiss_subscriber(conn: Connection[Any], suscriptor: str, *, grupo: str | None = None) -> int:
-    """Give up all that a subscriber has failed at or waits for, whatever the event.
+    """Give up all dead or waiting deliveries of a subscriber for good, ``DISMISS_BATCH`` in one transaction.
 
     Args:
-        conn: a connection in autocommit: ``DISMISS_BATCH`` deliveries are looked at in a transaction.
+        conn: a connection in autocommit.
         suscriptor: the subscriber's name, whether or not an application has it.
         grupo: only in this group.
 
     Returns:
-        How many deliveries. One that a worker holds right now is left to it.
+        How many deliveries. One that a worker holds is left alone.
 
     Raises:
         SchemaError: the tables are missing, older or newer.
@@ -429,14 +429,14 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
         conn: a connection; in autocommit, the event is committed at once.
         origen: the event's origin.
         tipo: its name, which some application's catalog must have.
-        payload: JSON text. Whether it fits the event's type shows when it is handled.
+        payload: JSON text; it is validated against the event's type only when it is handled.
         clave: the event's key; by default the payload's field that the catalog names.
         prioridad: 0 (first) to 9; by default the catalog's.
         id_externo: an id that makes the event unique in its origin: publishing it again returns the stored id.
 
     Raises:
-        UnknownEvent: no catalog has it, so nobody would handle it.
-        InvalidPayload: it is not JSON, or not such as PostgreSQL can store.
+        UnknownEvent: no catalog has the event, so nobody would handle it.
+        InvalidPayload: it is not JSON, or PostgreSQL cannot store it.
         ForeignRestore: the database was restored into a younger cluster.
         SchemaError: the tables are missing, older or newer.
     """

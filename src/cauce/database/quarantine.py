@@ -1,8 +1,8 @@
-"""The quarantine: deliveries that were not verified, kept for a while to be explained, and verified again after a fix.
+"""The quarantine: webhook deliveries that failed verification, kept to be explained and verified again after a fix.
 
-It is no part of the log. Whoever knows an inbox's address can fill it, so all of it is bounded: what is kept of a
-request (here), how much is kept of an origin and reason (``cauce.rechazar``), how often it is written to
-(``cauce.web.quarantine``) and for how long (``cauce.purgar_rechazados``). docs/adr/0014-quarantine.md.
+Anyone who knows an inbox's address can fill it, so all of it is bounded: what is kept of a request (here), how much of
+an origin and reason (``cauce.rechazar``), how often it is written (``cauce.web.quarantine``) and for how long
+(``cauce.purgar_rechazados``). docs/adr/0014-quarantine.md.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from cauce.webhooks.payload import JsonValue
 
 ROWS: Final = 1_000
-"""Deliveries kept of one origin and reason; the oldest go."""
+"""Deliveries kept of one origin and reason; the oldest are deleted."""
 BYTES: Final = 8 * 1_048_576
-"""Bytes kept of one origin and reason, headers and URLs counted; the large ones go, the oldest of them first. Large is
-what weighs more than ``BYTES / 2 / ROWS``, 4 KiB: half of the bytes is for others, so no large one pushes them out."""
+"""Bytes kept of one origin and reason, headers and URLs included. Beyond them the oldest large deliveries are deleted,
+those of more than ``BYTES / 2 / ROWS`` (4 KiB): half of the bytes suffices for the others."""
 BODY_BYTES: Final = 262_144
-"""Bytes of the largest body that is kept. Half of a body proves nothing, so a larger one is left out whole."""
+"""Bytes of the largest body that is kept; a part of a body could not be verified."""
 URL_CHARACTERS: Final = 4_096
-"""Characters kept of a URL; with a longer one the body is left out too."""
+"""Characters kept of a URL; if it is longer, the body is not kept either."""
 TEXT_CHARACTERS: Final = 1_000
 """Characters kept of ``detalle`` and of ``causa``."""
 COPIES: Final = 3
-"""Values kept of a header that came more often."""
+"""Values kept of a repeated header."""
 HEADER_CHARACTERS: Final = MAX_SIGNATURE_HEADER + 1
-"""Characters kept of a header: one more than is verified, so that what is too long stays too long."""
+"""Characters kept of a header: one more than verification allows, so that a header that is too long stays so."""
 HINTS: Final = (
     "content-encoding",
     "content-length",
@@ -55,19 +55,19 @@ HINTS: Final = (
     "x-forwarded-prefix",
     "x-forwarded-proto",
 )
-"""Headers that prove nothing, and often show what happened on the way."""
+"""Headers that often show what happened on the way."""
 
 RECHAZAR: Final = "select cauce.rechazar(%s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s)"
 
 SIGNED: Final = "signed"
-"""Judge every delivery as of the moment at which it says that it was signed."""
+"""Judge each delivery at the moment that it says it was signed."""
 Moment: TypeAlias = "float | Literal['signed'] | None"
 Result: TypeAlias = Literal["guardado", "duplicado", "pregunta", "rechazado", "imposible"]
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A refused delivery without its headers and bytes. Fields are the columns."""
+    """A refused delivery without its headers and body. Fields are the columns."""
 
     id: int
     origen: str
@@ -77,7 +77,7 @@ class RejectedRow:
     """The value of the ``Reason`` it was refused for."""
     detalle: str
     causa: str | None
-    """What was found out when it came, with the secrets of that time."""
+    """The explanation found when it came, with the secrets of that time."""
     url: str
     tamano: int
     """Bytes of its body."""
@@ -87,7 +87,7 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class FullRejected(RejectedRow):
-    """A refused delivery, as far as it is kept."""
+    """A refused delivery with its headers and body, as far as they are kept."""
 
     cabeceras: list[list[str]]
     """Pairs of name and value."""
@@ -96,7 +96,7 @@ class FullRejected(RejectedRow):
     def request(self, url: str | None = None) -> WebhookRequest:
         """Return the request; ``url`` is the address that the provider called, if the inbox saw another.
 
-        The query is the request's own, unless that URL brings one.
+        The query is the request's own, unless ``url`` has one.
         """
         if url is not None and "?" not in url:
             url += "".join(self.url.partition("?")[1:])
@@ -104,13 +104,13 @@ class FullRejected(RejectedRow):
         return WebhookRequest(self.cuerpo or b"", headers, url or self.url)
 
     def as_json(self) -> dict[str, JsonValue]:
-        """Return what is worth storing beside the event that it became."""
+        """Return what is stored with the event that it became."""
         return {"id": self.id, "recibido_en": self.recibido_en.isoformat(), "razon": self.razon}
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedPage:
-    """Some refused deliveries, newest first; ``siguiente`` is the ``before`` to go on with, None at the end."""
+    """A page of refused deliveries, newest first; ``siguiente`` is the ``before`` of the next page, None at the end."""
 
     rechazados: list[RejectedRow]
     siguiente: int | None
@@ -120,8 +120,8 @@ class RejectedPage:
 class Reverified:
     """What became of a delivery that was verified again.
 
-    ``guardado`` and ``duplicado``: stored, now or earlier; ``pregunta``: a question of the provider's and no event.
-    These three have left the quarantine. ``rechazado``: refused again; ``imposible``: it is not all there.
+    ``guardado`` and ``duplicado``: stored, now or earlier; ``pregunta``: the provider's handshake, not an event. These
+    three leave the quarantine. ``rechazado``: refused again; ``imposible``: not all that verification needs was kept.
     """
 
     id: int
@@ -132,7 +132,7 @@ class Reverified:
 
     @property
     def is_done(self) -> bool:
-        """Say whether it has left the quarantine."""
+        """Whether it has left the quarantine."""
         return self.resultado in ("guardado", "duplicado", "pregunta")
 
 
@@ -140,29 +140,29 @@ class Reverified:
 
 
 def evidence(provider: Provider, request: WebhookRequest) -> list[list[str]]:
-    """Return the headers that are kept: those that verifying and describing look at, and ``HINTS``; never a token."""
+    """Return the headers that are kept: those the provider reads, and ``HINTS``; never a token."""
     names = dict.fromkeys((*provider.evidence, *HINTS))
     return [[name, _clean(value, HEADER_CHARACTERS)] for name in names for value in request.headers.all(name)[:COPIES]]
 
 
 def address(provider: Provider, request: WebhookRequest) -> str:
-    """Return the URL that is kept; its query only if the provider has a use for it, since people put secrets there."""
+    """Return the URL that is kept; its query, where people put secrets, only if the provider reads it."""
     if provider.reads_query:
         return request.url
     return request.url.partition("?")[0]
 
 
 def obstacle(provider: Provider, row: RejectedRow) -> str | None:
-    """Say why a delivery can never be verified again; None if it can."""
+    """Return why a delivery can never be verified again; None if it can."""
     if not provider.signed.names():
-        return f"{provider.origen} proves itself by a token in a header, and tokens are not stored"
+        return f"{provider.origen} authenticates by a token in a header, and tokens are not stored"
     if not row.entero:
         return f"its body of {row.tamano} bytes was not kept: at most {BODY_BYTES} bytes of body are"
     return None
 
 
 def weight(provider: Provider, request: WebhookRequest, rejected: Rejected) -> int:
-    """Return how many bytes a refused delivery takes, the longest ``causa`` there can be included."""
+    """Return how many bytes a refused delivery takes, with the longest possible ``causa``."""
     url = address(provider, request)
     texts = (
         _clean(rejected.detail),
@@ -184,14 +184,14 @@ async def keep(
     rejected: Rejected,
     causa: str | None = None,
 ) -> int:
-    """Keep a refused delivery, and forget what of its origin and reason is beyond the bounds; return its id.
+    """Keep a refused delivery, delete what exceeds the bounds of its origin and reason, and return its id.
 
     Args:
         conn: a connection in autocommit.
-        provider: whose it is said to be.
+        provider: the provider of the inbox it came to.
         request: as it came.
         rejected: why it was refused.
-        causa: what else is known of it.
+        causa: the explanation, if there is one.
 
     Raises:
         psycopg.Error: it was not kept.
@@ -215,7 +215,7 @@ async def keep(
 
 
 def _clean(text: str, longest: int = TEXT_CHARACTERS) -> str:
-    """Return what of a stranger's text a column can hold."""
+    """Return the part of an untrusted text that a column can hold."""
     return text[:longest].replace("\0", "").encode("utf-8", "replace").decode()
 
 
@@ -269,7 +269,7 @@ def select(
     origen: str | None = None,
     razon: str | None = None,
 ) -> list[int]:
-    """Return the ids of the refused deliveries that match, as they came.
+    """Return the ids of the refused deliveries that match, oldest first.
 
     Args:
         conn: a connection in autocommit.
@@ -291,7 +291,7 @@ def select(
 
 
 def dismiss(conn: Connection[Any], numbers: Sequence[int]) -> int:
-    """Forget refused deliveries; return how many there were."""
+    """Delete refused deliveries; return how many there were."""
     return conn.execute(sql.query("rejected_dismiss"), {"ids": list(numbers)}).rowcount
 
 
@@ -316,18 +316,17 @@ async def reverify(  # noqa: PLR0913 - what a verification depends on, by name
     url: str | None = None,
     keep_raw: bool = True,
 ) -> Reverified:
-    """Verify a refused delivery again and, if it is good now, store it as the inbox would have, in one transaction.
+    """Verify a refused delivery again and, if it is valid now, store it as the inbox would have, in one transaction.
 
     Args:
         conn: a connection in autocommit.
         number: the delivery's id.
-        provider: that it came from, as it is configured now.
-        secrets: of that provider, as they are now.
-        at: the moment to judge it at, in Unix seconds; by default when it came, by the database's clock, so that an old
-            delivery is refused however soon it is looked at, and a fresh one accepted however late. ``SIGNED`` takes
-            the delivery's own word: for clocks that were wrong, and for whoever knows that it is no replay.
+        provider: the provider it came from, as configured now.
+        secrets: the provider's secrets now.
+        at: the moment to judge it at, in Unix seconds; by default when it came, by the database's clock. ``SIGNED`` is
+            the time in its signature: for wrong clocks, and for deliveries known to be no replay.
         url: the address that the provider called, if the inbox saw another.
-        keep_raw: keep its bytes, as ``Settings.keep_raw_bodies`` says.
+        keep_raw: store its bytes, as ``Settings.keep_raw_bodies`` says.
 
     Raises:
         NotFound: it is not there.
@@ -345,7 +344,7 @@ async def reverify(  # noqa: PLR0913 - what a verification depends on, by name
             return Reverified(row.id, row.origen, "rechazado", [], f"{verdict.reason}: {verdict.detail}")
         await conn.execute(sql.query("rejected_dismiss"), {"ids": [number]})
         if provider.handshake(request) is not None:
-            return Reverified(row.id, row.origen, "pregunta", [], "a question of the provider's and no event")
+            return Reverified(row.id, row.origen, "pregunta", [], "the provider's handshake, not an event")
         webhooks = provider.describe(request, verdict)
         body = request.body if keep_raw else None
         results = await inbox.store(conn, inbox.rows_of(webhooks, verdict, body, {"rechazado": row.as_json()}))
@@ -365,7 +364,7 @@ def _result(results: Sequence[Stored]) -> Result:
 
 
 def moment(provider: Provider, row: FullRejected, request: WebhookRequest, at: Moment) -> float:
-    """Return the moment (Unix seconds) that a delivery is judged at; ``reverify`` says which."""
+    """Return the moment (Unix seconds) that a delivery is judged at; ``reverify`` explains it."""
     if at is None:
         return row.recibido_en.timestamp()
     if at == SIGNED:

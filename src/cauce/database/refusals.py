@@ -1,4 +1,4 @@
-"""Turns PostgreSQL's errors into Cauce's where those say more: the one table from SQLSTATE to error."""
+"""Turns PostgreSQL's errors into Cauce's where those say more: a table from SQLSTATE to error."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _missing_column(error: psycopg.Error) -> CauceError:
 
 
 def _missing(error: psycopg.Error) -> CauceError | None:
-    """Tell what is missing of ours from what is missing of the application's."""
+    """Return the error if what is missing is Cauce's; None if it is the application's."""
     return _missing_column(error) if "cauce" in _said(error) else None
 
 
@@ -81,7 +81,7 @@ _TABLE: Final[Mapping[str, Callable[[psycopg.Error], CauceError | None]]] = {
 
 
 def explained(error: psycopg.Error) -> CauceError | None:
-    """Return Cauce's error for one of PostgreSQL's; None if there is none, because PostgreSQL's says enough.
+    """Return Cauce's error for one of PostgreSQL's; None where PostgreSQL's says enough.
 
     The caller raises it ``from`` PostgreSQL's.
     """
@@ -92,7 +92,7 @@ def explained(error: psycopg.Error) -> CauceError | None:
 def unpublished(error: psycopg.Error, what: object) -> CauceError | None:
     """Return the error that says why an event was not published; None for a lost connection or a lock.
 
-    ``what``: the event and that it was not published, as the sentence begins.
+    ``what``: the beginning of the message, which names the event.
     """
     if (better := explained(error)) is not None:
         return better
@@ -107,7 +107,7 @@ def unpublished(error: psycopg.Error, what: object) -> CauceError | None:
 
 @contextmanager
 def explaining() -> Generator[None]:
-    """Raise what ``explained`` returns instead of PostgreSQL's errors."""
+    """Replace PostgreSQL's errors by what ``explained`` returns."""
     try:
         yield
     except psycopg.Error as error:

@@ -1,4 +1,4 @@
-"""The database's tables: brought up to date, and checked before anything runs on them."""
+"""Migrates the database's tables, and checks them before anything uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cauce.bus import Bus
 
 MIGRATION_LOCK = 1128355142
-"""Advisory lock of the migrator: several that start at once take turns."""
+"""Advisory lock that makes concurrent migrations take turns."""
 
 
 class Subscription(NamedTuple):
@@ -34,23 +34,23 @@ class Subscription(NamedTuple):
 def migrate(conn: Connection[Any], bus: Bus | None = None) -> list[str]:
     """Bring the tables up to date, each migration in a transaction of its own, and write the application's catalog.
 
-    Safe when several start at once, and when nothing is to be done.
+    Safe to run twice, or several times at once.
 
     Args:
-        conn: a connection in autocommit, of the role that shall own the tables.
+        conn: a connection in autocommit, of the role that will own the tables.
         bus: the application whose events, subscribers and groups are written.
 
     Returns:
-        The migrations applied now.
+        The migrations it applied.
 
     Raises:
         SchemaError: the tables are newer than this program, the database is not in UTF8, or the connection is not in
             autocommit.
-        CatalogError: another application owns a handler or a subscriber that this one brings.
+        CatalogError: another application owns a handler or a subscriber of this one.
         ForeignRestore: the database was restored into a younger cluster.
     """
     if not conn.autocommit:
-        raise SchemaError("migrate wants a connection in autocommit: psycopg.connect(dsn, autocommit=True)")
+        raise SchemaError("migrate needs a connection in autocommit: psycopg.connect(dsn, autocommit=True)")
     _refuse_other_encodings(conn)
     applied: list[str] = []
     while (name := _apply_next(conn)) is not None:
@@ -62,10 +62,10 @@ def migrate(conn: Connection[Any], bus: Bus | None = None) -> list[str]:
 
 
 def check(conn: Connection[Any]) -> None:
-    """Make sure that the tables are those of this program and that the database is in UTF8 and where it was.
+    """Check that the tables have this program's version, and the database's encoding and cluster.
 
     Raises:
-        SchemaError: they are missing, older or newer; or the database is in another encoding.
+        SchemaError: the tables are missing, older or newer, or the encoding is not UTF8.
         ForeignRestore: the database was restored into a younger cluster.
     """
     _refuse_other_encodings(conn)
@@ -74,7 +74,7 @@ def check(conn: Connection[Any]) -> None:
 
 
 def check_version(conn: Connection[Any]) -> None:
-    """Make sure that the tables are those of this program; only reads.
+    """Check that the tables have this program's version; read-only.
 
     Raises:
         SchemaError: they are missing, older or newer.
@@ -87,10 +87,10 @@ def check_version(conn: Connection[Any]) -> None:
 
 
 def check_restore(conn: Connection[Any]) -> None:
-    """Refuse a database restored into a younger cluster, and note how far this one has come.
+    """Refuse a database restored into a younger cluster, and record the cluster's transaction id.
 
     Raises:
-        ForeignRestore: some stored transaction id lies ahead of the cluster's.
+        ForeignRestore: a stored transaction id is ahead of the cluster's.
     """
     conn.execute("select cauce.comprobar_restauracion()")
     with explaining():
@@ -103,23 +103,23 @@ def save_catalog(conn: Connection[Any], bus: Bus, *, replace: bool, take_over: b
     Args:
         conn: a connection in autocommit.
         bus: the application.
-        replace: a deploy: remove what the application is no longer subscribed to. False: a start of what may be the
-            older program; it adds what was never stored, and changes nothing.
+        replace: True for a deploy: remove subscriptions that the application no longer has. False for a program that
+            starts and may be the older one: add what was never stored, and change nothing.
         take_over: become the owner of subscriptions of this bus that belong to other applications.
 
     Returns:
-        The subscriptions that were removed; without ``replace``, those that this program has though a deploy has
-        removed them, so that they get nothing.
+        The removed subscriptions; without ``replace``, those of this bus that an earlier deploy removed, which get no
+        events.
 
     Raises:
-        CatalogError: another application owns a handler or a subscriber that this one brings; nothing was written.
+        CatalogError: another application owns a handler or a subscriber of this one; nothing was written.
     """
     values = (bus.application, json.dumps(bus.rows()), json.dumps(bus.subscriptions()), replace, take_over)
     return _save(conn, values)
 
 
 def forget_application(conn: Connection[Any], application: str) -> list[Subscription]:
-    """Remove every subscription of an application that is gone for good, and return them."""
+    """Remove every subscription of an application, and return them."""
     return _save(conn, (application, "[]", "[]", True, False))
 
 
@@ -130,18 +130,18 @@ def _save(conn: Connection[Any], values: tuple[object, ...]) -> list[Subscriptio
 
 
 def _refuse_other_encodings(conn: Connection[Any]) -> None:
-    """Refuse a database whose text psycopg would hand to handlers as bytes, or that cannot hold every payload."""
+    """Refuse a database that cannot hold every payload, or whose text psycopg would return as bytes."""
     encoding = conn.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise SchemaError(
             f"database {conn.info.dbname} is in {encoding}, and Cauce needs UTF8: no other can hold every"
-            " payload. Make another one and move what is in this one there:"
+            " payload. Create another database and move the data there:"
             " create database ... encoding 'UTF8' locale 'C.UTF-8' template template0"
         )
 
 
 def _apply_next(conn: Connection[Any]) -> str | None:
-    """Apply the next migration that is due and return its name; None when there is none."""
+    """Apply the next migration and return its name; None if there is none."""
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
         version = _version(conn)

@@ -1,4 +1,4 @@
-"""Claiming: how a runner gets its next batch, by itself or along with the settlement of the last."""
+"""Claiming: how a runner gets its next batch, alone or together with the settlement of the last."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 class Claiming:
-    """Claims batches of one group, one after another, and has their leases kept.
+    """Claims batches of one group, one after another, and registers their leases with the heartbeat.
 
     Args:
-        usual: what is claimed each time, but for the size.
-        connections: those of the process.
-        heartbeat: keeps the leases.
+        usual: the claim, apart from its size.
+        connections: the process's connections.
+        heartbeat: extends the leases.
     """
 
     def __init__(self, usual: Claim, connections: Connections, heartbeat: Heartbeat) -> None:
         self._usual, self.connections, self._heartbeat = usual, connections, heartbeat
         self._losses = connections.losses
-        """Those known when a batch was last settled. After another, what was claimed may have crashed the server."""
+        """Losses when a batch was last settled. If there are more now, a claimed event may have crashed the server."""
 
     def of(self, size: int, *, rung: bool = False) -> Claim:
-        """Return the claim of so many events."""
+        """Return the claim of ``size`` events."""
         return self._usual._replace(size=size, careful=self._losses != self.connections.losses, rung=rung)
 
     def hold(self, batch: Batch | None) -> Batch | None:
-        """Keep the lease of what was claimed."""
+        """Let the heartbeat extend the batch's lease."""
         if batch is not None:
             self._heartbeat.hold(batch)
         return batch
@@ -42,5 +42,5 @@ class Claiming:
             return self.hold(await claims.claim(conn, self.of(size, rung=rung)))
 
     def settled(self) -> None:
-        """Note that a batch was settled, so the server survived what was claimed."""
+        """Note that a batch was settled, so it did not crash the server."""
         self._losses = self.connections.losses

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from cauce.config import Settings
 
 PENDING_COUNT: Final = 10_000
-"""How far ``pendientes`` counts."""
+"""The highest ``pendientes``."""
 
 
 class Conteo(TypedDict):
-    """What one call has done: deliveries, by what became of them; ``pendientes`` counts events to 10,000 at most."""
+    """The deliveries of one call by result; ``pendientes`` counts unclaimed events, to 10,000 at most."""
 
     procesados: int
     reintentos: int

@@ -1,4 +1,4 @@
-"""Dispatch: the handlers of a batch, and what becomes of a delivery whose handler fails.
+"""Dispatch: runs the handlers of a batch, and notes the failures.
 
 Handlers without ``tx`` run first, several at once, outside any transaction. Those with ``tx`` are called by the
 settlement (``cauce.engine.settling``), inside its transaction.
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.dispatch")
 
 MIN_WAIT: Final = 0.05
-"""Seconds until the next attempt, at least: what is due before its settlement has committed may be passed by, and come
-seconds later (``cauce.repasar_reintentos``)."""
+"""Fewest seconds until the next attempt: a claim may pass by a retry that is due before its settlement has committed,
+and ``cauce.repasar_reintentos`` finds it only seconds later."""
 MAX_WAIT: Final = 366 * 86_400.0
-"""Seconds until the next attempt, at most, whatever policy or handler say: more than a year is not meant."""
+"""Most seconds until the next attempt, whatever the policy or the handler says."""
 THREAD_SECONDS: Final = 5.0
-"""Seconds that the thread of a sync handler is waited for after its connection was cut."""
+"""Seconds to wait for the thread of a sync handler after its connection was cut."""
 
 
 class Dispatcher:
@@ -50,16 +50,16 @@ class Dispatcher:
         self._bus, self._grupo, self._settings, self.watch = bus, grupo, settings, watch
         self._policy = settings.retry_policy()
         self._executors = Executors[Delivery](watch, settings.slots * settings.concurrency)
-        # each executor may want one, and each slot one more for a handler with `tx`
+        # one for each executor, and one for each slot's handler with `tx`
         threads = settings.slots * (settings.concurrency + 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"cauce-{self._grupo}")
         self.causes = Causes()
         self.stopping = False
-        """What has not begun is given back."""
+        """Deliveries that have not begun are given back."""
 
     async def run_plain(self, report: Report) -> None:
         """Run the handlers that take no ``tx``, several at once."""
-        if self.stopping:  # what is only to be called off does not wait for an executor
+        if self.stopping:
             for delivery in report.plain:
                 report.give_back(delivery)
             return
@@ -86,8 +86,9 @@ class Dispatcher:
         """Run a handler that takes ``tx``, inside the transaction the connection is in.
 
         Raises:
-            Exception: whatever the handler raises, or that it left the transaction unusable.
-            TransactionEnded: the handler ended the transaction. One that began another is noticed by the settlement.
+            Exception: whatever the handler raises.
+            RuntimeError: the handler left the transaction aborted.
+            TransactionEnded: the handler ended the transaction. If it began another, the settlement notices.
         """
         consumer = delivery.consumer
         if consumer.shape.is_async:
@@ -99,13 +100,13 @@ class Dispatcher:
         if status == TransactionStatus.IDLE:
             raise TransactionEnded(ENDED)
         if status != TransactionStatus.INTRANS:
-            raise RuntimeError("the handler left its transaction aborted: an SQL error must not be swallowed")
+            raise RuntimeError("the handler left its transaction aborted: it must not suppress an SQL error")
 
     async def _run_sync_in(self, delivery: Delivery, conn: AsyncConnection[Any], executor: Executor) -> None:
         """Run a sync handler with ``tx`` in a thread, on the same connection.
 
-        A thread cannot be stopped. When its time is over its connection is cut, so that nothing it does counts, and
-        closed; the thread itself is waited for a moment.
+        A thread cannot be stopped. After its time limit its connection is cut and closed, so that its transaction rolls
+        back, and the thread gets ``THREAD_SECONDS`` to end.
         """
         consumer = delivery.consumer
         loop = asyncio.get_running_loop()
@@ -144,17 +145,17 @@ class Dispatcher:
         return self._executors.busy()
 
     def stop(self) -> None:
-        """Begin nothing any more: what has not begun is given back at once, whatever the executors are busy with."""
+        """Begin no more deliveries: give those that have not begun back at once, even if all executors are busy."""
         self.stopping = True
         self._executors.hurry()
 
     async def close(self) -> None:
-        """Cancel what runs, and let the threads of sync handlers go; one that is stuck is not waited for."""
+        """Cancel what runs, without waiting for threads of sync handlers."""
         await self._executors.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, delivery: Delivery) -> Awaitable[object]:
-        """Begin a handler that takes no ``tx``; the result is to be awaited."""
+        """Begin a handler that takes no ``tx``; the caller awaits the result."""
         consumer = delivery.consumer
         if consumer.shape.takes is Takes.NOTHING:
             arguments: tuple[Any, ...] = (delivery.evento,)

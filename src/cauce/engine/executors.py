@@ -1,8 +1,7 @@
-"""Executors: the tasks that run a group's handlers, so many at once, whatever batch they come from.
+"""Executors: the asyncio tasks that run a group's handlers, up to a limit, whatever batch they come from.
 
-Batches stand in a queue and share the executors (asyncio tasks; those of concurrent.futures are pools of threads). When
-the last handlers of one batch still run, the free executors have begun with the next. So the concurrency stays full
-while a batch is settled and another claimed, and at the end of the log.
+While the last handlers of one batch run, free executors begin the next batch in the queue. So the concurrency stays
+full while one batch is settled and another claimed.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ T = TypeVar("T")
 
 
 class Load(Generic[T]):
-    """What one batch brings."""
+    """The items of one batch, and the call for each."""
 
     __slots__ = ("call", "finished", "items", "left")
 
     def __init__(self, items: Sequence[T], call: Callable[[T, Executor], Awaitable[None]]) -> None:
         self.call = call
         self.items = deque(items)
-        """Those that have not begun."""
+        """Items that have not begun."""
         self.left = len(items)
-        """Items that have not ended yet."""
+        """How many items have not ended."""
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def ended(self) -> None:
-        """Note that one more item has ended."""
+        """Note that an item has ended."""
         self.left -= 1
         if not self.left and not self.finished.done():
             self.finished.set_result(None)
 
     def broke(self, error: BaseException) -> None:
-        """Note that an item did not end as it must."""
+        """Note that an item raised, and drop those that have not begun."""
         self.items.clear()
         if not self.finished.done():
             if isinstance(error, asyncio.CancelledError):
@@ -51,7 +50,7 @@ class Load(Generic[T]):
 
 
 class Executors(Generic[T]):
-    """Runs what it is given, with so many tasks at most. They are made when there is work, and end when there is none.
+    """Runs items in up to ``limit`` tasks, which are made when there is work and end when there is none.
 
     Args:
         watch: over the time limits of what the executors run.
@@ -68,10 +67,10 @@ class Executors(Generic[T]):
         return bool(self._tasks)
 
     async def run(self, items: Sequence[T], call: Callable[[T, Executor], Awaitable[None]]) -> None:
-        """Call something for each item, after the items that came before; return when the last call has ended.
+        """Call ``call`` for each item, after the items of earlier loads; return when the last call has ended.
 
         Raises:
-            Exception: what a call raised; the items that had not begun are left out.
+            Exception: what a call raised; the items that had not begun are dropped.
         """
         if not items:
             return
@@ -81,7 +80,7 @@ class Executors(Generic[T]):
         try:
             await load.finished
         finally:
-            load.items.clear()  # if the wait was cancelled, nobody will settle them
+            load.items.clear()  # if the wait was cancelled, nothing settles them
 
     async def close(self) -> None:
         """Cancel what runs."""
@@ -90,13 +89,13 @@ class Executors(Generic[T]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hurry(self) -> None:
-        """Make one more executor, whatever the limit: what waits is only to be called off."""
+        """Make one more executor, even beyond the limit."""
         task = asyncio.create_task(self._executor())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _widen(self) -> None:
-        """Make one more executor, if there may be. Each that finds something to do makes the next before it begins."""
+        """Make one more executor within the limit. Each that finds an item makes the next before it begins."""
         if len(self._tasks) < self._limit:
             self.hurry()
 
@@ -113,7 +112,7 @@ class Executors(Generic[T]):
                     except STOPS as stop:
                         load.broke(stop)
                         raise
-                    except BaseException as error:  # noqa: BLE001 - whoever brought it is told
+                    except BaseException as error:  # noqa: BLE001 - run() raises it
                         load.broke(error)
                     else:
                         load.ended()

@@ -1,6 +1,6 @@
-"""Layout: from the rows of a batch to the deliveries of which this program runs the handlers.
+"""Layout: from the rows of a batch to the deliveries that this program runs.
 
-What it cannot run is decided here: deliveries of other programs are given back, and what nobody can handle ends.
+Deliveries of other programs are given back, and those that no program can handle end here.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ logger = logging.getLogger("cauce.dispatch")
 NO_JSON: Final = "the body is not JSON that PostgreSQL can hold; it is kept in `cuerpo`"
 NO_HEADERS: Final[Mapping[str, Any]] = MappingProxyType({})
 UNREADABLE: Final = (ValueError, RecursionError)
-"""What Python's JSON reader raises over what PostgreSQL holds: a number of 5,000 digits, 3,000 nested lists."""
+"""What Python's JSON reader raises over JSON that PostgreSQL accepts: a number of 5,000 digits, 3,000 nested lists."""
 BREATH: Final = 16
-"""Deliveries that are laid out in one piece, while handlers of other batches wait for the event loop."""
+"""Rows laid out before handlers of other batches get the event loop again."""
 
 
 class Layout:
     """Lays out the batches of one group.
 
     Args:
-        routing: whom its events go to.
-        busy: says whether handlers of the group run meanwhile.
+        routing: the recipients of its events.
+        busy: returns whether handlers of the group are running.
     """
 
     def __init__(self, routing: Routing, busy: Callable[[], bool]) -> None:
         self._routing, self._busy = routing, busy
         self._in_catalog: dict[tuple[str, str], bool] = {}
-        """What the database has said about events of the batch in hand."""
+        """The database's answers about events of the current batch."""
 
     async def read(self, batch: Batch, connections: Connections) -> Report:
-        """Lay out a batch: whom each event goes to; what fits nowhere is settled here."""
+        """Lay out a batch: find each event's recipients, and decide the deliveries that have none here."""
         report = Report()
         if batch.version != self._routing.version:
             async with connections.lend() as conn:
@@ -103,7 +103,7 @@ class Layout:
 
     @staticmethod
     def _again(row: Row, suscriptor: str, to: Recipients, report: Report) -> Recipients:
-        """Return the recipients of a stored delivery: one, or all after a worker died."""
+        """Return the recipients of a stored delivery: its subscriber, or all of them for '*'."""
         if suscriptor != TODOS:
             return to.only(suscriptor)
         if to.anybody or not to.orphan:
@@ -111,7 +111,7 @@ class Layout:
         return to
 
     async def _not_here(self, row: Row, to: Recipients, report: Report, connections: Connections) -> None:
-        """Leave deliveries to other programs, and settle what no program has."""
+        """Pass deliveries on to other programs, and end those that no program has."""
         for other in to.elsewhere:
             report.pass_on(row, other)
         if to.orphan:
@@ -124,7 +124,7 @@ class Layout:
             self._dead(row, row.suscriptor, report, _gone(row, to, self._routing.grupo))
 
     async def _orphan(self, row: Row, to: Recipients, report: Report, connections: Connections) -> None:
-        """Settle what should go to a dedicated handler, where no application has one stored."""
+        """Decide the delivery to a dedicated handler that no application has."""
         whole = row.suscriptor is None or row.suscriptor == TODOS
         name = MANEJADOR if to.anybody or not whole else TODOS
         event = f"{row.origen}/{row.tipo}"
@@ -162,13 +162,13 @@ class Layout:
 
 
 def _gone(row: Row, to: Recipients, grupo: str) -> str:
-    """Say why a stored delivery has nobody to go to."""
+    """Return why a stored delivery has no recipient."""
     who = f"subscriber {row.suscriptor!r} of {row.origen}/{row.tipo}"
     if (moment := to.removed.get(row.suscriptor or "")) is None:
         return f"no application has a {who} in group {grupo}"
     return (
         f"a deploy removed {who} {_when(moment)}. Bring it back and try again (cauce migrate module:bus, cauce retry),"
-        f" or give up all it left: cauce dismiss --grupo {grupo} --suscriptor {row.suscriptor}"
+        f" or give up its deliveries: cauce dismiss --grupo {grupo} --suscriptor {row.suscriptor}"
     )
 
 

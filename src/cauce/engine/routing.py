@@ -1,9 +1,8 @@
-"""Routing: to which subscribers of a group an event is due, and which of them this program runs.
+"""Routing: which subscribers of a group receive an event, and which of them this program runs.
 
-The table ``suscripciones`` says who is due; the program says what its subscribers do. Where several programs run at
-once, the older and the newer one of a rolling deploy or those of several applications, each runs what is its own and
-gives the rest back. Every batch comes with the version of its group's subscriptions, so that what was read before is
-used for as long as it is right, and no longer.
+The table ``suscripciones`` lists the subscribers of each event. Where several programs run at once (the old and the new
+one of a rolling deploy, or several applications), each runs its own subscribers and gives the rest back. Every batch
+has the version of its group's subscriptions, so a worker knows when to read them again.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ class Elsewhere:
     application: str
     """Whose workers run it."""
     seconds: float
-    """When they are to be handed its delivery, in seconds from now."""
+    """Seconds until its delivery is due there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """Whom an event is due to, in one group."""
+    """The recipients of an event in one group."""
 
     route: Route | None = None
     """How this program reads the event; None: it does not know it."""
@@ -51,17 +50,17 @@ class Recipients:
     transactional: Sequence[Consumer] = ()
     elsewhere: Sequence[Elsewhere] = ()
     removed: Mapping[str, datetime] = field(default_factory=dict[str, "datetime"])
-    """Subscribers that a deploy has removed, and when: nothing is due to them."""
+    """Subscribers that a deploy has removed, and when; they receive nothing."""
     orphan: bool = False
     """No application has a handler for it, and its group is ``principal``."""
 
     @property
     def anybody(self) -> bool:
-        """Whether it is due to anybody at all."""
+        """Whether it has any recipient."""
         return bool(self.plain or self.transactional or self.elsewhere)
 
     def only(self, nombre: str) -> Recipients:
-        """Return the same as far as one subscriber goes."""
+        """Return the part that concerns one subscriber."""
         return Recipients(
             self.route,
             [consumer for consumer in self.plain if consumer.nombre == nombre],
@@ -79,7 +78,7 @@ class Routing:
         self.grupo = grupo
         self._application, self._routes = bus.application, bus.routes(grupo)
         self.version: int | None = None
-        """That of the subscriptions which were read; None: none yet."""
+        """Version of the subscriptions read last; None: none yet."""
         self.known: Mapping[tuple[str, str], Recipients] = {}
         """By (origen, tipo)."""
         self.nobody: Final = Recipients(orphan=grupo == PRINCIPAL)
@@ -97,7 +96,7 @@ class Routing:
         self._tell()
 
     def _recipients(self, route: Route | None, stored: Mapping[str, SubscriptionRow]) -> Recipients:
-        """Compare what the program has with what is stored; what it has and was never stored is run."""
+        """Compare the program's subscribers with the stored ones; those that were never stored run too."""
         mine = {name for name, subscription in stored.items() if subscription.aplicacion == self._application}
         live = {name for name, subscription in stored.items() if subscription.retirada_en is None}
 

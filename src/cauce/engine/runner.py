@@ -1,8 +1,8 @@
 """One batch after another: claim, run, settle together with the next claim.
 
-The runner is what workers and ``procesar_lote`` share. It survives a lost connection by itself: what the handlers
-without ``tx`` came to is kept and settled on the next connection, those with ``tx`` run again there, since their
-transaction was undone, or, if it was not, the fence says so.
+Workers and ``procesar_lote`` share the runner. It survives a lost connection: the results of handlers without ``tx``
+are settled on the next connection, and those with ``tx`` run again there, since their transaction was rolled back. If
+it had committed, the fencing token is refused.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.runner")
 
 FIRST_SIZE: Final = 16
-"""Events of the first batch, while nothing is known of the handlers; then up to four times as many each time."""
+"""Events of the first batch; each later one has at most four times as many as the one before."""
 
 
 @dataclass(slots=True)
@@ -55,13 +55,13 @@ class Tally:
     batches: int = 0
 
     def __iadd__(self, other: Tally) -> Self:
-        """Add another's."""
+        """Add another tally."""
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
     def add(self, report: Report) -> None:
-        """Add a batch's."""
+        """Add a batch's report."""
         self.done += report.done
         self.retried += report.count(Resultado.REINTENTAR)
         self.dead += report.count(Resultado.MUERTA)
@@ -71,23 +71,23 @@ class Tally:
 
 
 class Pace:
-    """How many events a group's next batch should have, by how long its last ones took; its runners share it."""
+    """The size of a group's next batch, by how long the last one took; the group's runners share it."""
 
     def __init__(self, settings: Settings) -> None:
         self._seconds, self._limit = settings.batch_seconds, settings.batch_size
         self.size = min(FIRST_SIZE, settings.batch_size)
 
     def note(self, events: int, seconds: float) -> None:
-        """Take into account that so many events took so many seconds."""
+        """Adapt the size to a batch of ``events`` that took ``seconds``."""
         fitting = int(self._seconds * events / max(seconds, 1e-6))
         self.size = max(1, min(fitting, 4 * max(events, self.size), self._limit))
 
 
 class Room:
-    """Where the batches of a process run: side by side, but for those whose worker died.
+    """Where the batches of a process run: side by side, except those whose worker died.
 
-    One of those is in hand at a time, or two would be blamed for one death. And the run that decides (one more death
-    and it ends in ``error``) has the room for itself: the guilty one may have been the batch beside it.
+    Of those, one runs at a time, or two would be blamed for one death. And the last attempt (one more death and it ends
+    in ``error``) runs alone, since another batch may have killed the earlier workers.
     """
 
     def __init__(self, crash_limit: int) -> None:
@@ -99,7 +99,7 @@ class Room:
         self._inside = 0
 
     def decides(self, batch: Batch) -> bool:
-        """Say whether it must run alone."""
+        """Return whether it must run alone."""
         return 0 < batch.deaths >= self._limit - 1
 
     @contextlib.asynccontextmanager
@@ -111,7 +111,7 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def _beside(self) -> AsyncGenerator[None]:
-        while not self._open.is_set():  # not `if`: another may have closed it before the one that waited got its turn
+        while not self._open.is_set():  # not `if`: another task may close it before this one resumes
             await self._open.wait()
         self._inside += 1
         self._empty.clear()
@@ -179,7 +179,7 @@ class Runner:
 
     @property
     def size(self) -> int:
-        """How many events the next batch should have, going by how long the last ones took."""
+        """How many events the next batch should have."""
         return self._pace.size
 
     async def claim(self, size: int | None = None, *, rung: bool = False, in_turn: bool = False) -> Batch | None:
@@ -189,8 +189,8 @@ class Runner:
     async def run(self, batch: Batch, more: Callable[[], int]) -> Batch | None:
         """Run a batch's handlers, settle it, and claim the next one, of ``more()`` events (0: none).
 
-        A batch that cannot be settled is left to its lease, and None returned: once that has expired its events are
-        handed out one by one, and the guilty one ends in ``error`` alone.
+        If a batch cannot be settled, return None and let its lease expire: its events are then handed out one by one,
+        so that only the cause of the failure ends in ``error``.
 
         Raises:
             ForeignRestore: the database was restored into a younger cluster.
@@ -202,8 +202,8 @@ class Runner:
             raise
         except BaseException:
             logger.exception(
-                "batch %s of group %s (events %s to %s) could not be settled: its lease will expire, and its events be"
-                " handed out one by one",
+                "batch %s of group %s (events %s to %s) could not be settled: after its lease has expired, its events"
+                " are handed out one by one",
                 batch.lote, self.grupo, min(row.id for row in batch.rows), max(row.id for row in batch.rows),
             )  # fmt: skip
             self.process.heartbeat.release(batch)
@@ -236,7 +236,7 @@ class Runner:
                 logger.warning("batch %s: %s", batch.lote, error)
                 return None
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                logger.warning("batch %s is settled on another connection; the last said: %s", batch.lote, error)
+                logger.warning("batch %s is settled on another connection; the last one failed: %s", batch.lote, error)
                 await asyncio.sleep(backoff(failures))
                 failures += 1
             else:

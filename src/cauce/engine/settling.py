@@ -37,7 +37,7 @@ LOSSES: Final = 2
 
 
 class Settling:
-    """The end of a batch: ``tx`` handlers and settlement, in steps that can be taken up on another connection."""
+    """The end of a batch, in steps that can continue on another connection."""
 
     def __init__(self, claiming: Claiming, dispatcher: Dispatcher, batch: Batch, report: Report) -> None:
         self._claiming, self._dispatcher, self._batch, self.report = claiming, dispatcher, batch, report
@@ -49,7 +49,7 @@ class Settling:
         """Connections lost while the handlers of this pass, or this delivery, ran."""
 
     async def finish(self, more: Callable[[], int]) -> Batch | None:
-        """Settle; return the next batch if it was claimed along."""
+        """Run the ``tx`` handlers and settle; return the next batch, if one was claimed."""
         report = self.report
         if self._settled:
             return await self._claim(more())
@@ -105,7 +105,7 @@ class Settling:
                     unknown = await claims.settle(
                         conn, self._batch, report.entregas, self._batch.ids, with_effects=True
                     )
-            except BaseException as error:  # noqa: BLE001 - weighed, and raised again if it is no handler's
+            except BaseException as error:  # noqa: BLE001 - _weigh raises it again unless a handler raised it
                 del report.entregas[said:]
                 report.done = done
                 self._weigh(error, conn)
@@ -114,12 +114,12 @@ class Settling:
         return None
 
     def _learn(self, unknown: Collection[int]) -> None:
-        """Explain again, next time, the causes that the database does not know."""
+        """Explain the causes that the database does not know again next time."""
         if unknown:
             self._dispatcher.causes.forget(unknown)
 
     async def _take_apart(self) -> None:
-        """Between the passes: keep what is known, and give every ``tx`` delivery a row of its own under this lease."""
+        """Between the passes: settle the other results, and give every ``tx`` delivery its own row under this lease."""
         report = self.report
         said = len(report.entregas)
         for delivery in report.transactional:
@@ -137,7 +137,7 @@ class Settling:
         self._losses = 0
 
     async def _alone(self, delivery: Delivery, executor: Executor) -> None:
-        """Second pass: one ``tx`` delivery in a transaction of its own, no attempt spent on the first pass."""
+        """Second pass: one ``tx`` delivery in a transaction of its own."""
         single = Report()
         if self._dispatcher.stopping:
             single.give_back(delivery)
@@ -159,7 +159,7 @@ class Settling:
         self.report.entregas += single.entregas
 
     async def _settle(self, report: Report, ids: Sequence[int]) -> None:
-        """Settle a part, in a transaction of its own."""
+        """Settle part of the batch, in a transaction of its own."""
         async with self._connections.lend() as conn:
             self._learn(await claims.settle(conn, self._batch, report.entregas, ids))
 
@@ -177,10 +177,10 @@ class Settling:
         self.report.transactional.clear()
 
     def _weigh(self, error: BaseException, conn: AsyncConnection[Any]) -> None:
-        """Let a handler's failure pass, to be judged; raise if the lease, the connection or the worker is lost.
+        """Return if a handler failed; raise if the lease, the connection or the worker was lost.
 
-        A connection that is lost again and again is the handler's doing: it would be retried forever. One whose
-        transaction the handler ended, or left a block open in, is closed here: who knows what else it is set to.
+        Repeated losses of the connection count as the handler's failure, or it would be retried forever. A connection
+        whose transaction the handler ended, or left a block open in, is closed here: its state is unknown.
         """
         if isinstance(error, (TimeoutError, GivenBack)):
             return  # a sync handler's connection is closed by then

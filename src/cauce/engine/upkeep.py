@@ -1,7 +1,7 @@
-"""Upkeep: what must be done now and then, by whichever worker happens to: rescue, retention, saying who is alive.
+"""Upkeep: periodic chores that any worker does: rescue, retention, presence.
 
-A worker says that it is alive by a lock that its upkeep's connection holds, so that it writes nothing while it idles;
-behind a pooler, where a lock would be another session's the next moment, it writes the time.
+A worker shows that it is alive by a lock that its upkeep's connection holds, so that it writes nothing while it is
+idle. Behind a pooler, where sessions do not keep locks, it writes the time.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.upkeep")
 
 ROUND_SECONDS: Final = 5.0
-"""Seconds between looks for expired leases, at most, while anybody holds one."""
+"""Most seconds between two looks for expired leases while any worker holds a lease."""
 LOOK_BACK_SECONDS: Final = 30.0
-"""Seconds between looks for retries that were passed by, while nobody holds a lease."""
+"""Seconds between looks for retries that were passed by, while no worker holds a lease."""
 COMMIT_SECONDS: Final = 5.0
-"""Seconds that a settlement takes to commit, at most, for the next look to find surely what it made due meanwhile."""
+"""Most seconds between a settlement's statement and its commit for which the next look surely finds its retries."""
 CHORES_SECONDS: Final = 120.0
-"""Seconds between the chores that nobody waits for, unless retention has more to delete than one of them may."""
+"""Seconds between two runs of the chores that are not urgent; retention runs again at once if more is left."""
 PRESENT_SECONDS: Final = 15.0
-"""Seconds between two times that a worker behind a pooler writes that it is alive."""
+"""Seconds between two signs of life of a worker behind a pooler."""
 PRUNE_BATCH: Final = 5_000
 """Events looked at, or refused webhooks deleted, in one statement, so that none holds locks for long."""
 PRUNE_SECONDS: Final = 1.0
-"""Seconds of every round that are spent on old events, at most."""
+"""Most seconds that a round spends on deleting old events."""
 
 NOTE_EVERY: Final = 10_000
-"""Transactions of the cluster after which it is noted again how far it has come."""
+"""Transactions of the cluster between two records of its transaction id."""
 
 PRESENTAR = "select cauce.presentar_trabajador(%s, %s, %s, %s, %s)"
 REPASAR = "select cauce.repasar_reintentos(%s, %s, make_interval(secs => %s))"
 
 
 async def prune(conn: AsyncConnection[Any], days: float) -> bool:
-    """Delete events that were processed longer ago than that, for ``PRUNE_SECONDS``; return whether there are more."""
+    """Delete events processed more than ``days`` ago, for ``PRUNE_SECONDS``; return whether more are left."""
     ends, more = monotonic() + PRUNE_SECONDS, True
     while more and monotonic() < ends:
         cursor = await conn.execute(
@@ -76,11 +76,11 @@ class Upkeep:
         self._who = worker, list(groups), socket.gethostname(), os.getpid()
         self._conn: AsyncConnection[Any] | None = None
         self._held = True
-        """Whether anybody held a lease at the last look."""
+        """Whether any worker held a lease at the last look."""
         self._looked_back = monotonic() - LOOK_BACK_SECONDS
         """When it last looked for retries that were passed by."""
         self._due: dict[Chore, float] = {}
-        """When a chore shall be done again; those that are not here, now."""
+        """When each chore is due again; one that is not here is due now."""
 
     async def run(self) -> None:
         """Do the chores several times a lease, until cancelled."""
@@ -94,10 +94,10 @@ class Upkeep:
             await asyncio.sleep(min(ROUND_SECONDS, third) if self._held else third)
 
     async def once(self) -> None:
-        """Do each chore that is due, whatever becomes of the others.
+        """Do each chore that is due, even if another fails.
 
         Raises:
-            psycopg.Error: the database cannot be reached. What goes wrong with a single chore is logged.
+            psycopg.Error: the database cannot be reached. The failure of a single chore is logged.
         """
         conn = await self._connected()
         for chore in (
@@ -124,12 +124,12 @@ class Upkeep:
                 )  # fmt: skip
 
     async def leave(self) -> None:
-        """Say goodbye, and disconnect."""
+        """Remove the worker's row, and disconnect."""
         goodbye, worker = sql.query("worker_leave"), {"trabajador": self._worker}
         async with contextlib.aclosing(self):
             try:
                 await (await self._connected()).execute(goodbye, worker)
-            except psycopg.OperationalError:  # the connection was lost, and nobody had noticed
+            except psycopg.OperationalError:  # the connection was lost unnoticed
                 await (await self._connected()).execute(goodbye, worker)
 
     async def aclose(self) -> None:
@@ -144,7 +144,7 @@ class Upkeep:
             self._due.pop(self._say_hello, None)
         return self._conn
 
-    # Each chore returns after how many seconds it shall be done again.
+    # Each chore returns the seconds until it is due again.
 
     async def _say_hello(self, conn: AsyncConnection[Any]) -> float:
         """Say that this worker is alive."""
@@ -171,7 +171,7 @@ class Upkeep:
         return 0.0 if self._held else LOOK_BACK_SECONDS
 
     async def _adopt(self, conn: AsyncConnection[Any]) -> float:
-        """Look after what waits for applications that have left its group."""
+        """Take over deliveries that wait for applications that have left their group."""
         await conn.execute("select cauce.adoptar_entregas(%s)", (self._application,))
         return CHORES_SECONDS
 
@@ -194,6 +194,6 @@ class Upkeep:
         return CHORES_SECONDS
 
     async def _note(self, conn: AsyncConnection[Any]) -> float:
-        """Note how far the cluster has come."""
+        """Record the cluster's transaction id."""
         await conn.execute("select cauce.comprobar_restauracion(%s)", (NOTE_EVERY,))
         return CHORES_SECONDS

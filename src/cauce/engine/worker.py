@@ -1,4 +1,4 @@
-"""The worker: runners that work and sleep, a heartbeat, a doorbell, upkeep; and how all of it stops."""
+"""The worker: its runners, heartbeat, doorbell and upkeep, and how all of it stops."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def new_identity() -> str:
 
 
 def relax_garbage_collection() -> None:
-    """Let the cyclic garbage collector run less often: for a process that does nothing but work on batches.
+    """Make the cyclic garbage collector run less often: for a process that only runs a worker.
 
     A batch is a few thousand objects that live until it is settled and form no cycles; by default the collector walks
     them again and again, which cost 2.7 of the 16 us of Python that an event took.
@@ -51,7 +51,7 @@ def relax_garbage_collection() -> None:
 
 @contextlib.asynccontextmanager
 async def process(bus: Bus, settings: Settings) -> AsyncGenerator[Process]:
-    """Start what every processing needs: the heartbeat's thread and the watch over time limits."""
+    """Start what runners share: connections, the heartbeat's thread and the watch over time limits."""
     shared = Process(
         bus=bus,
         settings=settings,
@@ -82,7 +82,7 @@ def prepare(bus: Bus, settings: Settings) -> None:
         SchemaError: the tables are missing, older or newer.
         CatalogError: another application owns a handler or a subscriber of this one.
         ForeignRestore: the database was restored into a younger cluster.
-        ConfigError: a pooler in transaction mode stands before it, and ``CAUCE_POOLER`` does not say so.
+        ConfigError: the database is behind a pooler in transaction mode, and ``CAUCE_POOLER`` is not set.
     """
     with connect(settings) as conn:
         schema.check(conn)
@@ -99,19 +99,19 @@ class Worker:
     """Processes the events of an application until stopped.
 
     Args:
-        bus: the application's.
+        bus: the application's bus.
         settings: database, lease, sizes and times.
         groups: which of the bus's groups; all by default.
 
     Raises:
         ConfigError: the bus has no such group, or none at all.
-        WrongArgument: ``bus`` is no ``Bus``, or ``settings`` are no ``Settings``.
+        WrongArgument: ``bus`` is not a ``Bus``, or ``settings`` is not a ``Settings``.
     """
 
     def __init__(self, bus: Bus, settings: Settings, groups: Sequence[str] = ()) -> None:
         expect_application(bus, settings, "Worker")
         if not bus.groups:
-            raise ConfigError("the bus has no handler and no subscriber: there is nothing for a worker to do")
+            raise ConfigError("the bus has no handler and no subscriber, so a worker has nothing to do")
         unknown = set(groups) - set(bus.groups)
         if unknown:
             raise ConfigError(f"the bus has no group {', '.join(sorted(unknown))}; it has {', '.join(bus.groups)}")
@@ -120,10 +120,10 @@ class Worker:
         self._stopping = asyncio.Event()
         self._runners: list[Runner] = []
         self.ready = asyncio.Event()
-        """Set when the worker has checked the database and begun to look at the log."""
+        """Set when the worker has checked the database and started."""
 
     def stop(self) -> None:
-        """Stop soon: what runs may finish within the grace period, what has not begun is given back at once."""
+        """Stop: running handlers may finish within the grace period, other deliveries are given back at once."""
         self._stopping.set()
         for runner in self._runners:
             runner.dispatcher.stop()
@@ -160,7 +160,7 @@ class Worker:
             logger.info("worker %s has stopped", shared.worker)
 
     async def _until_stopped(self, slots: Sequence[asyncio.Task[None]]) -> None:
-        """Wait for ``stop``, or for a slot to give up, which it does only where working on would be wrong."""
+        """Wait for ``stop``, or raise the error of a slot that cannot continue."""
         stop = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([stop, *slots], return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +174,7 @@ class Worker:
         _, running = await asyncio.wait(slots, timeout=self._settings.grace_seconds)
         if running:
             logger.warning(
-                "the grace period of %g s is over: what still runs is given back", self._settings.grace_seconds
+                "the grace period of %g s is over: running deliveries are given back", self._settings.grace_seconds
             )
             shared.watch.stop()
             await asyncio.wait(running, timeout=self._settings.lease_seconds)
@@ -194,7 +194,7 @@ class Worker:
             except (ForeignRestore, ConfigError):
                 raise
             except Exception:
-                logger.exception("group %s: nothing could be claimed; the worker tries again", runner.grupo)
+                logger.exception("group %s: the claim failed; the worker tries again", runner.grupo)
                 await asyncio.sleep(self._settings.poll_seconds)
             if not self._stopping.is_set():
                 rung = await doorbell.sleep(runner.grupo, rings, worked=worked)

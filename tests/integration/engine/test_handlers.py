@@ -311,7 +311,7 @@ def test_a_swallowed_sql_error_is_named(conn: Conn, database: str) -> None:
     make_effects(conn)
     tell(conn)
     work(bus(aborts), quick(database, max_attempts=1), lambda: settled(conn))
-    assert "an SQL error must not be swallowed" in errors(conn)[0]
+    assert "it must not suppress an SQL error" in errors(conn)[0]
 
 
 async def slow(_: Evento[Cosa]) -> None:

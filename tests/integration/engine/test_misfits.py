@@ -178,7 +178,7 @@ def test_a_batch_that_cannot_be_settled_is_left_to_its_lease(
     application = Bus(catalogs=[Large], event_handlers=EventHandlers(Large.cosa.handled_by(quiet)))
     work(application, quick(database, lease_seconds=0.3, crash_limit=2), lambda: settled(conn))
     assert column(conn, "select estado::text from cauce.eventos order by id") == ["procesado", "error", "procesado"]
-    assert "of group principal (events 1 to 3) could not be settled: its lease will expire" in caplog.text
+    assert "of group principal (events 1 to 3) could not be settled: after its lease has expired" in caplog.text
 
 
 async def wants_dicts(_: Evento[Cosa], tx: AsyncConnection[Any]) -> None:

@@ -169,16 +169,16 @@ def test_only_those_with_two_keys_have_two() -> None:
     [
         ([Answered(200)], False, False, ""),
         ([Answered(204)], False, False, ""),
-        ([Answered(302)], False, False, "2xx was expected, and there came 302"),
-        ([Answered(400, b"no")], False, False, "there came 400 no"),
+        ([Answered(302)], False, False, "expected 2xx, got 302"),
+        ([Answered(400, b"no")], False, False, "got 400 no"),
         ([Answered(400)], False, True, ""),
-        ([Answered(200)], False, True, "400 was expected"),
-        ([Answered(503)], False, True, "400 was expected"),
-        ([Answered(None, problem="no answer: x")], False, False, "there came no answer: x"),
+        ([Answered(200)], False, True, "expected 400"),
+        ([Answered(503)], False, True, "expected 400"),
+        ([Answered(None, problem="no answer: x")], False, False, "got no answer: x"),
         ([Answered(200, b'{"duplicado": false}'), Answered(200, b'{"duplicado": true}')], True, False, ""),
         ([Answered(200), Answered(200, b'{"duplicado": false}')], True, False, "not recognized"),
         ([Answered(200), Answered(200, b"[accepted]")], True, False, ""),
-        ([Answered(200), Answered(500)], True, False, "there came 500"),
+        ([Answered(200), Answered(500)], True, False, "got 500"),
     ],
 )
 def test_an_answer_is_judged_by_what_was_sent(*, answers: list[Answered], twice: bool, bad: bool, said: str) -> None:
@@ -194,5 +194,5 @@ def test_urls_of_inboxes() -> None:
     assert simulator.inbox_url("http://a/hooks/s", "stripe") == "http://a/hooks/s"
     assert urlsplit(plan_of("mercadopago").request(NOW).url).query.startswith("data.id=")
     for wrong in ("127.0.0.1:8000", "ftp://a", "http://", ""):
-        with pytest.raises(ValueError, match="is no URL"):
+        with pytest.raises(ValueError, match="is not a URL"):
             simulator.inbox_url(wrong, "stripe")
