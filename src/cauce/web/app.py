@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -12,7 +11,7 @@ from cauce.web.answers import Endpoint, ErrorCode, error
 from cauce.web.endpoints import PATHS, Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import Iterable
 
     from starlette.types import Receive, Scope, Send
 
@@ -52,16 +51,9 @@ def create_app(
     """
     endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            await endpoints.close()
-
     app = Starlette(
         routes=[Route(PATHS[name], endpoint, name=name) for name, endpoint in endpoints.by_name.items()],
-        lifespan=lifespan,
+        lifespan=endpoints.lifespan,
     )
     app.router.redirect_slashes = False  # no sender of webhooks follows a redirection
     app.router.default = _Nowhere()

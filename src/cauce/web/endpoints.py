@@ -6,6 +6,7 @@ for its body, and turns the ``Answer``, which is plain data, into its framework'
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from cauce.config import expect_application
@@ -16,7 +17,7 @@ from cauce.web.trabajadores import ProcesarLote
 from cauce.web.webhooks import Webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from cauce.bus import Bus
     from cauce.config import Settings
@@ -61,6 +62,14 @@ class Endpoints:
             "salud": Salud(self._connections),
         }
         """One endpoint for each of ``PATHS``."""
+
+    @asynccontextmanager
+    async def lifespan(self, _: object) -> AsyncGenerator[None]:
+        """Close the connections when the application ends."""
+        try:
+            yield
+        finally:
+            await self.close()
 
     async def close(self) -> None:
         """Close the idle connections; a later request makes new ones."""

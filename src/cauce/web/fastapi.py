@@ -6,7 +6,6 @@ lifespan of a mounted application.
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +15,7 @@ from cauce.web.answers import LEFT, content, fields
 from cauce.web.endpoints import METHODS, PATHS, Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from starlette.types import Message, Receive
 
@@ -48,22 +47,13 @@ def create_router(
         WrongArgument: ``bus`` is not a ``Bus``, or ``settings`` is not a ``Settings``.
     """
     endpoints = Endpoints(bus, settings, providers=providers, secrets=secrets)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: object) -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            await endpoints.close()
-
-    router = APIRouter(lifespan=lifespan, redirect_slashes=False)
+    router = APIRouter(lifespan=endpoints.lifespan, redirect_slashes=False)
     for name, endpoint in endpoints.by_name.items():
         router.add_api_route(PATHS[name], _route(endpoint), methods=[*METHODS], name=name, include_in_schema=False)
     return router
 
 
 def _route(endpoint: Endpoint) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """Make a path operation of an endpoint."""
 
     async def respond(request: Request) -> Response:
         answer = await endpoint.respond(request.scope, _receive(request)) or LEFT
