@@ -4,65 +4,32 @@
 from typing import Any
 
 from psycopg import AsyncConnection, Connection
-from pydantic import BaseModel
 
-from cauce import (
-    Attempt,
-    Catalog,
-    Evento,
-    EventType,
-    NuevoEvento,
-    Subscriber,
-    publicar_evento,
-    publicar_eventos,
-)
-from cauce.stripe import StripeEvent
+from cauce import Attempt, Catalog, Evento, EventType, NuevoEvento, Subscriber, publicar_evento, publicar_eventos
 from cauce.testing import call, call_async
+from tests.typing.right import (
+    CheckoutSession,
+    ReservaCreada,
+    ReservaEvents,
+    StripeEvents,
+    checkout_session_completed,
+    reserva_creada,
+    sync_tx,
+)
 
 
-class CheckoutSession(BaseModel):
-    """The object inside a Stripe event."""
+class Untyped(Catalog, origen="untyped"):
+    """An event without a type."""
 
-    id: str
-
-
-class ReservaCreada(BaseModel):
-    """A payload of our own."""
-
-    reserva_id: int
-
-
-class StripeEvents(Catalog, origen="stripe", prioridad=0):
-    """Stripe's."""
-
-    checkout_session_completed = EventType("checkout.session.completed", StripeEvent[CheckoutSession])
-
-
-class ReservaEvents(Catalog, origen="reserva"):
-    """Ours."""
-
-    reserva_creada = EventType("reserva.creada", ReservaCreada, clave="reserva_id")
-    sin_tipo = EventType("reserva.sin_tipo")  # type: ignore[call-arg, var-annotated]
+    sin_tipo = EventType("untyped.sin_tipo")  # type: ignore[call-arg, var-annotated]
 
 
 class SinOrigen(Catalog):  # type: ignore[call-arg]
     """A catalog without an origin."""
 
 
-async def checkout_session_completed(evento: Evento[StripeEvent[CheckoutSession]], tx: AsyncConnection[Any]) -> None:
-    """A good handler of the Stripe event."""
-
-
 async def the_object_alone(evento: Evento[CheckoutSession]) -> None:
     """The payload is the whole Stripe event, not the object inside."""
-
-
-async def reserva_creada(evento: Evento[ReservaCreada], attempt: Attempt) -> None:
-    """A good handler of our event."""
-
-
-def sync_tx(evento: Evento[ReservaCreada], tx: Connection[Any]) -> None:
-    """Another."""
 
 
 def sync_with_async_tx(evento: Evento[ReservaCreada], tx: AsyncConnection[Any]) -> None:
