@@ -85,15 +85,12 @@ def test_a_payload_that_python_cannot_read_ends_one_event_in_error(conn: Conn, d
     assert value(conn, "select count(*) from cauce.fallos") == 1
 
 
-@pytest.mark.parametrize("error", [ValueError, RecursionError, SystemExit, PanicError])
-def test_whatever_a_validator_raises_ends_one_event_in_error(
-    conn: Conn, database: str, error: type[BaseException]
-) -> None:
-    """Also what is no Exception."""
+def refusing(conn: Conn, error: BaseException) -> Bus:
+    """Publish three events whose payload is validated by code that raises an error for the second."""
 
     def refuse(n: object) -> object:
         if n == 1:
-            raise error("never")
+            raise error
         return n
 
     class Payload(BaseModel):
@@ -104,7 +101,15 @@ def test_whatever_a_validator_raises_ends_one_event_in_error(
 
     for n in range(3):
         conn.execute("select cauce.publicar_evento('revisado', 'cosa', %s::jsonb)", (json.dumps({"n": n}),))
-    application = Bus(catalogs=[Checked], event_handlers=EventHandlers(Checked.cosa.handled_by(quiet)))
+    return Bus(catalogs=[Checked], event_handlers=EventHandlers(Checked.cosa.handled_by(quiet)))
+
+
+@pytest.mark.parametrize("error", [ValueError, RecursionError, SystemExit, PanicError])
+def test_whatever_a_validator_raises_ends_one_event_in_error(
+    conn: Conn, database: str, error: type[BaseException]
+) -> None:
+    """Also what is no Exception."""
+    application = refusing(conn, error("never"))
     work(application, quick(database), lambda: settled(conn))
     assert column(conn, "select estado::text from cauce.eventos order by id") == ["procesado", "error", "procesado"]
     assert "never" in value(conn, "select error from cauce.fallos")
@@ -161,21 +166,7 @@ def test_a_batch_that_cannot_be_settled_is_left_to_its_lease(
     conn: Conn, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No memory, say: its events come again one by one, the guilty one ends alone in `error`, and the worker lives."""
-
-    def devour(n: object) -> object:
-        if n == 1:
-            raise MemoryError
-        return n
-
-    class Payload(BaseModel):
-        n: Annotated[int, BeforeValidator(devour)]
-
-    class Large(Catalog, origen="grande"):
-        cosa = EventType("cosa", Payload)
-
-    for n in range(3):
-        conn.execute("select cauce.publicar_evento('grande', 'cosa', %s::jsonb)", (json.dumps({"n": n}),))
-    application = Bus(catalogs=[Large], event_handlers=EventHandlers(Large.cosa.handled_by(quiet)))
+    application = refusing(conn, MemoryError())
     work(application, quick(database, lease_seconds=0.3, crash_limit=2), lambda: settled(conn))
     assert column(conn, "select estado::text from cauce.eventos order by id") == ["procesado", "error", "procesado"]
     assert "of group principal (events 1 to 3) could not be settled: after its lease has expired" in caplog.text
