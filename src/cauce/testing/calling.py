@@ -186,7 +186,7 @@ async def _in_async(tx: AsyncConnection[Any], handler: AnyHandler, evento: objec
 def _check(pgconn: PGconn) -> None:
     """Refuse what a worker refuses."""
     if pgconn.transaction_status != TransactionStatus.INTRANS:
-        raise RuntimeError("the handler left its transaction aborted or ended; an SQL error must not be swallowed")
+        raise RuntimeError("the handler left its transaction aborted or ended; it must not suppress an SQL error")
 
 
 def _no_tx(handler: AnyHandler, example: str) -> TypeError:

@@ -38,14 +38,14 @@ CHORES: Final = [
         "select d.proximo_en > m.proximo_en from cauce.entregas d, cauce.marcas m where d.suscriptor = 's'",
     ),
     Chore(
-        "look after what waits for applications that have left its group",
+        "take over deliveries that wait for applications that have left their group",
         "adoptar_entregas",
         "select count(*) = 0 from cauce.entregas where aplicacion = 'gone'",
     ),
     Chore("delete old events", "purgar", "select hasta = 0 from cauce.poda"),
     Chore("delete old refused webhooks", "purgar_rechazados", "select count(*) = 0 from cauce.rechazados"),
     Chore("note which workers are gone", "pasar_lista", "select count(perdido_en) = 1 from cauce.trabajadores"),
-    Chore("note how far the cluster has come", "comprobar_restauracion", "select xid > '1' from cauce.instancia"),
+    Chore("record the cluster's transaction id", "comprobar_restauracion", "select xid > '1' from cauce.instancia"),
 ]
 
 OLD_REFUSED: Final = (
