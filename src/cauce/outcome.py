@@ -13,7 +13,7 @@ class Discard(Exception):  # noqa: N818 - a verdict, raised
     """Raised by a handler whose delivery can never succeed: it ends in ``error`` with its message."""
 
 
-class RetryAfter(Exception):  # noqa: N818 - the same
+class RetryAfter(Exception):  # noqa: N818 - a verdict, raised
     """Raised by a handler to choose the delay before the next attempt.
 
     The attempt counts: after the policy's last attempt the delivery ends in ``error``.

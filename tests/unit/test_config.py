@@ -55,7 +55,7 @@ def test_names_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_secrets_are_not_printed() -> None:
     """Neither by repr nor by str."""
-    settings = Settings(cron_secret="hush", stripe_webhook_secret="whsec_hush")  # type: ignore[arg-type]
+    settings = Settings(cron_secret="hush", stripe_webhook_secret="whsec_hush")  # type: ignore[arg-type]  # pydantic makes it
     assert "hush" not in repr(settings) + str(settings)
 
 

@@ -148,7 +148,7 @@ def test_what_was_not_awaited_is_asked_for_every_time() -> None:
 
 def test_secrets_are_in_the_settings_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stripe's is a setting like others; the rest are variables, read at every question."""
-    source = secrets_in(Settings(stripe_webhook_secret="whsec_1"))  # type: ignore[arg-type]
+    source = secrets_in(Settings(stripe_webhook_secret="whsec_1"))  # type: ignore[arg-type]  # pydantic makes a SecretStr of it
     monkeypatch.setenv("GITHUB_WEBHOOK_SECRET", "g")
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", "ignored")
     assert (source("STRIPE_WEBHOOK_SECRET"), source("GITHUB_WEBHOOK_SECRET")) == ("whsec_1", "g")

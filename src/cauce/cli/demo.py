@@ -286,7 +286,7 @@ def _post(stage: Stage, body: bytes, secret: str) -> tuple[int, str]:
     signed = PROVIDERS["stripe"].sign(Draft(body, url=stage.url), Secret(secret), time.time())
     sent = http.Request(stage.url, data=signed.body, headers=dict(signed.headers), method="POST")  # noqa: S310 - our own loopback address
     try:
-        with http.urlopen(sent, timeout=10) as answer:  # noqa: S310 - the same
+        with http.urlopen(sent, timeout=10) as answer:  # noqa: S310 - our own loopback address
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()

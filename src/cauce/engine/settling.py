@@ -148,7 +148,7 @@ class Settling:
                         await self._dispatcher.run_in(delivery, conn, executor)
                         single.succeeded(delivery)
                         await claims.settle(conn, self._batch, single.entregas, ids=[], with_effects=True)
-                except BaseException as error:  # noqa: BLE001 - the same
+                except BaseException as error:  # noqa: BLE001 - _weigh raises it again unless a handler raised it
                     self._weigh(error, conn)
                     single = Report()
                     self._judge(error, delivery, single)

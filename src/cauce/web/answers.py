@@ -75,7 +75,7 @@ class Failed(Exception):  # noqa: N818 - control flow inside an endpoint, never 
         self.answer = answer
 
 
-class Disconnected(Exception):  # noqa: N818 - the same
+class Disconnected(Exception):  # noqa: N818 - control flow inside an endpoint, never seen outside
     """The client disconnected before its request was complete."""
 
 

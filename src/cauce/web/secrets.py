@@ -77,7 +77,7 @@ class Keyring:
         try:
             secrets = _read(held)
         except (TypeError, ValueError) as problem:
-            logger.error("%s cannot be read: %s", setting, problem)  # noqa: TRY400 - the same
+            logger.error("%s cannot be read: %s", setting, problem)  # noqa: TRY400 - no traceback of ours helps
             return Rejected(Reason.MALFORMED_SECRET, f"{setting} cannot be read")
         if isinstance(held, str):
             self._texts[setting] = (held, secrets)

@@ -177,12 +177,12 @@ def _parse(body: bytes, text: str) -> JsonValue:
     try:
         return from_json(body, allow_inf_nan=False)  # type: ignore[no-any-return]  # JSON by definition
     except ValueError:
-        return _DECODER.decode(text)  # type: ignore[no-any-return]  # the same
+        return _DECODER.decode(text)  # type: ignore[no-any-return]  # JSON by definition
 
 
 def _parse_bounded(text: str) -> JsonValue:
     """Parse JSON and measure every number first, at the cost of a call per number."""
-    return json.loads(  # type: ignore[no-any-return]  # the same
+    return json.loads(  # type: ignore[no-any-return]  # JSON by definition
         text,
         parse_constant=_no_constant,
         parse_int=lambda digits: int(_bounded_number(digits)),
