@@ -238,6 +238,18 @@ def test_an_external_id_stored_out_of_sight_says_to_run_again(conn: Conn, connec
         mine.execute("select cauce.publicar_evento('prueba', 'prueba.anotada', '{}', id_externo => 'x')")
 
 
+def test_an_external_id_that_is_deleted_meanwhile_says_to_run_again(conn: Conn) -> None:
+    """The stored event was there for the INSERT, and is gone when its id is looked up."""
+    publicar_evento(conn, PruebaEvents.anotada, Nota(texto="a"), id_externo="x", own_transaction=True)
+    conn.execute(
+        "create function public.quitar() returns trigger language plpgsql as"
+        " $$ begin delete from cauce.eventos; return null; end $$"
+    )
+    conn.execute("create trigger quitar after insert on cauce.eventos execute function public.quitar()")
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        conn.execute("select cauce.publicar_evento('prueba', 'prueba.anotada', '{}', id_externo => 'x')")
+
+
 def test_many_events_come_back_in_the_order_given(conn: Conn) -> None:
     """A thousand in one statement, their ids in order, delivered in order."""
     many = [NuevoEvento(PruebaEvents.anotada, Nota(texto="a", numero=n), clave=str(n)) for n in range(1000)]
