@@ -318,6 +318,10 @@ CREATE FUNCTION cauce.soltar_borrados(lote bigint) RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.sortear(carriles smallint[]) RETURNS smallint[]
+    LANGUAGE sql
+    AS (...);
+
 CREATE FUNCTION cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb DEFAULT NULL::jsonb) RETURNS bigint[]
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'

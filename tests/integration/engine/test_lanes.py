@@ -146,6 +146,33 @@ def test_no_lane_starves_whatever_lies_in_the_others(conn: Conn) -> None:
     assert shares[0] > 4500  # 4,775 are expected
 
 
+def test_no_lot_is_drawn_in_a_group_that_has_hardly_begun(conn: Conn) -> None:
+    """Nothing can starve yet, so an application's tests find the urgent events first, every time."""
+    publish(conn, prioridad=9)
+    urgent = publish(conn, prioridad=0)
+    conn.execute("begin")
+    for _ in range(300):  # if the lot decided, all of them would agree once in 500,000 runs
+        conn.execute("savepoint antes")
+        assert value(conn, "select cauce.siguientes('principal', 10)") == urgent
+        conn.execute("rollback to antes")
+    conn.execute("rollback")
+
+
+def test_no_retry_starves_below_a_lane_that_is_never_empty(conn: Conn) -> None:
+    """An urgent delivery fails again and again, and is due at once: the other's turn comes all the same."""
+    (late,), urgent = publish(conn, prioridad=9), publish(conn, prioridad=0)
+    batch = claim(conn)
+    for _ in range(2000):  # one claim in 22 begins at a lane from 1 to 9, once the lane's marks have moved 20 times
+        due = [outcome(row.id, "s", "reintentar", row.intento, espera=0) for row in batch.rows]
+        settle(conn, batch, due)
+        batch = claim(conn, 1)
+        if batch.ids == [late]:
+            break
+        assert batch.ids == urgent
+    else:
+        raise AssertionError
+
+
 def test_a_straggler_does_not_starve_below_a_lane_that_is_never_empty(conn: Conn, connect: Callable[..., Conn]) -> None:
     """It commits behind the position of its lane, while all claims find events in a more urgent one."""
     late = connect()

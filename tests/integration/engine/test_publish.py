@@ -460,7 +460,6 @@ def test_nothing_of_many_is_stored_if_one_is_refused(conn: Conn) -> None:
 
 def test_a_bare_insert_is_found_and_prioritised(conn: Conn) -> None:
     """As the seed's tests do it: origin, type and payload are enough."""
-    conn.execute("select setseed(0)")  # no claim begins at a lane drawn by lot
     conn.execute(
         "insert into cauce.eventos (origen, tipo, payload) values ('prueba', 'x', '{}'), ('stripe', 'x', '{}')"
     )

@@ -170,24 +170,30 @@ begin
     return ids;
 end $$;
 
--- The next ids of a group, at most `maximo`, all of one lane: the lowest that has any; but one call in 20 begins at a lane
--- drawn by lot and goes on in a circle, so that no lane starves below one that is never empty.
+-- The lanes in a circle, from one drawn by lot.
+create function cauce.sortear(carriles smallint[]) returns smallint[] language sql volatile as $$
+    select $1[i:] || $1[:i - 1] from (select 1 + floor(random() * cardinality($1))::integer) sorteo(i)
+$$;
+
+-- The next ids of a group, at most `maximo`, all of one lane: the lowest that has any. Once that lane has been served 20
+-- times, one call in 20 begins at a lane drawn by lot and goes on in a circle, so that no lane starves below one that is
+-- never empty.
 -- Locks   the caller has the group's turn
 create function cauce.siguientes(grupo text, maximo integer) returns bigint[]
 language plpgsql as $$
 #variable_conflict use_variable
 declare
     carriles smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
-    inicio constant integer := case when random() < 0.05 then floor(random() * 10) else 0 end;
     p cauce.posiciones;
     antes constant bigint := cauce.leidas();
     salto boolean;            -- the look at the lanes has read so much that it moves the positions past it
     ids bigint[] := '{}';
 begin
-    if inicio > 0 then
-        carriles := carriles[inicio + 1:] || carriles[:inicio];
-    end if;
     p := cauce.primer_carril(grupo, carriles);
+    if p.n >= 20 and random() < 0.05 then
+        carriles := cauce.sortear(carriles);
+        p := cauce.primer_carril(grupo, carriles);
+    end if;
     salto := cauce.leidas() - antes > 1000;
     if not salto then
         if p.carril is null then
@@ -207,9 +213,10 @@ begin
     return ids;
 end $$;
 
--- The due retries of an application that come next, at most `maximo` of them. `sospechosas`: of those whose worker died,
--- and none if this worker has one in hand. Writes nothing to entregas, only the marks: a claim reads nothing before the
--- mark of its lane, so the caller must list these in a lote in the same transaction.
+-- The due retries of an application that come next, at most `maximo` of them. The lowest lanes come first; once the marks
+-- of a lane have moved 20 times, one call in 20 begins at a lane drawn by lot, as for new events. `sospechosas`: of those
+-- whose worker died, and none if this worker has one in hand. Writes nothing to entregas, only the marks: a claim reads
+-- nothing before the mark of its lane, so the caller must list these in a lote in the same transaction.
 -- Locks   the caller has the group's turn; the rows, to the end of the transaction, but skip locked: an operator or a
 --         settling worker may hold some
 -- Index   marcas_pkey, backward; entregas_debidas, as a range from the mark to now
@@ -220,6 +227,7 @@ language plpgsql as $$
 #variable_conflict use_column
 declare
     ahora constant timestamptz := clock_timestamp();          -- a constant bounds the range, a volatile call does not
+    carriles smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
 begin
     -- Mostly nothing is due, and a look that only reads says so for less than half. Deliveries whose worker died are few, so
     -- what they leave behind is not in the way; two in one worker's hands would both be blamed for its death.
@@ -243,9 +251,14 @@ begin
                    > (coalesce(m.proximo_en, '-infinity'), coalesce(m.evento, 0), coalesce(m.suscriptor, '')) limit 1) d) then
         return;
     end if;
+    if random() < 0.05 and exists (
+        select from cauce.marcas q
+         where q.grupo = $1 and q.aplicacion = $2 and q.sospechosas = $5 and q.prioridad between 0 and 9 and q.n >= 20) then
+        carriles := cauce.sortear(carriles);
+    end if;
     with tomadas as materialized (
         select nivel, m.n, d.proximo_en, d.evento, d.suscriptor
-          from generate_series(0, 9) nivel
+          from unnest(carriles) nivel
           left join lateral (
             select q.n, q.proximo_en, q.evento, q.suscriptor from cauce.marcas q
              where q.grupo = $1 and q.aplicacion = $2 and q.sospechosas = $5 and q.prioridad = nivel
