@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.integration.plans.explained import LARGE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,7 +26,7 @@ def fresh(cauce_server: Server) -> Iterator[str]:
     """Make a migrated database in which nothing is ever analyzed unless a test does it; drop it afterwards."""
     with cauce_server.migrated() as database:
         with database.connect(autocommit=True) as conn:
-            for table in ("eventos", "lotes", "posiciones", "entregas", "fallos", "rechazados"):
+            for table in (*LARGE, "lotes", "posiciones"):
                 conn.execute(
                     sql.SQL("alter table cauce.{} set (autovacuum_enabled = off)").format(sql.Identifier(table))
                 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tests.integration.engine.kit import Conn
 
-LARGE = ("eventos", "entregas", "fallos", "rechazados")
+LARGE = ("eventos", "entregas", "marcas", "fallos", "causas", "rechazados")
 """Tables that grow with what has happened, not with what is going on."""
 BY_ID = {"eventos_pkey", "eventos_id_externo_unico"}
 """Indexes by which single events are looked up, those of a batch; what is not one of these ranges over the log."""
