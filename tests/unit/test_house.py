@@ -122,6 +122,20 @@ def test_connections_are_opened_in_one_place() -> None:
     assert opening == APPLICATIONS | {"database/connecting.py"}
 
 
+def test_sql_of_several_lines_is_a_file() -> None:
+    """Python holds one line of SQL at most; publishing has one statement for each kind of driver, all in one place."""
+    statement = re.compile(r"\s*(select|with|insert|update|delete|create|set)\s[^.]*\b(from|into|set|table|cauce)\b")
+    found = [
+        f"{path.name}:{node.lineno}"
+        for path in (TOP / "src/cauce").rglob("*.py")
+        if path.name != "publishing.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.lineno != node.end_lineno
+        if statement.match(node.value)
+    ]
+    assert found == []
+
+
 def test_what_the_sql_raises_has_its_error_or_is_said_as_it_is() -> None:
     """Every SQLSTATE of ours that a migration raises is in the one table of errors, or is for whoever writes SQL."""
     migrations = "".join(file.read_text() for file in (TOP / "src/cauce/sql/migrations").iterdir())

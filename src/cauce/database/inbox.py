@@ -26,27 +26,6 @@ if TYPE_CHECKING:
     from cauce.webhooks import NuevoWebhook, Verified
     from cauce.webhooks.payload import JsonValue
 
-# Lane and key as in cauce.completar_evento: from the event's own row of the catalog, else its origin's, else lane 5.
-RECIBIR: Final = """
-insert into cauce.eventos as e
-       (origen, tipo, id_externo, payload, cuerpo, cabeceras, ultimo_error, estado, prioridad, carril, clave)
-select n.origen, n.tipo, n.id_externo, n.payload, n.cuerpo, n.cabeceras, n.motivo,
-       case when n.payload is null then 'error' else 'pendiente' end::cauce.estado,
-       v.nivel, v.nivel, n.payload ->> c.clave
-  from (values {}) n(o, origen, tipo, id_externo, payload, cuerpo, cabeceras, motivo)
-  left join cauce.catalogo c on c.origen = n.origen and c.tipo = n.tipo
-  left join cauce.catalogo d on d.origen = n.origen and d.tipo = '*'
- cross join lateral (select coalesce(c.prioridad, d.prioridad, 5)::smallint nivel) v
- order by n.o
-    on conflict (origen, id_externo) where id_externo is not null do nothing
-returning e.origen, e.id_externo, e.id, cauce.avisar()
-"""
-CONOCIDOS: Final = """
-select n.origen, n.id_externo, e.id
-  from (values {}) n(origen, id_externo)
- cross join lateral (
-       select q.id from cauce.eventos q where q.origen = n.origen and q.id_externo = n.id_externo limit 1) e
-"""
 MOST_ROWS: Final = 64
 """Most events of one statement; the server prepares a statement for each number of them."""
 
@@ -215,21 +194,21 @@ async def differences(
 @cache
 def insert_of(count: int) -> bytes:
     """Return the statement that stores ``count`` rows."""
-    types = ("text", "text", "text", "jsonb", "bytea", "jsonb", "text")
-    return RECIBIR.format(_values(count, types, numbered=True)).encode()
+    return _of_rows("receive", count, ("text", "text", "text", "jsonb", "bytea", "jsonb", "text"), numbered=True)
 
 
 @cache
 def select_of(count: int) -> bytes:
     """Return the statement that finds ``count`` events by their keys."""
-    return CONOCIDOS.format(_values(count, ("text", "text"))).encode()
+    return _of_rows("received", count, ("text", "text"))
 
 
-def _values(count: int, types: Sequence[str], *, numbered: bool = False) -> str:
-    """Write ``($1::text, $2::text), ($3::text, $4::text)``; ``numbered``: each row begins with its number."""
+def _of_rows(name: str, count: int, types: Sequence[str], *, numbered: bool = False) -> bytes:
+    """Put ``($1::text, $2::text), ($3::text, $4::text)`` into a query; ``numbered``: the row's number comes first."""
     places = count_from(1)
     rows = ([f"${next(places)}::{name}" for name in types] for _ in range(count))
-    return ", ".join(f"({', '.join([str(n), *row] if numbered else row)})" for n, row in enumerate(rows))
+    values = ", ".join(f"({', '.join([str(n), *row] if numbered else row)})" for n, row in enumerate(rows))
+    return sql.query(name).replace(b"/* rows */", values.encode())
 
 
 async def _store_somehow(conn: AsyncConnection[Any], row: InboxRow, *, alone: bool) -> Stored:

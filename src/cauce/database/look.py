@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from cauce import sql
 from cauce.database import schema
 from cauce.errors import CauceError
 
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 15.0
 """Seconds that each statement of a look may take, waits for locks included. A look normally takes milliseconds."""
-
-_LOOK: Final = """
-    set transaction isolation level repeatable read read only;
-    set local enable_seqscan = off;
-    set local enable_bitmapscan = off;
-    set local enable_hashjoin = off;
-    set local enable_mergejoin = off;
-    set local jit = off"""
-"""One snapshot, and plans that walk indexes row by row, so that a limit stops them. Without these settings the planner
-may read a whole table: one that was never analyzed, or one where it expects matches everywhere."""
 
 
 @contextmanager
@@ -42,7 +33,7 @@ def look(conn: Connection[Any]) -> Generator[None]:
     """
     try:
         with conn.transaction():
-            conn.execute(_LOOK)
+            conn.execute(sql.query("look"))
             conn.execute("select set_config('statement_timeout', %s, true)", (f"{LOOK_SECONDS * 1000:.0f}ms",))
             schema.check_version(conn)
             yield

@@ -150,14 +150,8 @@ def _apply_next(conn: Connection[Any]) -> str | None:
         if number not in sql.migrations():
             return None
         migration = sql.migrations()[number]
-        if version == 0:
-            conn.execute("create schema if not exists cauce")
-            conn.execute(
-                "create table cauce.migraciones ("
-                "numero integer primary key, nombre text not null, aplicada_en timestamptz not null default now())"
-            )
-        conn.execute("insert into cauce.migraciones (numero, nombre) values (%s, %s)", (number, migration.name))
         conn.execute(migration.text)
+        conn.execute("insert into cauce.migraciones (numero, nombre) values (%s, %s)", (number, migration.name))
     return f"{number:04}_{migration.name}"
 
 

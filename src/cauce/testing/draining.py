@@ -7,6 +7,7 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cauce import sql
 from cauce.config import expect_application
 from cauce.engine.connections import connect
 from cauce.engine.cron import procesar_lote
@@ -25,17 +26,8 @@ if TYPE_CHECKING:
 LIMIT: Final = 10_000
 """Deliveries after which ``drain`` takes the work for endless, where it is not told otherwise."""
 
-HURRY: Final = """
-    update cauce.entregas set proximo_en = clock_timestamp()
-     where grupo = any(%s) and estado = 'pendiente' and proximo_en > clock_timestamp() and proximo_en < 'infinity'
-"""
 WAITING: Final = "select count(*) from cauce.entregas where grupo = any(%s) and estado = 'pendiente'"
 LAST_FAILURE: Final = "select coalesce(max(id), 0) from cauce.fallos"
-FAILURES: Final = """
-    select f.evento, e.origen, e.tipo, f.grupo, f.suscriptor, f.intento, f.error, c.traza
-      from cauce.fallos f join cauce.eventos e on e.id = f.evento left join cauce.causas c on c.huella = f.huella
-     where f.id > %s and not f.descartada and f.grupo = any(%s) order by f.id
-"""
 
 
 class FailedAttempt(NamedTuple):
@@ -121,13 +113,16 @@ async def drain_async(
     watched = _watched(bus, raised)
     groups = list(bus.groups)
     counts: list[Conteo] = []
+    failures: tuple[FailedAttempt, ...] = ()
+    waiting = 0
     async with await connect(settings) as conn:
         last = await _number(conn, LAST_FAILURE)
         while (left := limit - sum(map(_deliveries, counts))) > 0:
             if hurry:
-                await conn.execute(HURRY, (groups,))
+                await conn.execute(sql.query("testing/hurry"), {"grupos": groups})
             counts.append(await procesar_lote(watched, settings, limite=left, segundos=float("inf")))
-            failures = await (await conn.execute(FAILURES, (last, groups))).fetchall()
+            found = await conn.execute(sql.query("testing/failures"), {"desde": last, "grupos": groups})
+            failures = tuple(FailedAttempt._make(row) for row in await found.fetchall())
             waiting = await _number(conn, WAITING, groups)
             if (check and failures) or not _deliveries(counts[-1]) or not (waiting or counts[-1]["pendientes"]):
                 break
@@ -136,10 +131,8 @@ async def drain_async(
             retried=sum(count["reintentos"] for count in counts),
             dead=sum(count["errores"] for count in counts),
             ignored=sum(count["ignorados"] for count in counts),
-            waiting=await _number(conn, WAITING, groups),
-            failures=tuple(
-                FailedAttempt._make(row) for row in await (await conn.execute(FAILURES, (last, groups))).fetchall()
-            ),
+            waiting=waiting,
+            failures=failures,
         )
     if left <= 0:
         raise DrainError(

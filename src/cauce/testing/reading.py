@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cauce import sql
 from cauce.database.refusals import explaining
 from cauce.evento import Estado
 
@@ -11,12 +12,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from psycopg import Connection
-
-EVENTOS: Final = """
-    select id, origen, tipo, estado, intentos, prioridad, payload, clave, id_externo, procesado_en, ignorado,
-           ultimo_error
-      from cauce.eventos order by id
-"""
 
 
 class StoredEvent(NamedTuple):
@@ -58,6 +53,6 @@ def eventos(conn: Connection[Any]) -> list[StoredEvent]:
         SchemaError: the tables are missing.
     """
     with conn.cursor() as cursor, explaining():
-        cursor.execute(EVENTOS)
+        cursor.execute(sql.query("testing/events"))
         stored = [StoredEvent._make(row) for row in cursor]
     return [evento._replace(estado=Estado(evento.estado)) for evento in stored]

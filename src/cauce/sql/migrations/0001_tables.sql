@@ -16,7 +16,17 @@
 -- rechazados   the quarantine of webhooks that were not verified (0009_quarantine.sql)
 -- instancia    one row: the highest transaction id this bus has surely seen, to notice a foreign restore
 --
+-- migraciones  what has been applied of these files
+--
 -- No foreign key points at eventos: sharing locks on hot rows make multixacts.
+
+create schema if not exists cauce;
+
+create table cauce.migraciones (
+    numero      integer     primary key,
+    nombre      text        not null,
+    aplicada_en timestamptz not null default now()
+);
 
 -- Types rather than CHECKs wherever one column says it all: the server parses every CHECK of a table for every
 -- statement (3 us each; ten of them took a tenth of a publish), and a type's rules once a connection.
