@@ -31,12 +31,11 @@ from benchmarks import (
 from benchmarks.plan import QUICK, Plan
 from benchmarks.processes import LOG, TOP
 from benchmarks.results import HEAD, BenchError, Comparison, save, say
-from benchmarks.server import QUICK_SETTINGS, serve
+from benchmarks.server import QUICK_SETTINGS, Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.server import Server
 
 PHASES: Final[dict[str, Callable[[Server, Plan], Iterator[Comparison]]]] = {
     "publish": publishing.run,

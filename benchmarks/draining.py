@@ -16,14 +16,13 @@ import uvloop
 
 from benchmarks import application, floor
 from benchmarks.child import Options
-from benchmarks.processes import crew
+from benchmarks.processes import Crew, crew
 from benchmarks.results import Bar, BenchError, Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.plan import Plan
-    from benchmarks.processes import Crew
     from benchmarks.server import Server, Side
 
 LIMIT: Final = 300.0

@@ -12,13 +12,12 @@ from benchmarks.application import Publisher
 from benchmarks.results import BenchError
 from cauce.catalog import PRINCIPAL
 from cauce.database import claims
-from cauce.database.claims import Claim
+from cauce.database.claims import Batch, Claim, Entrega
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from cauce.database.claims import Batch, Entrega
 
 LEASE: Final = 300.0
 """Seconds: nobody renews these leases, and none shall expire."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import TYPE_CHECKING, Any, Final, LiteralString, Self
 
 import asyncpg
 import psycopg
@@ -19,7 +19,6 @@ from benchmarks.application import CHUNK, DATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Self
 
 BATCH: Final = 500
 """Jobs claimed at once: the best of 100, 500 and 1000."""

@@ -15,14 +15,13 @@ import uvloop
 
 from benchmarks.engine import Engine, nothing
 from benchmarks.results import Bar, Comparison
-from cauce.database.claims import Resultado
+from cauce.database.claims import Batch, Entrega, Resultado
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from benchmarks.plan import Plan
     from benchmarks.server import Server
-    from cauce.database.claims import Batch, Entrega
 
     Hold = Callable[[str], contextlib.AbstractContextManager[None]]
     Report = Callable[[Batch], list[Entrega]]

@@ -24,7 +24,7 @@ import uvicorn
 from psycopg_pool import AsyncConnectionPool
 from pydantic import SecretStr
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from benchmarks import application
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
-    from starlette.responses import Response
 
 PATH: Final = "/api/webhooks/stripe"
 SECRET: Final = "whsec_of_the_benchmarks"  # noqa: S105 - of nothing but this

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from cauce.embedded import EmbeddedPostgres
 from cauce.embedded import place as embedded_place
 from cauce.embedded import server as embedded_server
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from cauce.embedded import EmbeddedPostgres
     from cauce.testing import Database, Server
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory of our own in it

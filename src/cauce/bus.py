@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from cauce.arguments import DEPLOYING, FIRST_STEPS, HANDLERS, expect, wrong
-from cauce.catalog import MANEJADOR, PRINCIPAL, TODOS, Binding, Catalog, EventHandlers, Subscriber
+from cauce.catalog import (
+    MANEJADOR,
+    PRINCIPAL,
+    TODOS,
+    AnyHandler,
+    Binding,
+    Catalog,
+    EventHandlers,
+    EventType,
+    Subscriber,
+)
 from cauce.errors import CatalogError
 from cauce.handlers import Shape, Takes, place_of, shape_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from cauce.catalog import AnyHandler, EventType
     from cauce.evento import Evento
     from cauce.outcome import Attempt
     from cauce.retry import RetryPolicy

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from cauce import Bus, Catalog, EventHandlers, EventType, Settings
+from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Settings
 from cauce.engine.worker import Worker
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from cauce import Evento
 
 POISON = 13
 """The payload that kills the process, where the environment says so."""

@@ -9,16 +9,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 import psycopg
 import pytest
 
-from cauce.testing import wait_for
-
-if TYPE_CHECKING:
-    from cauce.testing import Database
+from cauce.testing import Database, wait_for
 
 TOP = Path(__file__).parents[2]
 EXAMPLE = TOP / "examples" / "reservas" / "src"

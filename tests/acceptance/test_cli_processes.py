@@ -19,17 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from cauce import publicar_evento
+from cauce import EventType, publicar_evento
 from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
-from cauce.testing import wait_for
+from cauce.testing import Database, wait_for
 from tests.acceptance.cli_app import Cosa, PuertaEvents, bus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cauce import EventType
-    from cauce.testing import Database
 
 APP: Final = ["cli_app:bus", "--app-dir", str(Path(__file__).parent)]
 SECONDS: Final = 30.0

@@ -22,6 +22,7 @@ from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 from tests.acceptance.crash_app import GATE, POISON, CaidaEvents, Cosa, bus
 from tests.integration.engine.kit import (
+    Conn,
     claim,
     column,
     quick,
@@ -38,7 +39,6 @@ from tests.integration.engine.kit import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.engine.kit import Conn
 
 APP = Path(__file__).with_name("crash_app.py")
 IDLE = "select not exists (select from cauce.lotes) and not exists (select from cauce.eventos where estado <> %s)"

@@ -9,17 +9,14 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 import psycopg
 import pytest
 import stripe
 
-from cauce.testing import wait_for
-
-if TYPE_CHECKING:
-    from cauce.testing import Database
+from cauce.testing import Database, wait_for
 
 DESCRIPTORS: Final = 300
 FLOOD: Final = 400

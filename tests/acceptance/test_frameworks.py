@@ -11,7 +11,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 import psycopg
@@ -19,10 +19,7 @@ import pytest
 import stripe
 from standardwebhooks import Webhook
 
-from cauce.testing import wait_for
-
-if TYPE_CHECKING:
-    from cauce.testing import Database
+from cauce.testing import Database, wait_for
 
 TOP: Final = Path(__file__).parents[2]
 EXAMPLES: Final = {

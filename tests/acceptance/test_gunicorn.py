@@ -19,12 +19,11 @@ import psycopg
 import pytest
 import stripe
 
-from cauce.testing import wait_for
+from cauce.testing import Database, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cauce.testing import Database
 
 SECRET: Final = "whsec_acceptance"
 SECONDS: Final = 30.0

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 import httpx
 import psycopg
@@ -21,13 +21,11 @@ import stripe
 
 from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
-from cauce.testing import wait_for
+from cauce.testing import Database, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
-    from typing import Self
 
-    from cauce.testing import Database
 
 T = TypeVar("T")
 

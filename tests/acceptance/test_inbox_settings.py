@@ -16,12 +16,11 @@ import httpx
 import pytest
 from twilio.request_validator import RequestValidator
 
-from cauce.testing import wait_for
+from cauce.testing import Database, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cauce.testing import Database
 
 CAUCE: Final = str(Path(sys.executable).with_name("cauce"))
 SERVE: Final = ["serve", "cli_app:bus", "--app-dir", str(Path(__file__).parent), "--port", "0"]

@@ -7,14 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
-from cauce.testing import wait_for
-
-if TYPE_CHECKING:
-    from cauce.testing import Database
+from cauce.testing import Database, wait_for
 
 CAUCE: Final = str(Path(sys.executable).with_name("cauce"))
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "webhooks.md"

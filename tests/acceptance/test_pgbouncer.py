@@ -16,20 +16,17 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cauce import ConfigError, publicar_evento, publicar_eventos
+from cauce import ConfigError, Settings, publicar_evento, publicar_eventos
 from cauce.catalog import NuevoEvento
 from cauce.engine.cron import procesar_lote
 from cauce.engine.worker import Worker
-from cauce.testing import wait_for
+from cauce.testing import Database, wait_for
 from tests.acceptance.crash_app import CaidaEvents, Cosa, bus
-from tests.integration.engine.kit import quick, until_async, value, work, working
+from tests.integration.engine.kit import Conn, quick, until_async, value, work, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cauce import Settings
-    from cauce.testing import Database
-    from tests.integration.engine.kit import Conn
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
 EVENTS = 1_000

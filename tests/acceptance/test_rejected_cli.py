@@ -15,7 +15,7 @@ import httpx
 import psycopg
 import pytest
 
-from cauce.testing import wait_for
+from cauce.testing import Server, wait_for
 from cauce.webhooks import PROVIDERS, Secret
 from cauce.webhooks.provider import Draft
 from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, serving, settings_of
@@ -23,7 +23,6 @@ from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, ser
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cauce.testing import Server
 
 KEYS: Final = keys_of(("stripe", "square", "gitlab_token", "paypal"))
 SETTINGS: Final = settings_of(KEYS)

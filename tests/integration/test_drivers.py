@@ -7,7 +7,7 @@ import gc
 import subprocess
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import asyncpg
 import psycopg
@@ -18,10 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from cauce import Catalog, EventType, NuevoEvento, WrongArgument, publicar_evento, publicar_eventos
-from cauce.testing import eventos
-
-if TYPE_CHECKING:
-    from cauce.testing import Database
+from cauce.testing import Database, eventos
 
 
 class Cosas(Catalog, origen="prueba"):

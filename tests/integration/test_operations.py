@@ -25,12 +25,10 @@ from cauce import (
     publicar_evento,
 )
 from cauce.database import look, operations, quarantine, schema
-from cauce.testing import drain
+from cauce.testing import Database, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from cauce.testing import Database
 
 
 class Cosa(BaseModel):

@@ -12,13 +12,11 @@ from cauce import NuevoEvento, SchemaError, Settings, publicar_evento, publicar_
 from cauce.database import operations
 from cauce.engine.cron import procesar_lote
 from cauce.engine.worker import Worker
-from cauce.testing import drain, eventos
+from cauce.testing import Database, drain, eventos
 from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cauce.testing import Database
 
 
 BUS = bus(quiet)

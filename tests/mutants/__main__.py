@@ -20,12 +20,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-from tests.mutants.guards import TOP, guards
+from tests.mutants.guards import TOP, Guard, guards
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tests.mutants.guards import Guard
 
 COPIED: Final = ("docs", "examples", "src", "tests", "CHANGELOG.md", "Makefile", "README.md", "pyproject.toml")
 SECONDS: Final = 300

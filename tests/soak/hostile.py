@@ -14,18 +14,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from cauce.webhooks import PROVIDERS, Headers, Secret, WebhookRequest
+from cauce.webhooks import PROVIDERS, Headers, Provider, Secret, WebhookRequest
 from cauce.webhooks.providers.standard import StandardWebhooks
 from cauce.webhooks.signing import HmacProvider
-from cauce.webhooks.trying.keys import new_keys
+from cauce.webhooks.trying.keys import Keys, new_keys
 from cauce.webhooks.trying.samples import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
-    from cauce.webhooks import Provider
-    from cauce.webhooks.trying.keys import Keys
 
 Field: TypeAlias = "tuple[str, int]"
 """A part of a request that has bytes: ``body``, ``url``, a header's value, a parameter's in the URL, by position."""

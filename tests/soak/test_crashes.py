@@ -15,13 +15,12 @@ import pytest
 from cauce.database import schema
 from tests.acceptance.crash_app import bus
 from tests.acceptance.test_crashes import IDLE, Workers, effects, tell
-from tests.integration.engine.kit import states, until, value
+from tests.integration.engine.kit import Conn, states, until, value
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-    from tests.integration.engine.kit import Conn
 
 pytestmark = pytest.mark.soak
 

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import psycopg
@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from cauce import Bus, EventHandlers, Settings
 from cauce.web import create_app
-from cauce.webhooks import PROVIDERS, Outcome, Secret, Verified
+from cauce.webhooks import PROVIDERS, NuevoWebhook, Outcome, Secret, Verdict, Verified, WebhookRequest
 from cauce.webhooks.explaining.explain import explain
 from cauce.webhooks.provider import TIPO_DESCONOCIDO
 from cauce.webhooks.raw import read_request, write_request
@@ -38,12 +38,10 @@ from tests.soak.hostile import TOKENS, Target, Wire, signed_parts, spoiled, stra
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from random import Random
-    from urllib.parse import SplitResult
 
     from starlette.types import ASGIApp
 
     from cauce.testing import Database
-    from cauce.webhooks import NuevoWebhook, Verdict, WebhookRequest
 
 pytestmark = pytest.mark.soak
 

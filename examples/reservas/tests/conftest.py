@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from cauce.testing import wait_for
+from cauce.testing import Database, wait_for
 from events import bus
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from email.message import Message
 
     from cauce import Bus
-    from cauce.testing import Database
 
 HERE = Path(__file__).parents[1]
 CRON_SECRET = "the-cron-s-secret"  # noqa: S105 - known to the tests only

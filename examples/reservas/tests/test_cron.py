@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cauce.testing import eventos
+from cauce.testing import Database, eventos
 from services.reservas import apartar_reserva
 
 if TYPE_CHECKING:
-    from cauce.testing import Database
     from examples.reservas.tests.conftest import Mailbox, Web
 
 INSERT = "insert into cauce.eventos (origen, tipo, payload) values (%s, %s, %s)"

@@ -8,7 +8,7 @@ import pytest
 
 from cauce import Discard
 from cauce.stripe import StripeData, StripeEvent
-from cauce.testing import call, eventos
+from cauce.testing import Database, call, eventos
 from events.reserva.handlers.reserva_cancelada import reserva_cancelada
 from events.reserva.handlers.reserva_creada import reserva_creada
 from events.stripe.handlers.checkout_session_completed import checkout_session_completed
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from cauce.testing import Database
     from examples.reservas.tests.conftest import Mailbox
 
 CREADA = ReservaCreada(reserva_id=42, cliente="Ana", correo="ana@example.com")

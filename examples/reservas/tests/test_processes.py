@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from cauce.testing import eventos, wait_for
+from cauce.testing import Database, eventos, wait_for
 from services.reservas import apartar_reserva
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cauce.testing import Database
     from examples.reservas.tests.conftest import Mailbox, Web
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from cauce import InvalidPayload, NotInTransaction, publicar_evento
-from cauce.testing import eventos
+from cauce.testing import Database, eventos
 from events.types.eventos import ReservaCreada, ReservaEvents
 from services.reservas import apartar_reserva, cancelar_reserva, crear_reserva
-
-if TYPE_CHECKING:
-    from cauce.testing import Database
 
 CREADA = ReservaCreada(reserva_id=42, cliente="Ana", correo="ana@example.com")
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path  # noqa: TC003 - the command line is made from the annotations
-from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
 from cauce.cli.loading import load_provider
 from cauce.cli.secrets import called_at_of, given_secrets, secrets_of
-from cauce.database.quarantine import SIGNED
-from cauce.webhooks import PROVIDERS
+from cauce.database.quarantine import SIGNED, Moment
+from cauce.webhooks import PROVIDERS, Provider, Secret
 from cauce.webhooks.explaining.moments import moment_of
 from cauce.webhooks.trying.keys import trusting
-
-if TYPE_CHECKING:
-    from cauce.database.quarantine import Moment
-    from cauce.webhooks import Provider, Secret
 
 
 @Parameter(name="*")

@@ -16,9 +16,9 @@ from cauce.cli.secrets import other_secrets
 from cauce.cli.tables import ago, as_json, clean, complain
 from cauce.database import quarantine
 from cauce.database.connecting import connect, connect_async
-from cauce.database.quarantine import Reverified
+from cauce.database.quarantine import FullRejected, Reverified
 from cauce.errors import NotFound
-from cauce.webhooks import Headers, Reason
+from cauce.webhooks import Headers, Reason, Verdict, WebhookRequest
 from cauce.webhooks.explaining.explain import explain
 from cauce.webhooks.explaining.moments import iso
 from cauce.webhooks.raw import write_request
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
 
     from cauce.config import Settings
-    from cauce.database.quarantine import FullRejected
-    from cauce.webhooks import Verdict, WebhookRequest
 
 
 def rejected(

@@ -21,16 +21,14 @@ from cauce.database import schema
 from cauce.database.connecting import connect
 from cauce.engine.worker import Worker, relax_garbage_collection
 from cauce.web.endpoints import own_providers
-from cauce.web.serving import HttpServer
+from cauce.web.serving import HttpServer, Part
 from cauce.web.serving import serve as serve_parts
-from cauce.webhooks import PROVIDERS
+from cauce.webhooks import PROVIDERS, Provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cauce.bus import Bus
-    from cauce.web.serving import Part
-    from cauce.webhooks import Provider
 
 
 Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65_535))]

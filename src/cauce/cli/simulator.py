@@ -17,8 +17,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from cauce.webhooks import Draft, Outcome
-from cauce.webhooks.payload import at, read_json
+from cauce.webhooks import Draft, Outcome, Provider, WebhookRequest
+from cauce.webhooks.payload import JsonValue, at, read_json
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.trying.keys import new_keys
 from cauce.webhooks.trying.samples import Sample, samples_of
@@ -26,8 +26,6 @@ from cauce.webhooks.trying.samples import Sample, samples_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks import Provider, WebhookRequest
-    from cauce.webhooks.payload import JsonValue
 
 MAX_CONCURRENCY: Final = 200
 """Most deliveries at once, each in a thread."""

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from _typeshed import DataclassInstance
-    from rich.console import RenderableType
 
     from cauce.database import quarantine
     from cauce.database.operations import Detail, EventPage, EventRow, FailureRow, Status, Step, WorkerSeen

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Required, TypedDict
 
-from psycopg import AsyncCursor, AsyncTransaction
+from psycopg import AsyncConnection, AsyncCursor, AsyncTransaction
 from psycopg.pq import Format
 from psycopg.rows import TupleRow, tuple_row
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from datetime import datetime
 
-    from psycopg import AsyncConnection
 
 TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s, %s)"
 TERMINAR = "select cauce.terminar(%(lote)s, %(ficha)s, %(ids)s::bigint[], %(entregas)s::jsonb)"

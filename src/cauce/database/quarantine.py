@@ -17,7 +17,7 @@ from cauce import sql
 from cauce.database import inbox
 from cauce.database.look import look
 from cauce.errors import NotFound
-from cauce.webhooks import Headers, Rejected, WebhookRequest
+from cauce.webhooks import Headers, Provider, Rejected, Secret, WebhookRequest
 from cauce.webhooks.explaining.moments import signed_at
 from cauce.webhooks.limits import MAX_SIGNATURE_HEADER
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
 
     from cauce.database.inbox import Stored
-    from cauce.webhooks import Provider, Secret
     from cauce.webhooks.payload import JsonValue
 
 ROWS: Final = 1_000

@@ -14,6 +14,7 @@ from cauce.errors import (
     NOT_HELD,
     OWNED_ELSEWHERE,
     CatalogError,
+    CauceError,
     ConfigError,
     ForeignRestore,
     InvalidPayload,
@@ -25,7 +26,6 @@ from cauce.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from cauce.errors import CauceError
 
 MAX_TEXT: Final = 500
 """The longest ``clave`` and ``id_externo``, in characters; the table ``eventos`` has the same limit."""

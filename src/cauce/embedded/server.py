@@ -21,7 +21,7 @@ import time
 import weakref
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from cauce.embedded import watch
@@ -31,7 +31,6 @@ from cauce.embedded.place import User, binary, environment, find_wheel, make_dat
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
-    from typing import Self
 
 T = TypeVar("T")
 

@@ -19,13 +19,12 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from cauce.outgoing.ssrf import DeliveryFailed
+from cauce.outgoing.ssrf import Address, DeliveryFailed, Target
 from cauce.outgoing.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cauce.outgoing.ssrf import Address, Target
     from cauce.webhooks.request import WebhookRequest
 
 MAX_RESPONSE: Final = 2_048

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -20,7 +20,6 @@ from cauce.errors import CauceError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from ipaddress import IPv4Network, IPv6Network
 
     Network: TypeAlias = IPv4Network | IPv6Network
     Resolver: TypeAlias = Callable[[str], Iterable[str]]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 
-from cauce.outcome import Discard, RetryAfter
-from cauce.outgoing.sending import Timeouts, is_success, retry_after_seconds, send
+from cauce.outcome import Attempt, Discard, RetryAfter
+from cauce.outgoing.sending import Reply, Timeouts, is_success, retry_after_seconds, send
 from cauce.outgoing.signing import envelope, message_id, read_secrets, signed, without_secrets
-from cauce.outgoing.ssrf import DeliveryFailed, Rules, checked_addresses, read_url, resolve
+from cauce.outgoing.ssrf import Address, DeliveryFailed, Resolver, Rules, checked_addresses, read_url, resolve
 from cauce.outgoing.threads import in_thread
 from cauce.retry import RetryPolicy
 
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cauce.evento import Evento
-    from cauce.outcome import Attempt
     from cauce.outgoing.destinations import Destinations
-    from cauce.outgoing.sending import Reply
-    from cauce.outgoing.ssrf import Address, Resolver
     from cauce.webhooks.secrets import Secret
 
     T = TypeVar("T")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 
-from cauce.catalog import MANEJADOR, PRINCIPAL
+from cauce.catalog import MANEJADOR, PRINCIPAL, AnyHandler, EventType, Handler
 from cauce.evento import Evento
-from cauce.handlers import Takes, shape_of
+from cauce.handlers import Shape, Takes, shape_of
 from cauce.outcome import Attempt
 from cauce.retry import RetryPolicy
 from cauce.testing.loop import run
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn
 
-    from cauce.catalog import AnyHandler, EventType, Handler
-    from cauce.handlers import Shape
 
 T = TypeVar("T")
 

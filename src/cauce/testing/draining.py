@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cauce import sql
-from cauce.config import expect_application
+from cauce.config import Settings, expect_application
 from cauce.engine.connections import connect
-from cauce.engine.cron import procesar_lote
+from cauce.engine.cron import Conteo, procesar_lote
 from cauce.engine.worker import prepare
 from cauce.testing.loop import run
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from cauce.bus import Bus
-    from cauce.config import Settings
-    from cauce.engine.cron import Conteo
     from cauce.evento import Evento
     from cauce.outcome import Attempt
 

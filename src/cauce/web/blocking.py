@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from cauce.web.endpoints import Endpoints, own_providers
-from cauce.web.secrets import secrets_in
+from cauce.web.secrets import SecretSource, secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus
     from cauce.config import Settings
-    from cauce.web.secrets import SecretSource
     from cauce.webhooks import Answer, Provider
 
 CHUNK_BYTES: Final = 65_536

@@ -11,13 +11,12 @@ from starlette.exceptions import HTTPException
 
 from cauce.web.answers import Disconnected, ErrorCode, Failed, error
 from cauce.web.framing import hang_up
-from cauce.webhooks import Headers
+from cauce.webhooks import Answer, Headers
 from cauce.webhooks.limits import MAX_HEADER_BYTES, MAX_HEADERS
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
-    from cauce.webhooks import Answer
 
 logger = logging.getLogger("cauce.web")
 

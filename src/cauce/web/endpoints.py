@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from cauce.config import expect_application
+from cauce.config import Settings, expect_application
 from cauce.web.connections import HttpConnections
 from cauce.web.salud import PATH, Salud
-from cauce.web.secrets import secrets_in
+from cauce.web.secrets import SecretSource, secrets_in
 from cauce.web.trabajadores import ProcesarLote
 from cauce.web.webhooks import Webhooks
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from cauce.bus import Bus
-    from cauce.config import Settings
     from cauce.web.answers import Endpoint
-    from cauce.web.secrets import SecretSource
     from cauce.webhooks import Provider
 
 PATHS: Final[Mapping[str, str]] = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from cauce.web.answers import LEFT, content, fields
+from cauce.web.answers import LEFT, Endpoint, content, fields
 from cauce.web.endpoints import METHODS, PATHS, Endpoints
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from cauce.bus import Bus
     from cauce.config import Settings
-    from cauce.web.answers import Endpoint
     from cauce.web.secrets import SecretSource
     from cauce.webhooks import Provider
 

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import psycopg
 
 from cauce.database import inbox
-from cauce.web.connections import DATABASE_SECONDS, LOST
+from cauce.web.connections import DATABASE_SECONDS, LOST, HttpConnections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cauce.database.inbox import InboxRow, Stored
-    from cauce.web.connections import HttpConnections
 
 WRITERS: Final = 4
 """Transactions under way at once, at most."""

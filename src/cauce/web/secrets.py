@@ -10,17 +10,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 
 from cauce.errors import ConfigError
-from cauce.webhooks import PROVIDERS, Reason, Rejected, Secret
+from cauce.webhooks import PROVIDERS, Provider, Reason, Rejected, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from cauce.config import Settings
-    from cauce.webhooks import Provider
 
 Secrets: TypeAlias = "str | Secret | list[Secret] | tuple[Secret, ...] | None"
 """A setting's text, as ``Secret.several`` reads it; or secrets taken as they are; or none."""

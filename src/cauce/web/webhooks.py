@@ -17,8 +17,8 @@ from cauce.web.answers import JSON, Endpoint, ErrorCode, Failed, error, json_ans
 from cauce.web.body import read_body, read_headers
 from cauce.web.intake import Intake
 from cauce.web.quarantine import Quarantine
-from cauce.web.secrets import Keyring
-from cauce.webhooks import PROVIDERS, Answer, Outcome, Reason, Rejected, WebhookRequest
+from cauce.web.secrets import Keyring, SecretSource
+from cauce.webhooks import PROVIDERS, Answer, Headers, NuevoWebhook, Outcome, Provider, Reason, Rejected, WebhookRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from cauce.config import Settings
     from cauce.database.inbox import Stored
     from cauce.web.connections import HttpConnections
-    from cauce.web.secrets import SecretSource
-    from cauce.webhooks import Headers, NuevoWebhook, Provider
 
 logger = logging.getLogger("cauce.web")
 

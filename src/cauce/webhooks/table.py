@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cauce.webhooks.provider import DAY, WHOLE_BODY, Outcome, text_at
+from cauce.webhooks.provider import DAY, WHOLE_BODY, Found, Outcome, Provider, text_at
 from cauce.webhooks.registry import PROVIDERS
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.trying.keys import new_keys
@@ -20,7 +20,6 @@ from cauce.webhooks.verdict import Verified
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cauce.webhooks.provider import Found, Provider
 
 BEGIN: Final = "<!-- providers: made by python -m cauce.webhooks.table docs/webhooks.md -->"
 END: Final = "<!-- end of providers -->"

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
-from cauce import Subscriber, publicar_evento
+from cauce import Bus, Evento, Subscriber, publicar_evento
 from cauce.database import schema
-from tests.integration.engine.kit import quick, states, until_async, value, working
+from tests.integration.engine.kit import Conn, quick, states, until_async, value, working
 from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, effects, make_effects
-
-if TYPE_CHECKING:
-    from cauce import Bus, Evento
-    from tests.integration.engine.kit import Conn
 
 PUBLISHERS, WORKERS = 8, 3
 

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Subscriber, publicar_evento
-from tests.integration.engine.kit import value
+from tests.integration.engine.kit import Conn, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from psycopg import AsyncConnection, Connection
-
-    from tests.integration.engine.kit import Conn
 
 
 class Cosa(BaseModel):

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.engine.kit import claim, outcome, publish, settle, until, value
+from tests.integration.engine.kit import Conn, claim, outcome, publish, settle, until, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.integration.engine.kit import Conn
 
 SLOW_HANDS = """
 create or replace view cauce.en_mano as

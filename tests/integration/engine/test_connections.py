@@ -7,23 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from psycopg import sql
+from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
 
-from cauce import Subscriber
+from cauce import Evento, Subscriber
 from cauce.engine import connections, heartbeat
 from cauce.engine.connections import Connections
-from tests.integration.engine.kit import column, quick, until_async, value, working
-from tests.integration.engine.scenery import PruebaEvents, bus, effect, effects, make_effects, quiet, settled, tell
+from tests.integration.engine.kit import Conn, column, quick, until_async, value, working
+from tests.integration.engine.scenery import (
+    Cosa,
+    PruebaEvents,
+    bus,
+    effect,
+    effects,
+    make_effects,
+    quiet,
+    settled,
+    tell,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from psycopg import AsyncConnection
-
-    from cauce import Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 MINE = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 TERMINATE = f"select pg_terminate_backend(pid) from ({MINE}) other"  # noqa: S608 - a constant

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 from pydantic import BaseModel, model_validator
 
-from cauce import Bus, Catalog, EventHandlers, EventType, Subscriber
+from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Subscriber
 from cauce.database import schema
 from cauce.engine.cron import procesar_lote
 from cauce.engine.worker import Worker
 from cauce.testing import wait_for
 from tests.integration.engine.kit import (
+    Conn,
     claim,
     column,
     outcome,
@@ -28,12 +29,17 @@ from tests.integration.engine.kit import (
     work,
     working,
 )
-from tests.integration.engine.scenery import PruebaEvents, bus, effect, effects, make_effects, quiet, settled, tell
-
-if TYPE_CHECKING:
-    from cauce import Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
+from tests.integration.engine.scenery import (
+    Cosa,
+    PruebaEvents,
+    bus,
+    effect,
+    effects,
+    make_effects,
+    quiet,
+    settled,
+    tell,
+)
 
 WEBHOOK = '{"webhook": {}, "headers": {}}'
 

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cauce.engine.doorbell import SLEEPING
-from tests.integration.engine.kit import PATIENCE, drain, publish, until, value
+from tests.integration.engine.kit import PATIENCE, Conn, drain, publish, until, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.engine.kit import Conn
 
 
 class Sleeper:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg.sql import SQL, Literal
 
-from cauce import Subscriber
+from cauce import Evento, Subscriber
 from cauce.errors import ENDED
-from tests.integration.engine.kit import column, quick, states, value, work
+from tests.integration.engine.kit import Conn, column, quick, states, value, work
 from tests.integration.engine.scenery import (
+    Cosa,
     PruebaEvents,
     bus,
     effect,
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection, Connection
 
-    from cauce import Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 WAYS: dict[str, Sequence[str]] = {
     "commit": ["commit"],

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from cauce.engine.layout import BREATH
 from cauce.engine.runner import Runner
 from cauce.engine.worker import Worker, process
-from tests.integration.engine.kit import column, quick, states, until_async, value, working
-from tests.integration.engine.scenery import bus, settled, tell
+from tests.integration.engine.kit import Conn, column, quick, states, until_async, value, working
+from tests.integration.engine.scenery import Cosa, bus, settled, tell
 
 if TYPE_CHECKING:
     from cauce import Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 LOTES = "select count(*) from cauce.lotes"
 

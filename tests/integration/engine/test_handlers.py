@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from cauce import Attempt, Discard, RetryAfter, Subscriber
+from cauce import Attempt, Discard, Evento, RetryAfter, Subscriber
 from cauce.database import claims, schema
 from cauce.engine.runner import Runner
 from cauce.engine.worker import process
-from tests.integration.engine.kit import column, quick, states, until, value, work
+from tests.integration.engine.kit import Conn, column, quick, states, until, value, work
 from tests.integration.engine.scenery import (
+    Cosa,
     PruebaEvents,
     bus,
     effect,
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg import AsyncConnection, Connection
-
-    from cauce import Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 
 def errors(conn: Conn) -> list[str]:

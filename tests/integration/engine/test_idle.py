@@ -14,12 +14,11 @@ from cauce.embedded import EmbeddedPostgres
 from cauce.engine import upkeep
 from cauce.engine.doorbell import Doorbell
 from cauce.engine.worker import Worker
-from tests.integration.engine.kit import quick, until_async, value, working
+from tests.integration.engine.kit import Conn, quick, until_async, value, working
 from tests.integration.engine.scenery import PruebaEvents, bus, quiet, settled, tell
 
 if TYPE_CHECKING:
     from cauce.testing import Server
-    from tests.integration.engine.kit import Conn
 
 ASLEEP = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1128355139 and granted"
 

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.integration.engine.kit import claim, column, drain, outcome, publish, settle, state, states, value
+from tests.integration.engine.kit import Conn, claim, column, drain, outcome, publish, settle, state, states, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.engine.kit import Conn
 
 
 def test_every_lane_of_every_group_has_a_position(conn: Conn) -> None:

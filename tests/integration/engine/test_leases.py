@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from tests.integration.engine.kit import (
+    Claimed,
+    Conn,
     claim,
     column,
     drain,
@@ -23,8 +25,6 @@ from tests.integration.engine.kit import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.engine.kit import Claimed, Conn
 
 
 def run_alone(conn: Conn, batch: Claimed) -> None:

@@ -9,14 +9,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from cauce.engine.upkeep import Upkeep
-from tests.integration.engine.kit import claim, outcome, publish, quick, settle, until, until_blocked, value
+from tests.integration.engine.kit import Conn, claim, outcome, publish, quick, settle, until, until_blocked, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
 
-    from tests.integration.engine.kit import Conn
 
 PAUSE: Final = """
 create or replace view cauce.en_mano as

@@ -7,22 +7,27 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import pytest
-from psycopg import AsyncClientCursor
+from psycopg import AsyncClientCursor, AsyncConnection, Connection
 from psycopg.rows import dict_row
 from pydantic import BaseModel, BeforeValidator
 
-from cauce import Bus, Catalog, EventHandlers, EventType
-from tests.integration.engine.kit import column, quick, value, work
-from tests.integration.engine.scenery import PruebaEvents, bus, effect, effects, make_effects, quiet, settled, tell
+from cauce import Bus, Catalog, EventHandlers, Evento, EventType
+from tests.integration.engine.kit import Conn, column, quick, value, work
+from tests.integration.engine.scenery import (
+    Cosa,
+    PruebaEvents,
+    bus,
+    effect,
+    effects,
+    make_effects,
+    quiet,
+    settled,
+    tell,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from psycopg import AsyncConnection, Connection
-
-    from cauce import Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 UNREADABLE = {
     "a number of 5,000 digits": f'{{"a": {"9" * 5000}}}',

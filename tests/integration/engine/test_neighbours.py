@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cauce import Bus, Catalog, CatalogError, EventHandlers, EventType, Subscriber, publicar_evento
+from cauce import Bus, Catalog, CatalogError, EventHandlers, Evento, EventType, Subscriber, publicar_evento
 from cauce.database import schema
 from cauce.engine.cron import procesar_lote
 from cauce.engine.worker import Worker
 from tests.integration.engine.kit import (
     PATIENCE,
+    Conn,
     claim,
     column,
     outcome,
@@ -27,9 +28,6 @@ from tests.integration.engine.scenery import Cosa, PruebaEvents, quiet, settled,
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cauce import Evento
-    from tests.integration.engine.kit import Conn
 
 
 class CorreoEvents(Catalog, origen="correo"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.integration.engine.kit import (
+    Conn,
     claim,
     column,
     drain,
@@ -22,7 +23,6 @@ from tests.integration.engine.kit import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.integration.engine.kit import Conn
 
 OUTCOME: Final = "select estado::text, ignorado from cauce.eventos where id = %s"
 

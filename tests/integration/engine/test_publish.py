@@ -29,12 +29,10 @@ from cauce import (
     publicar_eventos,
     publishing,
 )
-from tests.integration.engine.kit import claim, column, drain, outcome, publish, settle, states, value
+from tests.integration.engine.kit import Conn, claim, column, drain, outcome, publish, settle, states, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from tests.integration.engine.kit import Conn
 
 
 class Nota(BaseModel):

@@ -9,12 +9,11 @@ import psycopg
 import pytest
 
 from cauce.database.claims import Resultado
-from tests.integration.engine.kit import claim, outcome, publish, settle, until_blocked, value
+from tests.integration.engine.kit import Claimed, Conn, claim, outcome, publish, settle, until_blocked, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.integration.engine.kit import Claimed, Conn
 
 TABLES = """
 select (select jsonb_agg(to_jsonb(e) order by e.id) from cauce.eventos e),

@@ -13,12 +13,10 @@ from cauce import ForeignRestore
 from cauce.database import inbox, schema
 from cauce.embedded import EmbeddedPostgres
 from tests.conftest import programs
-from tests.integration.engine.kit import claim, drain, publish, settle, value
+from tests.integration.engine.kit import Conn, claim, drain, publish, settle, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.engine.kit import Conn
 
 
 def ahead(conn: Conn) -> int:

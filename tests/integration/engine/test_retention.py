@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.engine.kit import claim, column, drain, outcome, publish, settle, until_blocked, value
+from tests.integration.engine.kit import Conn, claim, column, drain, outcome, publish, settle, until_blocked, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.engine.kit import Conn
 
 
 def prune(conn: Conn, most: int = 1000, older: str = "-1 hour") -> int:

@@ -17,12 +17,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.engine.kit import claim, column, outcome, publish, value
+from tests.integration.engine.kit import Claimed, Conn, claim, column, outcome, publish, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from tests.integration.engine.kit import Claimed, Conn
 
 WHOLE: Final = "*"
 SUBSCRIBERS: Final = ("s", "t")

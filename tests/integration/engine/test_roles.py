@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 import pytest
 
-from cauce import Discard, NuevoEvento, Subscriber, publicar_evento, publicar_eventos
+from cauce import Discard, Evento, NuevoEvento, Subscriber, publicar_evento, publicar_eventos
 from cauce.database import claims, operations, schema
 from cauce.database.claims import Claim
 from cauce.engine.connections import connect as connect_async
 from cauce.engine.cron import procesar_lote
-from tests.integration.engine.kit import claim, column, quick, role, value, work
+from tests.integration.engine.kit import Conn, claim, column, quick, role, value, work
 from tests.integration.engine.scenery import (
+    Cosa,
     PruebaEvents,
     bus,
     effect,
@@ -27,10 +28,6 @@ from tests.integration.engine.scenery import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from cauce import Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 
 @pytest.fixture

@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cauce import Subscriber
+from cauce import Bus, Evento, Subscriber
 from cauce.database import schema
 from cauce.engine.runner import Runner
 from cauce.engine.worker import Worker, process
-from tests.integration.engine.kit import claim, column, outcome, quick, settle, states, until, until_async, value, work
-from tests.integration.engine.scenery import PruebaEvents, bus, quiet, settled, tell
+from tests.integration.engine.kit import (
+    Conn,
+    claim,
+    column,
+    outcome,
+    quick,
+    settle,
+    states,
+    until,
+    until_async,
+    value,
+    work,
+)
+from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, quiet, settled, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
-
-    from cauce import Bus, Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 
 def noting(calls: list[int]) -> Callable[[Evento[Cosa]], Any]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
 
-from tests.integration.engine.kit import claim, outcome, publish, settle, state, states, value
-
-if TYPE_CHECKING:
-    from tests.integration.engine.kit import Claimed, Conn
+from tests.integration.engine.kit import Claimed, Conn, claim, outcome, publish, settle, state, states, value
 
 
 def entrega(conn: Conn, suscriptor: str = "s") -> tuple[Any, ...] | None:

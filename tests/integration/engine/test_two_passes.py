@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from cauce import RetryAfter
+from cauce import Attempt, Evento, RetryAfter
 from cauce.database import schema
 from cauce.engine.cron import procesar_lote
-from tests.integration.engine.kit import claim, column, outcome, quick, settle, states, value, work
-from tests.integration.engine.scenery import bus, effect, effects, make_effects, settled, tell
+from tests.integration.engine.kit import Conn, claim, column, outcome, quick, settle, states, value, work
+from tests.integration.engine.scenery import Cosa, bus, effect, effects, make_effects, settled, tell
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
-
-    from cauce import Attempt, Evento
-    from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 
 def test_a_retry_that_succeeds_beside_one_that_fails_is_done_once(conn: Conn, database: str) -> None:

@@ -11,14 +11,13 @@ import pytest
 
 from cauce.engine import connections
 from cauce.engine.upkeep import Upkeep
-from tests.integration.engine.kit import claim, publish, quick, until_async, value, working
+from tests.integration.engine.kit import Conn, claim, publish, quick, until_async, value, working
 from tests.integration.engine.scenery import bus, settled, tell
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from cauce import Settings
-    from tests.integration.engine.kit import Conn
 
 
 class Chore(NamedTuple):

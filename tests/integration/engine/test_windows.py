@@ -13,12 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.engine.kit import claim, column, drain, publish, settle, value
+from tests.integration.engine.kit import Conn, claim, column, drain, publish, settle, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.engine.kit import Conn
 
 
 def test_a_commit_is_delivered_once_and_a_rollback_never(conn: Conn) -> None:

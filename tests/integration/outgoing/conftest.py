@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.outgoing.kit import Authority, Receiver
+from tests.integration.outgoing.kit import Answer, Authority, Receiver
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
-
-    from tests.integration.outgoing.kit import Answer
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,12 @@ import pytest
 
 from cauce import ConfigError, Discard, Settings
 from cauce.outgoing import DeliveryFailed, Destinations, Webhook
-from tests.integration.outgoing.kit import OK, OWN, SECRET, deliver, status
+from tests.integration.outgoing.kit import OK, OWN, SECRET, Receiver, deliver, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cauce.testing import Database
-    from tests.integration.outgoing.kit import Receiver
 
     Receive = Callable[..., Receiver]
 

@@ -17,6 +17,8 @@ from tests.integration.outgoing.kit import (
     OWN,
     PATIENCE,
     SECRET,
+    Authority,
+    Receiver,
     attempt,
     deliver,
     drip,
@@ -28,8 +30,6 @@ from tests.integration.outgoing.kit import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.outgoing.kit import Authority, Receiver
 
     Receive = Callable[..., Receiver]
 

@@ -11,12 +11,10 @@ from standardwebhooks.webhooks import Webhook as Official
 from cauce import ConfigError, Discard, RetryAfter, RetryPolicy
 from cauce.outgoing import MAX_RETRY_AFTER, WEBHOOK_RETRY, DeliveryFailed, Webhook, new_secret
 from cauce.outgoing.sending import retry_after_seconds
-from tests.integration.outgoing.kit import OK, OWN, SECRET, attempt, deliver, status
+from tests.integration.outgoing.kit import OK, OWN, SECRET, Receiver, attempt, deliver, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.outgoing.kit import Receiver
 
     Receive = Callable[..., Receiver]
 

@@ -13,14 +13,11 @@ from cauce import Bus, Catalog, EventHandlers, Evento, EventType, RetryPolicy, S
 from cauce.database import schema
 from cauce.engine.worker import Worker
 from cauce.outgoing import WEBHOOK_RETRY, Destinations, Webhook
-from cauce.testing import drain, wait_for_async
-from tests.integration.outgoing.kit import OK, OWN, SECRET, status
+from cauce.testing import Database, drain, wait_for_async
+from tests.integration.outgoing.kit import OK, OWN, SECRET, Receiver, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cauce.testing import Database
-    from tests.integration.outgoing.kit import Receiver
 
     Receive = Callable[..., Receiver]
 

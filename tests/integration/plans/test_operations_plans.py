@@ -18,7 +18,7 @@ from cauce import sql
 from cauce.database import inbox, operations, quarantine
 from cauce.database.operations import COUNT_CAP, FAILURES_SHOWN, REACH
 from cauce.errors import NotFound
-from tests.integration.engine.kit import claim, outcome, settle, value
+from tests.integration.engine.kit import Claimed, Conn, claim, outcome, settle, value
 from tests.integration.plans.conftest import fresh
 from tests.integration.plans.explained import Listener, Ran, know
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cauce.testing import Server
-    from tests.integration.engine.kit import Claimed, Conn
 
 LANES: Final = 10
 GROUPS: Final = 3

@@ -9,14 +9,12 @@ import psycopg
 import pytest
 
 from cauce.database import inbox
-from tests.integration.engine.kit import claim, drain, outcome, publish, settle, value
+from tests.integration.engine.kit import Claimed, Conn, claim, drain, outcome, publish, settle, value
 from tests.integration.plans.conftest import FILL, FILL_LANE
 from tests.integration.plans.explained import Listener, know
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.integration.engine.kit import Claimed, Conn
 
 
 def buffers(conn: Conn, size: int = 100) -> int:

@@ -13,15 +13,13 @@ import pytest
 import stripe
 from psycopg.rows import dict_row
 
-from cauce import Bus, Catalog, EventHandlers, EventType, Settings
-from cauce.web import create_app
+from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Settings
+from cauce.web import SecretSource, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from cauce import Evento
     from cauce.testing import Database
-    from cauce.web import SecretSource
     from cauce.webhooks import Provider
 
 SECRET = "whsec_one"

@@ -15,7 +15,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from cauce import ConfigError
+from cauce import Bus, ConfigError
 from cauce.testing import wait_for
 from cauce.web import ErrorCode, create_app
 from cauce.webhooks.signing import HmacProvider
@@ -23,7 +23,6 @@ from cauce.webhooks.signing import HmacProvider
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from cauce import Bus
     from cauce.webhooks import NuevoWebhook, Verified, WebhookRequest
     from tests.integration.web.conftest import Inbox, Sign
 

@@ -14,14 +14,12 @@ from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Subscriber
 from cauce.cli.app import run
 from cauce.database import schema
 from cauce.web import create_app
-from tests.integration.web.conftest import BUS, CRON_SECRET, StripeEvents, checkout_session_completed
+from tests.integration.web.conftest import BUS, CRON_SECRET, Inbox, Sign, StripeEvents, checkout_session_completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg import AsyncConnection
-
-    from tests.integration.web.conftest import Inbox, Sign
 
 
 class InvoiceEvents(Catalog, origen="stripe", prioridad=0):

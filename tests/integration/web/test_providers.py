@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from cauce.webhooks import PROVIDERS, Draft, Secret
+from cauce.webhooks import PROVIDERS, Draft, NuevoWebhook, Provider, Secret, Verified, WebhookRequest
 from cauce.webhooks.signing import HmacProvider
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from cauce.webhooks import NuevoWebhook, Provider, Verified, WebhookRequest
     from tests.integration.web.conftest import Inbox
 
 SLACK_SECRET: Final = "slack's"

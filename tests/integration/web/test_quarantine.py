@@ -19,7 +19,7 @@ from cauce.database.quarantine import Reverified
 from cauce.engine.upkeep import Upkeep
 from cauce.web import quarantine as gate
 from cauce.web.connections import HttpConnections
-from cauce.webhooks import PROVIDERS, Headers, Reason, Rejected, Secret, WebhookRequest
+from cauce.webhooks import PROVIDERS, Headers, Provider, Reason, Rejected, Secret, WebhookRequest
 from cauce.webhooks.explaining.diagnose import Inquiry
 from cauce.webhooks.limits import MAX_HEADER_BYTES
 from cauce.webhooks.provider import Draft
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from cauce.webhooks import Provider
     from tests.integration.web.conftest import Delivery, Inbox, Sign
 
 SECRET: Final = "whsec_one"

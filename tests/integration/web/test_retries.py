@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cauce.web import ErrorCode
-from cauce.webhooks import PROVIDERS, Draft, Outcome, Reason, Rejected, Secret
+from cauce.webhooks import PROVIDERS, Draft, Outcome, Reason, Rejected, Secret, Verdict, WebhookRequest
 from cauce.webhooks.limits import MAX_JSON_DEPTH
 from cauce.webhooks.signing import HmacProvider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks import Verdict, WebhookRequest
     from tests.integration.web.conftest import Inbox, Sign
 
 OURS = {Reason.EMPTY_SECRET, Reason.MALFORMED_SECRET, Reason.UNAVAILABLE}

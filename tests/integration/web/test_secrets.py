@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cauce import ConfigError, Settings
-from cauce.web import create_app, secrets
+from cauce import Bus, ConfigError, Settings
+from cauce.web import SecretSource, create_app, secrets
 from cauce.web.blocking import Blocking
 from cauce.web.endpoints import Endpoints
 from cauce.webhooks import Secret
@@ -19,8 +19,6 @@ from cauce.webhooks.providers.stripe import Stripe
 if TYPE_CHECKING:
     import httpx
 
-    from cauce import Bus
-    from cauce.web import SecretSource
     from tests.integration.web.conftest import Inbox, Sign
 
 HOUR = timedelta(hours=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
@@ -11,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cauce.webhooks.limits import MAX_BATCH, MAX_FORM_FIELDS, MAX_JSON_DEPTH, MAX_NUMBER_DIGITS
-from cauce.webhooks.payload import Problem, at, depth_exceeds, read_embedded, read_form, read_json, split_batch
-
-if TYPE_CHECKING:
-    from cauce.webhooks.payload import JsonValue
+from cauce.webhooks.payload import (
+    JsonValue,
+    Problem,
+    at,
+    depth_exceeds,
+    read_embedded,
+    read_form,
+    read_json,
+    split_batch,
+)
 
 
 @pytest.mark.parametrize(

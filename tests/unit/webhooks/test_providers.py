@@ -6,12 +6,23 @@ import base64
 import json
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
 
-from cauce.webhooks import PROVIDERS, Draft, Headers, Outcome, Reason, Rejected, Secret, Verified, WebhookRequest
+from cauce.webhooks import (
+    PROVIDERS,
+    Draft,
+    Headers,
+    NuevoWebhook,
+    Outcome,
+    Provider,
+    Reason,
+    Rejected,
+    Secret,
+    Verified,
+    WebhookRequest,
+)
 from cauce.webhooks.limits import MAX_SIGNATURES
 from cauce.webhooks.providers.adyen import Adyen
 from cauce.webhooks.providers.github import SHAPES
@@ -20,9 +31,6 @@ from cauce.webhooks.providers.paypal import PayPal, message_of
 from cauce.webhooks.providers.redsys import Redsys
 from cauce.webhooks.providers.square import Square
 from cauce.webhooks.providers.twilio import Twilio
-
-if TYPE_CHECKING:
-    from cauce.webhooks import NuevoWebhook, Provider
 
 NOW = 1_760_000_000.0
 SECRET = Secret("a secret")

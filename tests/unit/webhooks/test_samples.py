@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,13 +11,10 @@ import pytest
 from cauce.cli import simulator
 from cauce.cli.simulator import Answered, Plan
 from cauce.stripe import StripeEvent, StripeThinEvent
-from cauce.webhooks import PROVIDERS, Provider, Reason, Rejected, Secret, Verified
+from cauce.webhooks import PROVIDERS, NuevoWebhook, Provider, Reason, Rejected, Secret, Verified, WebhookRequest
 from cauce.webhooks.limits import MAX_ID
 from cauce.webhooks.trying.keys import Keys, has_two_keys, new_keys
 from cauce.webhooks.trying.samples import changed, samples_of
-
-if TYPE_CHECKING:
-    from cauce.webhooks import NuevoWebhook, WebhookRequest
 
 NOW = 1_764_000_000.0
 EVERY = [(origen, tipo) for origen in PROVIDERS for tipo in samples_of(origen)]

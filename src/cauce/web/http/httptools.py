@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -11,7 +11,6 @@ from cauce.web.http.bounded import Bounded
 
 if TYPE_CHECKING:
     import asyncio
-    from typing import Any
 
     from uvicorn.config import Config
     from uvicorn.server import ServerState

@@ -20,14 +20,13 @@ from cauce.webhooks.registry import PROVIDERS
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.urls import INBOX, public_base, rewritten, shown_url
-from cauce.webhooks.verdict import Reason, Verified
+from cauce.webhooks.verdict import Reason, Rejected, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cauce.webhooks.provider import Provider
     from cauce.webhooks.request import WebhookRequest
-    from cauce.webhooks.verdict import Rejected
 
 _HALF_HOUR: Final = 1800
 _NEAR: Final = 5

@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from cauce.webhooks.explaining.diagnose import Inquiry
 from cauce.webhooks.explaining.moments import iso, signed_at
-from cauce.webhooks.provider import Outcome
+from cauce.webhooks.provider import Outcome, Provider
 from cauce.webhooks.providers.standard import StandardWebhooks
-from cauce.webhooks.secrets import written
+from cauce.webhooks.secrets import Secret, written
 from cauce.webhooks.signing import HmacProvider
-from cauce.webhooks.verdict import Verified
+from cauce.webhooks.verdict import Rejected, Verdict, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cauce.webhooks.provider import Provider
     from cauce.webhooks.request import WebhookRequest
-    from cauce.webhooks.secrets import Secret
-    from cauce.webhooks.verdict import Rejected, Verdict
 
 SHOWN: Final = 60
 """Characters of a header that are shown."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from cauce.webhooks.limits import MAX_BATCH, MAX_ID
 from cauce.webhooks.payload import JsonValue, Payload, at, read_json, write_json
-from cauce.webhooks.provider import DAY, Answer, Found, Outcome, Provider, is_storable
+from cauce.webhooks.provider import DAY, Answer, Draft, Found, Outcome, Provider, is_storable
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import Encoding, HmacProvider, KeyEncoding, key_of, matching_secret, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
@@ -26,7 +26,6 @@ from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks.provider import Draft
     from cauce.webhooks.secrets import Secret
 
 SIGNED_FIELDS: Final = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cauce.webhooks.asymmetric import ed25519_sign, ed25519_verifies
 from cauce.webhooks.payload import at, read_json
-from cauce.webhooks.provider import Answer, Outcome, Provider, header_of, skew_of, unix_seconds
+from cauce.webhooks.provider import Answer, Draft, Outcome, Provider, header_of, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import first_match, key_of, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
@@ -22,7 +22,6 @@ from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks.provider import Draft
     from cauce.webhooks.secrets import Secret
 
 _HEADER = "X-Signature-Ed25519"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from cauce.webhooks.limits import MAX_TIPO
-from cauce.webhooks.payload import Payload, at, read_embedded, read_json
+from cauce.webhooks.payload import JsonValue, Payload, at, read_embedded, read_json
 from cauce.webhooks.provider import DAY, Found, Unsigned, is_storable
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.verdict import Reason, Refusal, Verified
@@ -22,7 +22,6 @@ from cauce.webhooks.verdict import Reason, Refusal, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks.payload import JsonValue
     from cauce.webhooks.request import WebhookRequest
     from cauce.webhooks.secrets import Secret
 

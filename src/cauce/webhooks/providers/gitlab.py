@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cauce.webhooks.provider import DAY, Provider, Unsigned, header_of
+from cauce.webhooks.provider import DAY, Draft, Provider, Unsigned, header_of
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import matching_secret
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
@@ -19,7 +19,6 @@ from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks.provider import Draft
     from cauce.webhooks.secrets import Secret
 
 _HEADER = "X-Gitlab-Token"

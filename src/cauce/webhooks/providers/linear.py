@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cauce.webhooks.limits import MAX_TIPO
-from cauce.webhooks.payload import at
+from cauce.webhooks.payload import JsonValue, Payload, at
 from cauce.webhooks.provider import WHOLE_BODY, Found, is_storable, sha256_of
 from cauce.webhooks.signing import HmacProvider, TimestampFormat
 
 if TYPE_CHECKING:
-    from cauce.webhooks.payload import JsonValue, Payload
     from cauce.webhooks.request import WebhookRequest
 
 

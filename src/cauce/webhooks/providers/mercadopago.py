@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import urlencode
 
 from cauce.webhooks.limits import MAX_ID
-from cauce.webhooks.payload import at, read_json
+from cauce.webhooks.payload import JsonValue, at, read_json
 from cauce.webhooks.provider import (
     DAY,
     Answer,
+    Draft,
     Found,
     Provider,
     Unsigned,
@@ -38,8 +39,6 @@ from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks.payload import JsonValue
-    from cauce.webhooks.provider import Draft
     from cauce.webhooks.secrets import Secret
 
 _HEADER: Final = "x-signature"

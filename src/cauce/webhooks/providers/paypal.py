@@ -16,22 +16,17 @@ from __future__ import annotations
 import base64
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from cauce.webhooks.asymmetric import certificate_verifies, from_base64, rsa_sign
-from cauce.webhooks.provider import DAY, Provider, Unsigned, header_of, skew_of
+from cauce.webhooks.provider import DAY, Draft, Provider, Unsigned, header_of, skew_of
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import first_match, iso_seconds, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.provider import Draft
 
 Certificates: TypeAlias = Callable[[str], bytes | None]
 """Returns the PEM file at a URL of PayPal's; None if it is unavailable."""

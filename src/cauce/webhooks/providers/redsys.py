@@ -27,8 +27,8 @@ from urllib.parse import urlencode
 
 from cauce.webhooks.asymmetric import aes_cbc, from_base64, triple_des_cbc
 from cauce.webhooks.limits import MAX_ID, MAX_TIPO
-from cauce.webhooks.payload import Payload, Problem, at, read_form, read_json, without_bom
-from cauce.webhooks.provider import DAY, Found, Provider, is_storable
+from cauce.webhooks.payload import JsonValue, Payload, Problem, at, read_form, read_json, without_bom
+from cauce.webhooks.provider import DAY, Draft, Found, Provider, is_storable
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import first_match, key_of, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
@@ -36,8 +36,6 @@ from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks.payload import JsonValue
-    from cauce.webhooks.provider import Draft
     from cauce.webhooks.secrets import Secret
 
 Version = Literal["HMAC_SHA256_V1", "HMAC_SHA512_V1", "HMAC_SHA512_V2"]

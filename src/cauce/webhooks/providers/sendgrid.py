@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cauce.webhooks.asymmetric import ecdsa_sign, ecdsa_verifies, from_base64
 from cauce.webhooks.limits import MAX_BATCH
-from cauce.webhooks.payload import split_batch
-from cauce.webhooks.provider import DAY, Provider, header_of, skew_of, unix_seconds
+from cauce.webhooks.payload import Payload, split_batch
+from cauce.webhooks.provider import DAY, Draft, Provider, header_of, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import first_match, key_of, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
@@ -23,8 +23,6 @@ from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cauce.webhooks.payload import Payload
-    from cauce.webhooks.provider import Draft
     from cauce.webhooks.secrets import Secret
 
 _HEADER = "X-Twilio-Email-Event-Webhook-Signature"

@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cauce.webhooks.provider import Found, sha256_of
+from cauce.webhooks.provider import Found, Unsigned, sha256_of
 from cauce.webhooks.signing import Encoding, HmacProvider
 
 if TYPE_CHECKING:
     from cauce.webhooks.payload import Payload
-    from cauce.webhooks.provider import Unsigned
     from cauce.webhooks.request import WebhookRequest
 
 

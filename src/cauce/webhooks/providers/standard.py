@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from cauce.webhooks.asymmetric import ed25519_sign, ed25519_verifies, from_base64
 from cauce.webhooks.limits import MAX_ID, MAX_SIGNATURES
-from cauce.webhooks.provider import DAY, Found, Provider, header_of, is_storable, skew_of, unix_seconds
+from cauce.webhooks.provider import DAY, Draft, Found, Provider, header_of, is_storable, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.signing import encode, first_match, matching_secret, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cauce.webhooks.payload import JsonValue
-    from cauce.webhooks.provider import Draft
     from cauce.webhooks.secrets import Secret
 
 MIN_KEY: Final = 16

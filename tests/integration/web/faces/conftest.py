@@ -28,8 +28,8 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import WSGIRequestHandler as WerkzeugHandler
 from werkzeug.serving import make_server
 
-from cauce import Settings
-from cauce.web import create_app
+from cauce import Bus, Settings
+from cauce.web import SecretSource, create_app
 from cauce.web.django import create_urls
 from cauce.web.fastapi import create_router
 from cauce.web.flask import create_blueprint
@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest, HttpResponse
 
-    from cauce import Bus
     from cauce.testing import Database, Server
-    from cauce.web import SecretSource
 
 CAP: Final = 200_000
 """Bytes of a body at most, more than are read at a time."""

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cauce.webhooks import PROVIDERS, Draft, Secret
+from cauce.webhooks import PROVIDERS, Draft, Secret, WebhookRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cauce.webhooks import WebhookRequest
     from tests.integration.web.conftest import Delivery, Sign
     from tests.integration.web.faces.conftest import Face
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 
-from cauce.testing import wait_for
+from cauce.testing import Database, wait_for
 from cauce.web import create_app
 from cauce.web.fastapi import create_router
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
-    from cauce.testing import Database
     from tests.integration.web.conftest import Sign
     from tests.integration.web.faces.conftest import Place
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from cauce import ConfigError, Settings
+from cauce import Bus, ConfigError, Settings
 from cauce.cli.simulator import Plan
-from cauce.testing import wait_for
+from cauce.testing import Database, wait_for
 from cauce.web import body as reading
 from cauce.web.blocking import CHUNK_BYTES
 from cauce.web.wsgi import create_wsgi_app, scope_of
@@ -29,8 +29,6 @@ from cauce.webhooks.trying.samples import samples_of
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
-    from cauce import Bus
-    from cauce.testing import Database
     from tests.integration.web.conftest import Delivery, Sign
     from tests.integration.web.faces.conftest import Place
 

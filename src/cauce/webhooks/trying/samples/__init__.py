@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlencode
 from uuid import UUID
 
-from cauce.webhooks.provider import Draft
+from cauce.webhooks.provider import Draft, Provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cauce.webhooks.payload import JsonValue
-    from cauce.webhooks.provider import Provider
 
 Changes: TypeAlias = "Iterable[tuple[str, JsonValue]]"
 """Paths (``data.object.id``, ``items.0.id``) and their new values."""
