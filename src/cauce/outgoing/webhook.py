@@ -15,7 +15,7 @@ import psycopg
 from cauce.outcome import Attempt, Discard, RetryAfter
 from cauce.outgoing.sending import Reply, Timeouts, is_success, retry_after_seconds, send
 from cauce.outgoing.signing import envelope, message_id, read_secrets, signed, without_secrets
-from cauce.outgoing.ssrf import Address, DeliveryFailed, Resolver, Rules, checked_addresses, read_url, resolve
+from cauce.outgoing.ssrf import Address, DeliveryFailed, Rules, checked_addresses, read_url, resolve
 from cauce.outgoing.threads import in_thread
 from cauce.retry import RetryPolicy
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cauce.evento import Evento
     from cauce.outgoing.destinations import Destinations
+    from cauce.outgoing.ssrf import Resolver
     from cauce.webhooks.secrets import Secret
 
     T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 
-from cauce.catalog import MANEJADOR, PRINCIPAL, AnyHandler, EventType, Handler
+from cauce.catalog import MANEJADOR, PRINCIPAL, AnyHandler, EventType
 from cauce.evento import Evento
 from cauce.handlers import Shape, Takes, shape_of
 from cauce.outcome import Attempt
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from psycopg.pq.abc import PGconn
+
+    from cauce.catalog import Handler
 
 
 T = TypeVar("T")
