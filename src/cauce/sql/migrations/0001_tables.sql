@@ -1,24 +1,24 @@
 -- The tables of the bus.
 --
--- eventos      the log: one row an event, written once by its publisher, once more when `principal` settles it
--- catalogo     what the application's catalog says of each event: priority, key
--- suscripciones who listens to what, and which application runs it: they say to whom every event is due
+-- eventos      the log: one row for each event, inserted by its publisher, updated when `principal` settles it
+-- catalogo     the priority and the key field of each event, from the applications' catalogs
+-- suscripciones which subscriber of which group gets which event, and which application runs it
 -- grupos       consumer groups; a group is a position in the log and the subscribers that share it
 -- posiciones   how far each group has read each lane: append-only, the highest n counts
 -- lotes        leases: which worker holds which events, until when, under which fencing token (ficha)
--- entregas     deliveries that need another attempt, were given back, or are dead: the exception, not the rule
--- marcas       how far each group has handed out its due retries, lane by lane: append-only, as posiciones
--- fallos       one row a failed attempt, and one a delivery that a person gave up
--- causas       what made attempts fail, with a traceback: one row a cause, however often it strikes
--- trabajadores who is alive, for people to read
+-- entregas     only deliveries that need another attempt, were given back, or are dead
+-- marcas       how far each group has claimed its due retries in each lane: append-only, like posiciones
+-- fallos       one row for each failed attempt and for each dismissed delivery
+-- causas       why attempts failed, with a traceback: one row for each cause, however often it occurs
+-- trabajadores the workers and when each was last seen
 -- poda         how far retention has come (0007_operate.sql)
--- destinos     the receivers of outgoing webhooks that have failed (0008_destinations.sql)
+-- destinos     the destinations of outgoing webhooks that failed or are disabled (0008_destinations.sql)
 -- rechazados   the quarantine of webhooks that were not verified (0009_quarantine.sql)
--- instancia    one row: the highest transaction id this bus has surely seen, to notice a foreign restore
+-- instancia    one row: a transaction id that this cluster has reached, to detect a restore into a younger cluster
 --
--- migraciones  what has been applied of these files
+-- migraciones  which of these files have been applied
 --
--- No foreign key points at eventos: sharing locks on hot rows make multixacts.
+-- No foreign key references eventos: its share locks on hot rows would create multixacts.
 
 create schema if not exists cauce;
 
@@ -28,17 +28,17 @@ create table cauce.migraciones (
     aplicada_en timestamptz not null default now()
 );
 
--- Types rather than CHECKs wherever one column says it all: the server parses every CHECK of a table for every
--- statement (3 us each; ten of them took a tenth of a publish), and a type's rules once a connection.
+-- Domains instead of CHECKs where a rule concerns one column: every statement parses all CHECKs of a table (3 us each;
+-- ten of them took a tenth of a publish), but a connection reads the rules of a domain once.
 create type cauce.estado as enum ('pendiente', 'en_proceso', 'procesado', 'error');
 create domain cauce.nombre as varchar(255) check (value <> '');
 create domain cauce.nivel as smallint check (value between 0 and 9);
 
 create table cauce.eventos (
     id            bigint       generated always as identity primary key,
-    -- who decides visibility: the publisher's transaction
+    -- decides visibility: the publisher's transaction
     tx            xid8         not null default pg_current_xact_id(),
-    -- who decides delivery order: not before anything that had finished when this row was inserted
+    -- decides the delivery order: after every transaction that had finished when this row was inserted
     orden         xid8         not null default greatest(
                                    pg_current_xact_id(),
                                    ((pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)::text)::xid8),
@@ -61,9 +61,9 @@ create table cauce.eventos (
     cuerpo        bytea
 ) with (fillfactor = 50);
 
--- The rules between columns. An UPDATE may not break them; a row that broke them before may still be settled, failed or
--- dismissed. The trigger eventos_completar checks INSERTs. A CHECK would be parsed again by every INSERT (13 us for
--- these two), a WHEN on updates by every settling, which has hundreds of rows.
+-- The rules between columns. An UPDATE must not break them, but a row that already breaks them can still be settled, failed
+-- or dismissed. The trigger eventos_completar checks INSERTs. This is no CHECK, because every INSERT would parse it (13 us
+-- for these two); the WHEN below is parsed once for each settlement of hundreds of rows.
 create function cauce.es_coherente(estado cauce.estado, procesado_en timestamptz, payload jsonb, cuerpo bytea)
 returns boolean language sql immutable as $$
     select (estado = 'procesado') = (procesado_en is not null) and (payload is not null or cuerpo is not null)
@@ -85,9 +85,9 @@ create unique index eventos_id_externo_unico on cauce.eventos (origen, id_extern
 
 create table cauce.catalogo (
     origen         cauce.nombre not null,
-    tipo           cauce.nombre not null,     -- '*': the default of every event of that origin
+    tipo           cauce.nombre not null,     -- '*': the default for all events of that origin
     prioridad      cauce.nivel not null,
-    clave          text,                      -- the payload's field that is the event's key
+    clave          text,                      -- the field of the payload that holds the event's key
     actualizado_en timestamptz not null default now(),
     primary key (origen, tipo)
 );
@@ -98,14 +98,14 @@ create table cauce.suscripciones (
     suscriptor  cauce.nombre,
     origen      cauce.nombre,
     tipo        cauce.nombre,
-    aplicacion  varchar(255) not null default '',   -- the owner: the only application whose workers run it
-    retirada_en timestamptz,                         -- removed by a deploy; kept, for a program that still has it may start
+    aplicacion  varchar(255) not null default '',   -- the owner: only this application's workers run it
+    retirada_en timestamptz,                         -- removed by a deploy; kept, or the old program would add it again
     primary key (grupo, origen, tipo, suscriptor)
 );
 
 create table cauce.grupos (
     grupo     cauce.nombre primary key,
-    version   bigint      not null default 1,        -- grows with every change of the group's subscriptions
+    version   bigint      not null default 1,        -- grows with each change of the group's subscriptions
     creado_en timestamptz not null default now()
 );
 
@@ -115,7 +115,7 @@ create table cauce.posiciones (
     n      bigint      not null,
     desde  pg_snapshot not null,              -- the window: visible in hasta and not in desde
     hasta  pg_snapshot not null,
-    orden  xid8        not null,              -- inside it, everything up to (orden, id) is claimed
+    orden  xid8        not null,              -- in the window, events up to (orden, id) are claimed
     id     bigint      not null,
     primary key (grupo, carril, n)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
@@ -123,28 +123,28 @@ create table cauce.posiciones (
 create sequence cauce.lotes_id;
 create table cauce.lotes (
     id             bigint      primary key,
-    -- random, not counted: a server crash may hand out the same id again, never the same token
+    -- random, not a counter: after a server crash the same id may be drawn again, but not the same token
     ficha          bigint      not null default hashtextextended(gen_random_uuid()::text, 0),
     grupo          text        not null,
-    aplicacion     text        not null default '',      -- whose worker holds it
+    aplicacion     text        not null default '',      -- the application of the worker
     ids            bigint[]    not null,      -- events delivered for the first time
-    -- the rows of entregas that travel with them, by event and subscriber: they are in hand while they are listed here
+    -- the rows of entregas that this lote holds, by event and subscriber
     reintentos     bigint[]    not null default '{}',
     suscriptores   text[]      not null default '{}',
-    sospechosa     boolean     not null default false,   -- a worker died holding it; it is the only delivery then
+    sospechosa     boolean     not null default false,   -- a worker died with it; such a lote holds one delivery
     trabajador     text        not null,
     tomado_en      timestamptz not null default clock_timestamp(),
     arriendo_hasta timestamptz not null,
-    a_solas        boolean     not null default false,   -- nothing else runs in that worker meanwhile
+    a_solas        boolean     not null default false,   -- the worker runs nothing else at the same time
     constraint lotes_algo check (cardinality(ids) + cardinality(reintentos) > 0
                                  and cardinality(reintentos) = cardinality(suscriptores))
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
--- compressing 500 ids takes the claim 200 us, to save three kilobytes that are deleted a moment later
+-- uncompressed: compressing 500 ids costs the claim 200 us and saves three kilobytes that are deleted a moment later
 alter table cauce.lotes alter column ids set storage external, alter column reintentos set storage external,
     alter column suscriptores set storage external;
 create index lotes_sospechosos on cauce.lotes (trabajador) where sospechosa;
 
--- The stored deliveries that workers hold.
+-- The rows of entregas that workers hold.
 create view cauce.en_mano as
     select l.id lote, l.grupo, u.evento, u.suscriptor, l.trabajador, l.tomado_en, l.arriendo_hasta
       from cauce.lotes l cross join lateral unnest(l.reintentos, l.suscriptores) u(evento, suscriptor);
@@ -153,12 +153,12 @@ create table cauce.entregas (
     evento     bigint      not null,
     grupo      text        not null,
     suscriptor text        not null,          -- '*': every subscriber of the group
-    aplicacion text        not null default '',   -- only its workers are handed this delivery
+    aplicacion text        not null default '',   -- only this application's workers claim the delivery
     prioridad  smallint    not null,
     estado     cauce.estado not null default 'pendiente' check (estado in ('pendiente', 'error')),
-    intentos   integer     not null check (intentos >= 0),   -- attempts that are over; one in hand is not
-    caidas     smallint    not null default 0 check (caidas >= 0),   -- workers that died holding it
-    proximo_en timestamptz not null,          -- 'infinity': a lote holds it and settles or loses it, no claim finds it
+    intentos   integer     not null check (intentos >= 0),   -- finished attempts
+    caidas     smallint    not null default 0 check (caidas >= 0),   -- workers that died with it
+    proximo_en timestamptz not null,          -- 'infinity': a lote holds it, and claims must not find it
     error      text,
     creado_en  timestamptz not null default now(),
     primary key (evento, grupo, suscriptor)
@@ -168,24 +168,24 @@ create index entregas_debidas on cauce.entregas
     (grupo, aplicacion, (caidas > 0), prioridad, proximo_en, evento, suscriptor) where estado = 'pendiente';
 create index entregas_muertas on cauce.entregas (grupo, evento) where estado = 'error';
 
--- What is due comes from beyond the mark of its lane: what lies before it is in hand, or gone, or was passed by and is
--- found by cauce.repasar_reintentos. So a claim never reads the dead entries of the index that a held snapshot keeps.
+-- A claim reads due retries from the mark of their lane on. Before the mark, a delivery is claimed or gone, or was missed:
+-- cauce.repasar_reintentos finds those. So a claim never reads the dead index entries that an old snapshot keeps.
 create table cauce.marcas (
     grupo       text        not null,
     aplicacion  text        not null,
     sospechosas boolean     not null,         -- caidas > 0
     prioridad   smallint    not null,
     n           bigint      not null,
-    proximo_en  timestamptz not null,         -- the last delivery that was handed out, in the order of entregas_debidas
+    proximo_en  timestamptz not null,         -- with evento, suscriptor: the last claimed, in the order of entregas_debidas
     evento      bigint      not null,
     suscriptor  text        not null,
     primary key (grupo, aplicacion, sospechosas, prioridad, n)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 create table cauce.causas (
-    huella   bigint      primary key,         -- hash of the type, the message without what varies, and the place
+    huella   bigint      primary key,         -- hash of the type, the place, and the message without numbers and quoted text
     tipo     text        not null,
-    mensaje  text        not null,            -- of the attempt that was the first to fail so, as is the traceback
+    mensaje  text        not null,            -- of the first attempt that failed for this cause, like the traceback
     traza    text        not null,
     visto_en timestamptz not null default clock_timestamp()
 );
@@ -198,8 +198,8 @@ create table cauce.fallos (
     intento    integer     not null,
     error      text        not null,
     huella     bigint,                        -- its cause, if it has a traceback
-    trabajador text,                          -- null: descartada
-    descartada boolean     not null default false,   -- no attempt: a person gave the delivery up
+    trabajador text,                          -- null if descartada
+    descartada boolean     not null default false,   -- not an attempt: somebody dismissed the delivery
     ocurrido_en timestamptz not null default clock_timestamp()
 );
 create index fallos_evento on cauce.fallos (evento, id);
@@ -211,8 +211,8 @@ create table cauce.trabajadores (
     maquina     text        not null,
     pid         integer     not null,
     iniciado_en timestamptz not null default clock_timestamp(),
-    visto_en    timestamptz not null default clock_timestamp(),   -- when it last wrote; see cauce.presencia
-    perdido_en  timestamptz                                       -- when somebody found it gone
+    visto_en    timestamptz not null default clock_timestamp(),   -- when it last wrote here; see cauce.presencia
+    perdido_en  timestamptz                                       -- when another worker noticed that it is gone
 ) with (fillfactor = 70);
 
 create table cauce.instancia (

@@ -1,6 +1,6 @@
--- Publishing: one INSERT, in the publisher's own transaction, from any language or from a bare INSERT.
+-- Publishing: one INSERT in the publisher's own transaction, through these functions or written by hand.
 
--- The highest transaction id that is stored anywhere: in the log's lanes, in the positions, in the bus's own mark.
+-- The highest transaction id that is stored in the log, in the positions or in `instancia`.
 create function cauce.xid_visto() returns bigint language sql as $$
     select greatest(
         (select max(ultimo.orden::text::bigint) from generate_series(0, 9) l(carril) cross join lateral (
@@ -12,9 +12,9 @@ create function cauce.xid_visto() returns bigint language sql as $$
         (select xid::text::bigint from cauce.instancia))
 $$;
 
--- Refuses a database restored into a younger cluster: what is published there would never be delivered. What is stored
--- was committed, so it lies before the end of the snapshot; the own id says nothing, for it may be older than others.
--- Once a connection is enough, since a restore begins with new connections; a setting of the session notes it.
+-- Refuses a database that was restored into a younger cluster: events published there would never be delivered. Every
+-- stored id was committed here, so it lies below the end of the snapshot, or at most at this transaction's own id. One
+-- check per connection is enough, because a restore needs new connections; a session setting remembers it.
 create function cauce.comprobar_instancia() returns void language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -36,7 +36,7 @@ begin
     perform set_config('cauce.comprobada', 'si', false);
 end $$;
 
--- Whether this database was restored into a younger cluster, for health checks: it only reads.
+-- Whether this database was restored into a younger cluster; read-only, for health checks.
 create function cauce.restaurada() returns boolean language sql stable
 security definer
 set search_path = pg_catalog, pg_temp
@@ -44,11 +44,11 @@ as $$
     select cauce.xid_visto() >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 $$;
 
--- The doorbell: a notification at commit, for workers that sleep. Committing transactions that notify queue for one lock
--- of the whole cluster, so it rings as seldom as it can: only while a worker sleeps (it then holds lock (1128355139, 0)
--- shared, see completar_evento), only one of the publishers of the same 20 ms (a try-lock on the time bucket: a long
--- publisher silences nobody), once a transaction. Workers poll as well: a lost ring costs time, never an event.
--- `set local cauce.timbre = 'no'` publishes in silence (PREPARE TRANSACTION refuses a transaction that notified).
+-- The doorbell: wakes sleeping workers by NOTIFY at commit. Transactions that notify commit one after another, under one
+-- lock of the whole cluster. So a publisher rings only while a worker sleeps (cauce.avisar), once in a transaction, and
+-- only one publisher rings in the same 20 ms: the one that gets the lock of that time. Workers poll as well, so a
+-- lost ring costs time, never an event. `set local cauce.timbre = 'no'` publishes without ringing, for PREPARE
+-- TRANSACTION refuses a transaction that has sent NOTIFY.
 create function cauce.tocar_timbre() returns boolean language plpgsql as $$
 begin
     if not pg_try_advisory_xact_lock(1128355139, 1 + ((extract(epoch from clock_timestamp()) * 50)::bigint % 2147483646)::integer) then
@@ -58,15 +58,16 @@ begin
     return true;
 end $$;
 
--- What a connection's first publish does: it makes sure of the instance, then goes on as all others do.
+-- The first publish of a connection: checks for a restore into a younger cluster, then rings like all others.
 create function cauce.primer_aviso() returns boolean language plpgsql as $$
 begin
     perform cauce.comprobar_instancia();
     return cauce.avisar();
 end $$;
 
--- What every publish does beside its INSERT, once a statement. One expression, so the planner puts it in place of the
--- call: in a statement of the publisher's own it costs a quarter of what a trigger costs. True: it rang.
+-- Rings the doorbell if a worker sleeps; returns whether it rang. Every publish calls it. A process with a sleeping worker
+-- holds lock (1128355139, 0) shared, so whoever gets it exclusively knows that none sleeps. It is one expression,
+-- so that the planner inlines it: in a statement of its own it costs a quarter of what a trigger costs.
 create function cauce.avisar() returns boolean language sql as $$
     select case
         when current_setting('cauce.comprobada', true) is distinct from 'si' then cauce.primer_aviso()
@@ -75,9 +76,9 @@ create function cauce.avisar() returns boolean language sql as $$
         else cauce.tocar_timbre() end
 $$;
 
--- Completes a new event that does not bring its lane: lane and key from the catalog (the event's own row, else its
--- origin's, else priority 5); rings the doorbell. Refuses an event that breaks the rules between columns (those of
--- eventos_coherente, 0001_tables.sql), and a forged or copied tx or orden, with which it would never be delivered.
+-- Completes an event that was inserted without a lane: takes lane and key from the catalog (the event's own row, else the
+-- origin's, else priority 5), and rings the doorbell. Refuses an event that breaks the rules of eventos_coherente
+-- (0001_tables.sql), and a forged or copied tx or orden, with which it would never be delivered.
 create function cauce.completar_evento() returns trigger language plpgsql as $$
 declare
     nivel smallint;
@@ -113,14 +114,14 @@ begin
     return new;
 end $$;
 
--- Rows that bring their lane were completed by their publisher (publicar_eventos, and Python's publicar_evento). Of the
--- rules, they can only break the one about content, for a publisher has no privilege on the other columns
--- (permitir_publicar). Every statement parses the WHEN: one with all the rules costs a publish 6 us, this one 2.
+-- Rows with a lane were completed by their publisher (publicar_eventos, and publicar_evento in Python). The only rule they
+-- can break is that of the content, because a publisher has no privilege on the other columns (permitir_publicar). Every
+-- statement parses the WHEN: with all the rules it would cost a publish 6 us, this one costs 2.
 create trigger eventos_completar before insert on cauce.eventos for each row
     when (new.carril is null or new.payload is null)
     execute function cauce.completar_evento();
 
--- Publish one event in the caller's transaction and return its id; a known id_externo returns the stored id.
+-- Publishes one event in the caller's transaction and returns its id; for a known id_externo, the stored id.
 create function cauce.publicar_evento(
     origen text, tipo text, payload jsonb,
     clave text default null, prioridad smallint default null,
@@ -151,9 +152,9 @@ begin
     return guardado;
 end $$;
 
--- Publish many events in one statement: [{"origen", "tipo", "payload", "clave", "prioridad", "id_externo", "cabeceras"}],
--- of which the first three are required. Returns their ids in the order given; for a known id_externo the stored id.
--- Runs as the owner, since it writes tx, orden and id; so EXECUTE is revoked from public (see permitir_publicar).
+-- Publishes many events in one statement: [{"origen", "tipo", "payload", "clave", "prioridad", "id_externo", "cabeceras"}].
+-- `origen` and `tipo` are required. Returns the ids in the given order; for a known id_externo, the stored id.
+-- Runs as the owner, because it writes tx, orden and id; so EXECUTE is revoked from public (see permitir_publicar).
 create function cauce.publicar_eventos(eventos jsonb) returns bigint[]
 language plpgsql
 security definer
@@ -196,8 +197,8 @@ begin
 end $$;
 revoke execute on function cauce.publicar_eventos from public;
 
--- The events that this transaction has stored since the sequence of ids stood at `desde`, in order: what a COPY that ran
--- in between has written. Index: eventos_pkey, pinned, for the table may never have been analyzed.
+-- The ids above `desde` that this transaction has stored, in order: those of a COPY, if `desde` is what the sequence was
+-- before it. Index: eventos_pkey, pinned, because the table may never have been analyzed.
 create function cauce.copiados(desde bigint) returns bigint[]
 language plpgsql
 security definer
@@ -210,8 +211,8 @@ begin
     return array(select e.id from cauce.eventos e where e.id > desde and e.tx = pg_current_xact_id() order by e.id);
 end $$;
 
--- Lets a role publish, through the functions, a bare INSERT or COPY, but never write tx, orden or id: the first two decide
--- whether and when an event is delivered. A lane of the publisher's own harms nobody, and spares looking it up.
+-- Lets a role publish through the functions, INSERT or COPY. It cannot write tx, orden or id: the first two decide whether
+-- and when an event is delivered. It may write carril, which is harmless and saves a lookup.
 create function cauce.permitir_publicar(rol text) returns void language plpgsql as $$
 begin
     execute format('grant usage on schema cauce to %I', rol);

@@ -1,7 +1,7 @@
--- Groups: a position per lane, and the log in front of it.
+-- Groups: each has a position in every lane of the log.
 
--- The current snapshot, in which the asking transaction itself is unfinished: PostgreSQL leaves the own xid out of the
--- list, and an event that this transaction publishes later would be passed over forever.
+-- The current snapshot, with this transaction among those in progress. PostgreSQL leaves the own xid out of the list; then
+-- an event that this transaction publishes later would never be read.
 create function cauce.foto() returns pg_snapshot
 language plpgsql as $$
 declare
@@ -15,14 +15,14 @@ begin
               from (select pg_snapshot_xip(s) x union select propia) u)::pg_snapshot;
 end $$;
 
--- What a claim of a group locks, so that one runs at a time: a view of its own, which has no rows, no storage and nothing
--- to vacuum. Unlike an advisory lock, which whoever connects may hold, it takes a privilege; unlike a row's, it writes
--- nothing (docs/adr/0004-claim-lock.md). Groups whose long names begin alike share one, and take turns.
+-- The claim lock of a group: a view, locked by each claim so that one runs at a time. It needs no storage and no vacuum.
+-- Anybody may hold an advisory lock, but locking a view takes a privilege; and a row lock would write to the row
+-- (docs/adr/0004-claim-lock.md). Groups with long names that begin with the same letters share a lock.
 create function cauce.turno(grupo text) returns text language sql stable as $$
     select format('cauce.%I', ('turno_' || grupo)::name)
 $$;
 
--- Waits for the group's turn, and keeps it to the end of the transaction.
+-- Waits for the claim lock of a group and holds it to the end of the transaction.
 create function cauce.tomar_turno(grupo text) returns void
 language plpgsql
 security definer
@@ -38,11 +38,11 @@ begin
     execute 'lock table ' || turno || ' in share update exclusive mode';
 end $$;
 
--- Makes a group, or what is missing of it. `principal` starts at the beginning of the log; another group at now, unless
--- asked. Every lane gets its position here, under one transaction: a lane without one would be a black hole.
+-- Creates a group, or the missing parts of one. `principal` starts at the beginning of the log, another group at the present
+-- unless `desde_el_principio`. All lanes get their position here: events of a lane without one would never be read.
 create function cauce.crear_grupo(grupo text, desde_el_principio boolean default false) returns void
 language plpgsql
-security definer       -- makes the view
+security definer       -- creates the view
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -65,17 +65,17 @@ revoke execute on function cauce.tomar_turno, cauce.crear_grupo from public;
 
 select cauce.crear_grupo('principal');
 
--- Writes what an application says of its events, [{"origen", "tipo", "prioridad", "clave"}], and of who listens to them,
--- [{"grupo", "suscriptor", "origen", "tipo"}]; makes the groups that are new.
+-- Stores an application's catalog, [{"origen", "tipo", "prioridad", "clave"}], and its subscriptions,
+-- [{"grupo", "suscriptor", "origen", "tipo"}]; creates new groups.
 --
--- reemplazar  a deploy: what is stored becomes what is given, and the application's other subscriptions are removed. A
---             worker that merely starts may be the older program: it adds what was never stored and changes nothing.
--- quitar      take over subscriptions that other applications own. Otherwise those raise CA007, and nothing is written.
+-- reemplazar  true for a deploy: overwrites what is stored and removes the application's other subscriptions. False for the
+--             start of a worker, which may run an older program: adds what was never stored and changes nothing.
+-- quitar      takes over subscriptions of other applications. Without it these raise CA007, and nothing is written.
 --
--- Returns the subscriptions that a deploy removes; or those that the starting program has though a deploy removed them.
--- Events published after this has committed are delivered to the subscriptions it leaves: cauce.tomar tells the version
--- of the group with every batch, and a worker that has read an older one reads them again.
--- Locks   the table of the catalog: one at a time
+-- Returns the subscriptions that a deploy removes; at a worker's start, those that it has but a deploy removed.
+-- Events published after the commit are delivered by the new subscriptions: cauce.tomar returns the group's version
+-- with each batch, and a worker that knows an older version reads the subscriptions again.
+-- Locks   the table catalogo: one call at a time
 create function cauce.guardar_catalogo(
     aplicacion text, tipos jsonb, suscripciones jsonb, reemplazar boolean, quitar boolean default false)
 returns table (grupo text, suscriptor text, origen text, tipo text)
@@ -86,7 +86,7 @@ declare
     ajenas text;
     cambiados text[];        -- groups whose subscriptions were written or removed
 begin
-    lock table cauce.catalogo in share row exclusive mode;      -- several that start at once take turns
+    lock table cauce.catalogo in share row exclusive mode;
     select string_agg(format('%s of %s/%s in group %s belongs to application %L; this one is %L',
                              s.suscriptor, s.origen, s.tipo, s.grupo, s.aplicacion, $1), E'\n' order by s.grupo, s.origen, s.tipo, s.suscriptor) into ajenas
       from unnest(dichas) n
@@ -128,13 +128,13 @@ begin
     update cauce.grupos g set version = g.version + 1
      where g.grupo = any (cambiados)
         or g.grupo in (select s.grupo from cauce.suscripciones s where s.aplicacion = $1 and s.retirada_en = now());
-    -- What waits for an application that has been renamed or is gone would wait forever: another one looks after it.
+    -- Deliveries that wait for an application that was renamed or removed would wait forever.
     perform cauce.adoptar_entregas($1);
 end $$;
 
--- Notes how far the cluster has come, when it has come more than `holgura` transactions further; or, in a database restored
--- into a younger one (see comprobar_instancia), the highest id stored, so that every connection learns of it. Takes no
--- transaction id of its own unless it writes.
+-- Updates `instancia` once the cluster is more than `holgura` transactions ahead of it. In a database that was restored into
+-- a younger cluster (see comprobar_instancia), it stores the highest id seen, so that every connection notices. Takes
+-- a transaction id only to write, or if the restore check needs one.
 create function cauce.comprobar_restauracion(holgura bigint default 0) returns void language plpgsql as $$
 declare
     visto constant bigint := cauce.xid_visto();

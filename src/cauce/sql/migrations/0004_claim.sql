@@ -1,9 +1,9 @@
 -- The claim: which events a worker gets next.
 --
--- A window is a pair of snapshots: the events visible in `hasta` and not in `desde`. First its stragglers, which were
--- in progress at `desde` and finished in `hasta`; then the rest. Inside it the position is (orden, id). When it is
--- exhausted, the claimer opens the next one from its own snapshot. So nothing is missed that commits late, nothing is
--- handed out twice, and nobody waits for a transaction that stays open.
+-- A window is a pair of snapshots: the events visible in `hasta` but not in `desde`. A group reads it in the order of
+-- (orden, id): first the stragglers, which were in progress at `desde` and finished by `hasta`, then the rest. When the
+-- window is exhausted, the claim opens the next one from its own snapshot. So no event that commits late is missed, none
+-- is read twice, and no claim waits for an open transaction.
 --
 --      orden ->      xmax(desde)                    xmax(hasta)
 --   ...-------------------|------------------------------|----------- not yet
@@ -11,18 +11,18 @@
 --      xip(desde) and     |                              |
 --      visible in hasta   |                              |
 
--- Entries of eventos_log that this transaction has read so far, those of invisible rows included. They are the cost of a
--- claim, counted because the clock of a busy machine says little. One expression, so that the planner inlines it.
+-- How many entries of eventos_log this transaction has read so far, those of invisible rows included. This measures the
+-- cost of a claim better than the clock of a busy machine. One expression, so that the planner inlines it.
 create function cauce.leidas() returns bigint language sql volatile as $$
     select pg_stat_get_xact_tuples_returned('cauce.eventos_log'::regclass)
 $$;
 
--- The oldest end of a window that is not old: a position should not stay further behind, for retention waits for it.
+-- The oldest end that a window may have: retention waits for older positions, so those are moved.
 create function cauce.reciente(ahora pg_snapshot) returns xid8 language sql immutable as $$
     select greatest(pg_snapshot_xmax(ahora)::text::bigint - 10000, 0)::text::xid8
 $$;
 
--- How far a group has read a lane; `n` is null if nobody knows. Inlined where it is called.
+-- How far a group has read a lane; `n` is null if it has no position there. Inlined where it is called.
 create function cauce.posicion(grupo text, carril smallint) returns setof cauce.posiciones language sql stable rows 1 as $$
     select $1, $2::cauce.nivel, q.n, q.desde, q.hasta, q.orden, q.id
       from (select) una left join lateral (
@@ -30,12 +30,12 @@ create function cauce.posicion(grupo text, carril smallint) returns setof cauce.
          where q.grupo = $1 and q.carril = $2 order by q.n desc limit 1) q on true
 $$;
 
--- The position in the first of these lanes, in the order given, in which there may be anything for the group; null: in none
--- of them. A lane that it passes over has nothing. Beyond its position every row is new that is there and was not at
--- `desde`; before it, only those of transactions that were in progress at `hasta` and are not any more. It also names a
--- lane that cauce.avanzar must see for another reason: its position is missing, ahead of the cluster, or old.
--- Locks   the caller has the group's turn
--- Index   eventos_log, two probes a lane; lane by lane, as unnest gives them, so that those after the first cost nothing
+-- The position of the first of these lanes, in the given order, that may have events for the group; null if none has. A
+-- lane that is skipped surely has none. After its position, a row is new unless it is visible in `desde`; before it, only
+-- rows of transactions that were in progress at `hasta` and have finished since are new. Also returned is a lane
+-- whose position is missing, ahead of the cluster, or old: cauce.avanzar must see it.
+-- Locks   the caller holds the claim lock of the group
+-- Index   eventos_log, two probes a lane, one lane after the other, so that the lanes after the first one cost nothing
 create function cauce.primer_carril(grupo text, carriles smallint[]) returns cauce.posiciones
 language plpgsql as $$
 declare
@@ -63,20 +63,20 @@ begin
     return primera;
 end $$;
 
--- Reads on in the window of a position, up to `maximo` events (0: up to the next one, past the rows that nobody may see), and
--- moves the position behind them. `agotada`: the window has no more. It stops before, with what it has found, once the
--- claim has read too much since it had read `antes` entries.
--- Locks   the caller has the group's turn
+-- Reads up to `maximo` events from a position to the end of its window, and moves the position past them. With 0 it moves
+-- the position up to the next event, past rolled-back rows. `agotada`: the window has no more events. It returns early,
+-- with the events found so far, if the claim has read too many index entries; `antes`: entries read before the claim.
+-- Locks   the caller holds the claim lock of the group
 -- Index   eventos_log, as an index-only range from the position; pinned by the settings on cauce.tomar
 create function cauce.leer_ventana(
     inout posicion cauce.posiciones, maximo integer, antes bigint, out ids bigint[], out agotada boolean)
 language plpgsql as $$
 declare
-    -- the oldest straggler, or where the window itself begins: nothing before it is new
+    -- the oldest straggler, or the beginning of the window: nothing before it is new
     comienzo xid8 := pg_snapshot_xmax(posicion.desde);
     cuantos integer := maximo;
     tanda record;
-    -- entries that a claim reads, unless it has found nothing yet
+    -- how many entries a claim reads; more only if it has found nothing yet
     paciencia constant bigint := 4000;
 begin
     ids := '{}';
@@ -89,8 +89,8 @@ begin
         posicion.orden := comienzo;
         posicion.id := 0;
     end if;
-    -- Whoever was in progress may have left rows in between that nobody may see, thousands for each that is found. Only
-    -- looking tells: so a few first, and as many more as the patience is good for at that pace.
+    -- Transactions in progress may have thousands of invisible rows between two visible ones. Nothing but reading tells. So
+    -- it reads a few events first, then as many as `paciencia` allows at the rate of entries per event seen so far.
     if pg_snapshot_xmax(posicion.hasta)::text::bigint - pg_snapshot_xmin(posicion.hasta)::text::bigint > 1 then
         cuantos := least(maximo, 4);
     end if;
@@ -124,14 +124,14 @@ begin
     posicion.id := 0;
 end $$;
 
--- The next ids of the lane of a position, at most `maximo`, in window order; moves the position. When its window is exhausted
--- it opens the next one. `maximo` 0: moves it up to the next event.
--- Locks   the caller has the group's turn
+-- The next ids of a position's lane, at most `maximo`, in window order; moves the position. Opens the next window when this
+-- one is exhausted. `maximo` 0 moves the position up to the next event.
+-- Locks   the caller holds the claim lock of the group
 create function cauce.avanzar(posicion cauce.posiciones, maximo integer) returns bigint[]
 language plpgsql as $$
 declare
     antes constant bigint := cauce.leidas();
-    -- entries that are not worth reading twice: it takes as long as to write a position
+    -- reading this many entries again takes as long as writing a position
     pocas constant bigint := 300;
     ids bigint[] := '{}';
     agotada boolean := true;
@@ -158,7 +158,7 @@ begin
         posicion := r.posicion;
         ids := ids || r.ids;
     end if;
-    -- An empty window is not worth a write, unless reading it again would cost as much, or it has grown old.
+    -- For an empty window, the position is written only if reading the window again would cost more, or if it is old.
     if cardinality(ids) > 0 or cauce.leidas() - antes > pocas
        or pg_snapshot_xmax(posicion.desde) < cauce.reciente(posicion.hasta) then
         with vieja as (
@@ -170,15 +170,15 @@ begin
     return ids;
 end $$;
 
--- The lanes in a circle, from one drawn by lot.
+-- The lanes in a circle, from a random one on.
 create function cauce.sortear(carriles smallint[]) returns smallint[] language sql volatile as $$
     select $1[i:] || $1[:i - 1] from (select 1 + floor(random() * cardinality($1))::integer) sorteo(i)
 $$;
 
--- The next ids of a group, at most `maximo`, all of one lane: the lowest that has any. Once that lane has been served 20
--- times, one call in 20 begins at a lane drawn by lot and goes on in a circle, so that no lane starves below one that is
--- never empty.
--- Locks   the caller has the group's turn
+-- The next ids of a group, at most `maximo`, all from one lane: the lowest with events. Once that lane has been read 20
+-- times, one call in 20 starts at a random lane and goes on in a circle, so that lanes after a lane that is never empty do
+-- not starve.
+-- Locks   the caller holds the claim lock of the group
 create function cauce.siguientes(grupo text, maximo integer) returns bigint[]
 language plpgsql as $$
 #variable_conflict use_variable
@@ -186,7 +186,7 @@ declare
     carriles smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
     p cauce.posiciones;
     antes constant bigint := cauce.leidas();
-    salto boolean;            -- the look at the lanes has read so much that it moves the positions past it
+    salto boolean;            -- looking at the lanes has read so many entries that all positions move past them
     ids bigint[] := '{}';
 begin
     p := cauce.primer_carril(grupo, carriles);
@@ -205,7 +205,7 @@ begin
         end if;
         carriles := carriles[array_position(carriles, p.carril::smallint) + 1:];
     end if;
-    -- Nothing was there after all; or somebody has left many rows that nobody may see, and every position goes past them.
+    -- The lane had no events after all; or rolled back transactions left many rows, and every position moves past them.
     for p in select q.* from unnest(carriles) l(carril) cross join lateral cauce.posicion(siguientes.grupo, l.carril) q loop
         exit when cardinality(ids) > 0 and not salto;
         ids := ids || cauce.avanzar(p, case when cardinality(ids) = 0 then maximo else 0 end);
@@ -213,12 +213,12 @@ begin
     return ids;
 end $$;
 
--- The due retries of an application that come next, at most `maximo` of them. The lowest lanes come first; once the marks
--- of a lane have moved 20 times, one call in 20 begins at a lane drawn by lot, as for new events. `sospechosas`: of those
--- whose worker died, and none if this worker has one in hand. Writes nothing to entregas, only the marks: a claim reads
--- nothing before the mark of its lane, so the caller must list these in a lote in the same transaction.
--- Locks   the caller has the group's turn; the rows, to the end of the transaction, but skip locked: an operator or a
---         settling worker may hold some
+-- The next due retries of an application, at most `maximo`. The lowest lanes come first; once the mark of a lane has moved
+-- 20 times, one call in 20 starts at a random lane, as for new events. `sospechosas` selects deliveries whose worker died,
+-- and none if this worker already holds one. It writes only the marks, not entregas. Claims read nothing before
+-- the mark of a lane, so the caller must list these deliveries in a lote in the same transaction.
+-- Locks   the caller holds the claim lock of the group; the rows to the end of the transaction, skipping those that an
+--         operator or a settling worker has locked
 -- Index   marcas_pkey, backward; entregas_debidas, as a range from the mark to now
 create function cauce.tomar_reintentos(
     grupo text, aplicacion text, trabajador text, maximo integer, sospechosas boolean,
@@ -226,11 +226,12 @@ create function cauce.tomar_reintentos(
 language plpgsql as $$
 #variable_conflict use_column
 declare
-    ahora constant timestamptz := clock_timestamp();          -- a constant bounds the range, a volatile call does not
+    ahora constant timestamptz := clock_timestamp();          -- a volatile call could not bound the index range
     carriles smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
 begin
-    -- Mostly nothing is due, and a look that only reads says so for less than half. Deliveries whose worker died are few, so
-    -- what they leave behind is not in the way; two in one worker's hands would both be blamed for its death.
+    -- Mostly nothing is due; a query that only reads finds that out for less than half the cost. Deliveries whose worker
+    -- died are few, so their dead index entries do not matter. A worker holds one of them at a time: if it died with two,
+    -- both would be blamed.
     if $5 then
         if not exists (select from cauce.entregas q where q.grupo = $1 and q.aplicacion = $2 and (q.caidas > 0)
                           and q.prioridad between 0 and 9 and q.estado = 'pendiente')
@@ -285,19 +286,19 @@ end $$;
 
 -- Chooses what a claim gets: new events (`ids`), due retries, or one delivery whose worker died (`sospechosa`).
 --
--- Due retries come first, at most half of the claim; then events of the first lane that has any, in window order. One claim
--- in two, and one that finds nothing else, gets a delivery whose worker died, if there is one, alone: what kills a process
--- takes nothing along. Where a publisher has just rung (`timbre`) new events come first, and retries only if there are none:
--- the claim that settles this batch asks again without it, so they wait for one batch at most.
--- Locks   the caller has the group's turn; those of cauce.tomar_reintentos
+-- Due retries come first, at most half of the claim; then new events of one lane, in window order. One claim in two, and one
+-- that finds nothing else, gets a delivery whose worker died, if there is one, and nothing besides it: if it kills the
+-- process again, no other delivery is affected. After a ring of the doorbell (`timbre`) new events come first, and retries
+-- only if there are none. The claim that settles this batch comes without `timbre`, so retries wait one batch at most.
+-- Locks   the caller holds the claim lock of the group; those of cauce.tomar_reintentos
 create function cauce.elegir(
     grupo text, aplicacion text, trabajador text, maximo integer, timbre boolean,
     out ids bigint[], out reintentos bigint[], out suscriptores text[], out sospechosa boolean)
 language plpgsql as $$
 declare
-    -- drawn, not counted: groups whose claims alternate would always get the same turns
+    -- random, not a counter: with a counter, groups whose claims alternate would always get the same turns
     muerta_primero constant boolean := random() < 0.5;
-    reintento_primero constant boolean := random() < 0.5;      -- in a claim of one, which cannot be halved
+    reintento_primero constant boolean := random() < 0.5;      -- for a claim of one, which cannot be halved
     r record;
 begin
     ids := '{}';
@@ -334,13 +335,13 @@ begin
     end if;
 end $$;
 
--- Takes deliveries of events that somebody deleted by hand out of a lote; returns whether anything is left in it.
+-- Removes deliveries of events that were deleted by hand from a lote; returns whether any delivery is left.
 create function cauce.soltar_borrados(lote bigint) returns boolean
 language plpgsql as $$
 #variable_conflict use_column
 declare
     l cauce.lotes;
-    r record;                 -- those that are left
+    r record;                 -- the deliveries that are left
 begin
     select * into l from cauce.lotes q where q.id = $1;
     delete from cauce.entregas d using unnest(l.reintentos, l.suscriptores) u(evento, suscriptor)
@@ -359,20 +360,20 @@ begin
     return true;
 end $$;
 
--- Hands the next deliveries of a group to a worker, under a lease of `arriendo`.
+-- Claims the next deliveries of a group for a worker, under a lease of `arriendo`.
 --
--- Returns one row a delivery: `suscriptor` is null for an event that comes for the first time (every subscriber of the
--- group is due), '*' for one handed out again whole, a name for a single retry. No row: nothing is due.
--- `version` is that of the group's subscriptions, read after the events were chosen: whatever was subscribed before one of
--- them was published counts in it.
+-- Returns one row for each delivery. `suscriptor` is null for an event that is delivered for the first time (to every
+-- subscriber of the group), '*' for one that all subscribers get again, a name for a single retry. No row: nothing is due.
+-- `version` is that of the group's subscriptions. It is read after the events were chosen, so it includes every
+-- subscription that was committed before one of them.
 -- Order     that of cauce.elegir, retries before new events
--- Locks     the group's turn, to the end of the transaction: one claim of a group at a time
+-- Locks     the claim lock of the group to the end of the transaction: one claim of a group at a time
 -- Index     those of the functions it calls; entregas_pkey and eventos_pkey for the rows; all pinned by its settings
--- Owner     a worker of any application claims new events; retries go to workers of the application they wait for
--- Isolation a READ COMMITTED transaction of its own
--- Disk      a claim of new events does not wait for the disk: if a server crash undoes it, the events are claimed again,
---           and the token tells the two claims apart. It waits if it is `prudente`, as claims of workers are after a crash:
---           what they hold may have caused it, and must be counted. A claim with retries waits: it counts their attempts.
+-- Owner     workers of any application claim new events; a retry is claimed by workers of its application
+-- Isolation READ COMMITTED, in a transaction of its own
+-- Disk      A claim of new events does not wait for the disk. If a server crash undoes it, the events are claimed again,
+--           and the token tells the claims apart. A claim with retries waits. So does one that is `prudente`, which
+--           workers set after a crash: their events may have caused it, so the crash must be counted against them.
 create function cauce.tomar(
     grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false,
     aplicacion text default '', timbre boolean default false)
@@ -381,7 +382,7 @@ returns table (
     id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint,
     creado_en timestamptz, payload text, cabeceras text, version bigint)
 language plpgsql
--- A burst on a table that nobody analyzed must not flip these plans, and no connection pool may lose the settings.
+-- Set here, so that no connection pool loses them. They fix the plans, also after a burst on a table never analyzed.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -390,9 +391,9 @@ set jit = off
 as $$
 #variable_conflict use_column
 declare
-    turno bigint;             -- the lote's number, drawn when there is something for it: a look writes nothing
+    turno bigint;             -- the id of the lote, drawn only if there is something to claim: an empty claim writes nothing
     marca bigint;
-    r record;                 -- what was chosen
+    r record;                 -- what cauce.elegir chose
     encontrados bigint;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -408,7 +409,7 @@ begin
         perform set_config('synchronous_commit', 'off', true);
     end if;
     if cardinality(r.reintentos) + cardinality(r.ids) = 0 then
-        return;                                               -- at most windows were saved
+        return;                                               -- at most, positions were saved
     end if;
     turno := nextval('cauce.lotes_id');
     insert into cauce.lotes as l (id, grupo, aplicacion, ids, reintentos, suscriptores, sospechosa, trabajador, arriendo_hasta)
@@ -430,7 +431,7 @@ begin
             return;
         end if;
     end if;
-    -- From a later statement than the ones that chose them: an older snapshot would not see them all.
+    -- A later statement than those that chose the events: an older snapshot would not see all of them.
     return query
     select turno, marca, null::text, 1, 0::smallint, e.id, e.origen::text, e.tipo::text, e.clave::text,
            e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text,

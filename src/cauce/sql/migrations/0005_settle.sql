@@ -1,13 +1,13 @@
--- Settling: what a worker reports of its lote, in one transaction, fenced by (lote, ficha).
+-- Settling: a worker reports the results of its lote, in one transaction, fenced by (lote, ficha).
 
--- What is said of one delivery; cauce.terminar explains the fields. The last three are not read but found out: whether the
--- delivery has a row of entregas in this lote, whether it needs none any more, and its cause.
+-- The result of one delivery; cauce.terminar explains the fields. leer_informe computes the last three: whether this lote
+-- holds a row of entregas for the delivery, whether the delivery needs no row any more, and its cause.
 create type cauce.informe as (
     evento bigint, suscriptor text, resultado text, intento integer, error text, espera double precision, aplicacion text,
     huella bigint, tipo text, mensaje text, traza text, tenida boolean, acabada boolean, causa bigint);
 
--- Reads a report. One that is incomplete or contradicts itself is refused, before anything of it is done; one of
--- deliveries that are not in the lote comes from a worker that has lost them. `ids`: the events that are settled with it.
+-- Reads a report. Refuses it if it is incomplete or contradicts itself, before anything is written. If it names deliveries
+-- that are not in the lote, the worker has lost them: CA001. `ids`: the events that are settled with it.
 create function cauce.leer_informe(l cauce.lotes, ids bigint[], entregas jsonb) returns cauce.informe[]
 language plpgsql
 set enable_hashjoin = on
@@ -42,8 +42,8 @@ begin
         raise exception 'the report of lote % is refused: event %, subscriber %, %', l.id, malo.evento, malo.suscriptor, malo.falta
             using errcode = 'invalid_parameter_value', hint = 'Nothing of it was settled. cauce.terminar says what a report holds.';
     end if;
-    -- What has no row in the lote is of an event that comes for the first time, or that was handed out again whole and
-    -- comes apart now. After a lost connection the same report may come twice.
+    -- A delivery without a row in the lote belongs to an event that is delivered for the first time, or to all subscribers
+    -- again ('*') and is now split. After a lost connection the same report may come twice.
     select i.evento, i.suscriptor into malo from unnest(informes) i
      where not i.tenida and (i.resultado = 'hecha' or i.evento not in (
             select n.id from unnest(l.ids) n(id)
@@ -53,7 +53,7 @@ begin
         raise exception 'lote % no longer holds a delivery it reports: event %, subscriber %', l.id, malo.evento, malo.suscriptor
             using errcode = 'CA001', hint = 'It was settled, or another worker has it; nothing of this settlement was kept.';
     end if;
-    -- An event that stays in the lote is delivered from there, whole; a delivery of its own beside that would be a second one.
+    -- An event that stays in the lote is delivered from there to all; a row of its own would deliver it twice.
     if ids <> l.ids then
         select i.evento, i.suscriptor into malo from unnest(informes) i
          where not i.tenida
@@ -68,9 +68,9 @@ begin
     return informes;
 end $$;
 
--- Derives the state of events from what is left of their deliveries in `principal`, the only group that writes it; and
--- notes what is given of them, in step: the highest attempt, the last error, whether nobody handles them.
--- `tocados`: the events; the caller has locked their rows, or no other transaction can hold them.
+-- Derives the state of events (`tocados`) from their remaining deliveries in `principal`, the only group that writes it.
+-- The other arrays, if given, have one entry for each event: the highest attempt, the last error, whether it has no handler.
+-- Locks   the caller has locked the rows of the events, or no other transaction can hold them
 create function cauce.actualizar_estado(
     tocados bigint[], intentos integer[] default null, errores text[] default null, ignorados boolean[] default null)
 returns void language plpgsql as $$
@@ -96,8 +96,8 @@ begin
        and (q.intento is not null or (e.estado, e.procesado_en is null) is distinct from (q.estado, q.estado <> 'procesado'));
 end $$;
 
--- Locks these deliveries of a group in the order of their key. Operators lock in that order too; where the events are not
--- locked first, any other would end in a deadlock with them.
+-- Locks these deliveries of a group in the order of their key, as operators do. Where the events are not locked first,
+-- another order would cause deadlocks with operators.
 -- Index   entregas_pkey
 create function cauce.bloquear_entregas(grupo text, eventos bigint[], suscriptores text[]) returns void language plpgsql as $$
 begin
@@ -106,9 +106,9 @@ begin
      order by d.evento, d.suscriptor for update of d;
 end $$;
 
--- Writes what became of single deliveries into entregas.
--- Index     entregas_pkey, eventos_pkey: by a list of keys, then hashed; the planner would rather read all deliveries of the
---           group, for it takes them for few
+-- Writes the results of single deliveries into entregas.
+-- Index     entregas_pkey, eventos_pkey: a list of keys, then a hash join. Without the settings the planner expects few
+--           deliveries in the group and reads them all
 create function cauce.anotar_entregas(l cauce.lotes, informes cauce.informe[], ahora timestamptz) returns void
 language plpgsql
 set enable_hashjoin = on
@@ -151,9 +151,8 @@ begin
     end if;
 end $$;
 
--- Writes the failed attempts into fallos, and the causes that they explain into causas; returns those that it does not know.
--- Locks     the causes that it stores, by an advisory lock that it only tries: it does not wait for a transaction that has
---           stored the same one and stays open
+-- Writes failed attempts into fallos and their new causes into causas. Returns the causes that are still unknown.
+-- Locks     each cause that it stores, by an advisory lock, without waiting: an open transaction may have stored the same
 -- Index     causas_pkey, by a list of keys
 create function cauce.anotar_fallos(l cauce.lotes, informes cauce.informe[]) returns bigint[]
 language plpgsql as $$
@@ -181,24 +180,23 @@ begin
     return array(select n.causa from unnest(causas) n(causa) where n.causa <> all (conocidas));
 end $$;
 
--- Settles a lote, whole or in part.
+-- Settles all or part of a lote.
 --
--- ids       events of their first delivery that are finished with, whatever became of each delivery; null: all of them
--- entregas  what else there is to say, one object a delivery: {"evento", "suscriptor", "resultado", "intento"}, where
---             hecha       a retry is done: its row goes
---             reintentar  failed, "error" says why: due again in "espera" seconds
---             muerta      failed for good, as "error" says
---             devuelta    given back: due in "espera" seconds, the attempt is not spent
---             retenida    still in hand: becomes a row of its own, under the same lease
---             ignorada    nobody anywhere knows the event
---           "aplicacion" names the application whose workers get it next, if not the one that claimed the lote. Of a
---           failure, "huella" names the cause; a report that is the first to name it brings its "tipo", "mensaje" and
---           "traza" (traceback) as well.
--- Returns the causes that were named and are not known: the next report that names one must explain it.
--- Raises CA001, and undoes everything of its transaction, when the lease was lost.
--- Locks     the lote's row; then, in `principal`, the rows of the events in `entregas` in id order, before their deliveries;
---           in another group, the deliveries of the lote in the order of their key, as operators do; a cause that it stores,
---           by an advisory lock that it only tries
+-- ids       the events, among those delivered for the first time, that leave the lote now; null: all of them
+-- entregas  one object for each delivery that did not simply succeed, and for each retry:
+--           {"evento", "suscriptor", "resultado", "intento"}. `resultado` is one of
+--             hecha       a retry succeeded: its row is deleted
+--             reintentar  failed because of "error"; due again in "espera" seconds
+--             muerta      failed for good because of "error"
+--             devuelta    given back: due in "espera" seconds, the attempt does not count
+--             retenida    not finished: gets a row of its own, under the same lease
+--             ignorada    no application's catalog knows the event
+--           "aplicacion" is the application whose workers get it next; by default the one that claimed the lote. "huella"
+--           identifies the cause of a failure. A report with a new cause also has its "tipo", "mensaje" and "traza" (traceback).
+-- Returns the causes in the report that the database does not know: the next report with one of them must explain it.
+-- Raises CA001 if the lease was lost; the transaction is then rolled back.
+-- Locks     the row of the lote. In `principal`, then the rows of the events in `entregas` by id, then their deliveries. In
+--           another group, the deliveries of the lote by key, as operators do. A cause that it stores, as in anotar_fallos
 -- Index     lotes_pkey, eventos_pkey, entregas_pkey; pinned by its settings
 create function cauce.terminar(lote bigint, ficha bigint, ids bigint[], entregas jsonb default null) returns bigint[]
 language plpgsql

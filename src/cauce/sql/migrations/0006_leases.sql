@@ -1,7 +1,7 @@
--- Leases: kept by the heartbeat, taken away from the dead.
+-- Leases: the heartbeat renews them; batches of dead workers are taken over.
 
--- Extends the leases of exactly these lotes; returns those that still exist, so that a worker learns what it lost.
--- Skips a lote that is being settled right now: waiting for it would let the others expire.
+-- Extends the leases of these lotes. Returns those that still exist, so that a worker learns which it has lost.
+-- Skips a lote that is being settled: while this waits for it, the others could expire.
 create function cauce.renovar(lotes bigint[], fichas bigint[], arriendo interval) returns setof bigint
 language sql as $$
     with vivos as materialized (
@@ -13,7 +13,7 @@ language sql as $$
     select l.id from cauce.lotes l join unnest(lotes, fichas) u(id, ficha) on l.id = u.id and l.ficha = u.ficha
 $$;
 
--- Shows events as en_proceso while a worker holds them: a transaction of its own, only over pendiente.
+-- Marks the pending events of these lotes as en_proceso. The heartbeat calls it in a transaction of its own.
 create function cauce.marcar_en_proceso(lotes bigint[], fichas bigint[]) returns bigint
 language sql as $$
     with mios as materialized (
@@ -28,7 +28,7 @@ language sql as $$
     select count(*) from marcados
 $$;
 
--- Notes that nothing else runs in the worker while it runs this lote; false: the lease is lost.
+-- Records that the worker runs nothing but this lote. Returns false if the lease is lost.
 create function cauce.correr_a_solas(lote bigint, ficha bigint) returns boolean
 language sql as $$
     with mio as (
@@ -36,9 +36,9 @@ language sql as $$
     select exists (select from mio)
 $$;
 
--- Takes an expired lote over: every event of it becomes a delivery of its own, to be handed out alone, and after
--- `limite_caidas` dead workers an error. The death that decides counts only if nothing else ran in that worker: otherwise
--- the guilty one may have been beside it.
+-- Takes over an expired lote: each of its events becomes a delivery of its own that is claimed alone. After `limite_caidas`
+-- dead workers it becomes an error. The last of these deaths counts only if nothing else ran in that worker: otherwise
+-- another delivery may have caused it.
 -- Locks   the caller holds the row of the lote
 create function cauce.rescatar_lote(l cauce.lotes, limite_caidas integer) returns void
 language plpgsql as $$
@@ -82,8 +82,7 @@ begin
     end if;
 end $$;
 
--- Takes over the expired lotes of all groups; one that cannot be is left, with a warning, and stops no other. Returns how
--- many were taken over.
+-- Takes over the expired lotes of all groups, and returns how many. If one fails, it raises a warning and goes on.
 create function cauce.rescatar(limite_caidas integer) returns integer
 language plpgsql as $$
 #variable_conflict use_column
@@ -102,18 +101,16 @@ begin
     return cuantos;
 end $$;
 
--- Goes over what lies before the marks of cauce.tomar_reintentos. A delivery that is due there and in no lote was passed
--- by: its settlement committed after a claim had gone past its time, or somebody held its row. It becomes due again a
--- moment from now, beyond the mark. Returns how many.
+-- Finds the due retries that claims have missed: those before the mark of their lane and in no lote. Their settlement
+-- committed after a claim had moved the mark past their due time, or somebody held the row. They become due a moment from
+-- now, after the mark. Returns how many.
 --
--- `alcance` is how far a look goes back at least. Workers give the time since their last look, and some seconds for
--- settlements that take long to commit, so the next look finds what was passed by. What took longer, or was held by an
--- operator who changed nothing, is found by lot: one look in two goes back twice as far, one in ten ten times. So looks cost
--- little on the average however much a held snapshot keeps from being removed. A mark in the future says that the clock was
--- set back: its lane begins again at the beginning, and what is in hand there is put out of the claims' way.
--- Locks   the rows, skip locked, before it looks again at who holds them: another look may have set the mark back meanwhile,
---         and a claim taken them
--- Index   marcas_pkey, backward; entregas_debidas, as a range up to the mark; lotes is read whole
+-- It looks back from the mark by `alcance` or more. Workers pass the time since their last look, plus some seconds for slow
+-- commits. To find older ones at a low average cost, it looks back further at random: at least twice as far in
+-- one call of two, ten times in one of ten. A mark in the future means that the clock was set back: the lane is then read
+-- from the beginning, and what workers hold in it gets 'infinity', so that claims do not find it.
+-- Locks   the rows, skipping locked ones, and only then reads lotes: a claim may have taken them in between
+-- Index   marcas_pkey, backward; entregas_debidas, as a range up to the mark; a full scan of lotes
 create function cauce.repasar_reintentos(
     grupo text, aplicacion text default '', alcance interval default '10 seconds') returns bigint
 language plpgsql
@@ -138,7 +135,7 @@ begin
                  where q.grupo = $1 and q.aplicacion = $2 and q.sospechosas = s.sospechosas and q.prioridad = p.prioridad
                  order by q.n desc limit 1) u loop
         if m.proximo_en > ahora + interval '1 second' then
-            -- Only what it has locked: an open settlement of any other may have made it due, and ends its lote as it commits.
+            -- Only rows that it has locked: an open settlement may have made any other due, and will delete its lote.
             select array_agg(q.evento), array_agg(q.suscriptor) into eventos, suscriptores from (
                 select d.evento, d.suscriptor from cauce.entregas d join cauce.en_mano h using (evento, grupo, suscriptor)
                  where d.grupo = $1 order by d.evento, d.suscriptor for update of d) q;
@@ -167,8 +164,8 @@ begin
     return cuantos;
 end $$;
 
--- Says that a worker is alive: for as long as this session is (`con_cerrojo`: lock 1128355144 is held shared to its end),
--- so that it need not write again; or, where a pooler gives sessions away, by the time.
+-- Records that a worker is alive. With `con_cerrojo` this session holds lock 1128355144 shared, so the worker need not write
+-- again. Behind a pooler, which gives sessions to others, the worker writes the time again and again instead.
 create function cauce.presentar_trabajador(
     trabajador text, grupos text[], maquina text, pid integer, con_cerrojo boolean default false) returns void
 language sql as $$
@@ -178,8 +175,8 @@ language sql as $$
     select pg_advisory_lock_shared(1128355144, hashtext(presentar_trabajador.trabajador)) where con_cerrojo;
 $$;
 
--- The workers and when each was last seen: by what its session has last done, as far as the asking role may know that,
--- else by its lock, else by what it wrote. A frozen process keeps its lock, and does nothing.
+-- The workers and when each was last seen: the last activity of the session with its lock; the present, if this role may not
+-- see that activity; the time in its row, if there is no lock. A frozen process keeps its lock, but its session is idle.
 create view cauce.presencia as
 select t.trabajador, t.grupos, t.maquina, t.pid, t.iniciado_en, c.pid is not null con_cerrojo, t.perdido_en,
        case when c.pid is not null then greatest(t.visto_en, coalesce(a.state_change, clock_timestamp()))
@@ -190,7 +187,7 @@ select t.trabajador, t.grupos, t.maquina, t.pid, t.iniciado_en, c.pid is not nul
         and c.classid = 1128355144 and c.objid = hashtext(t.trabajador)::oid
   left join pg_stat_activity a on a.pid = c.pid;
 
--- Notes which workers are gone, and forgets those that were found gone an hour ago. Writes nothing if none is.
+-- Records which workers are gone, and deletes those that have been gone for an hour. Writes nothing if there are none.
 create function cauce.pasar_lista() returns void
 language sql as $$
     update cauce.trabajadores t set perdido_en = clock_timestamp()

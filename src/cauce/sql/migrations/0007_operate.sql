@@ -1,7 +1,7 @@
--- What people do to the bus: retry, dismiss, look at the lag, prune.
+-- What operators do: retry, dismiss, see the lag, prune.
 
--- Locks events and their deliveries, each in the order of their key, so that claims pass them by. A claim that took one
--- before has committed by then, so the next statement sees it in a lote. Returns the events that there are.
+-- Locks events and their deliveries, each in the order of their key, so that claims skip them. A claim that already had one
+-- has committed by then, so the next statement sees it in a lote. Returns the events that exist.
 create function cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) returns bigint[] language plpgsql as $$
 declare
     hay constant bigint[] := array(select e.id from cauce.eventos e where e.id = any ($1) order by e.id for no key update);
@@ -12,10 +12,10 @@ begin
     return hay;
 end $$;
 
--- Hands the deliveries of applications that have no subscription in their group any more to one that has: this one, or the
--- first by name; except those in hand. In a group without any subscription they stay. A delivery that is due gets the
--- present time, since its own may lie before the mark of its new lane.
--- Locks   the rows, skip locked, before it looks at who holds them: a row that it has not locked may be claimed meanwhile
+-- Moves deliveries of applications that have no subscription in the group any more to one that has: this one, or the first
+-- by name. Deliveries that workers hold stay, and so do those of a group without subscriptions. A due delivery becomes due
+-- now, because its old time may lie before the mark of its new lane.
+-- Locks   the rows, skipping locked ones, and only then reads lotes: a row without its lock may be claimed in between
 create function cauce.adoptar_entregas(aplicacion text) returns void language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -37,7 +37,7 @@ begin
        and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m);
 end $$;
 
--- Whether an event ended `ignorado` because nobody handled it. One that a person gave up is `ignorado` too.
+-- Whether an event is `ignorado` because it had no handler. A dismissed event is `ignorado` too.
 -- Index   eventos_pkey, fallos_evento
 create function cauce.sin_atender(evento bigint) returns boolean language sql stable as $$
     select exists (
@@ -46,11 +46,11 @@ create function cauce.sin_atender(evento bigint) returns boolean language sql st
            and not exists (select from cauce.fallos f where f.evento = e.id and f.grupo = 'principal' and f.descartada))
 $$;
 
--- Makes the failed or waiting deliveries of events due at once, with all their attempts before them; of one group and
--- subscriber, or of all. An event that nobody handled is delivered to those that `principal` has for it by now. Returns, of
--- each event that there is, how many deliveries; those that a worker holds right now are left to it.
--- Locks   the events in id order, then their deliveries by key
--- Index   eventos_pkey, entregas_pkey; pinned. lotes is read whole, once: it has a row for every batch in hand
+-- Makes the failed or waiting deliveries of events due now, with all their attempts again; of one group and subscriber,
+-- or of all. An event that had no handler is delivered to the subscribers that `principal` has now. Deliveries that a worker
+-- holds are left alone. Returns how many deliveries of each existing event.
+-- Locks   the events by id, then their deliveries by key
+-- Index   eventos_pkey, entregas_pkey; pinned. One full scan of lotes, which has one row for each batch in progress
 create function cauce.reintentar_varios(eventos bigint[], grupo text default null, suscriptor text default null)
 returns table (evento bigint, entregas integer)
 language plpgsql
@@ -96,9 +96,9 @@ language sql as $$
     select coalesce(max(r.entregas), 0) from cauce.reintentar_varios(array[$1], $2, $3) r
 $$;
 
--- Gives the failed or waiting deliveries of events up, for good: once none is left in `principal`, the event is `procesado`
--- and `ignorado`. Its failures stay to be read, with a last one that says so (`descartada`). Returns, of each event that
--- there is, how many deliveries; those that a worker holds right now are left to it.
+-- Dismisses the failed or waiting deliveries of events. Once none is left in `principal`, the event is `procesado` and
+-- `ignorado`. Its failures are kept, and a last row in fallos records the dismissal (`descartada`). Deliveries that a worker
+-- holds are left alone. Returns how many deliveries of each existing event.
 -- Locks, Index   as cauce.reintentar_varios
 create function cauce.descartar_varios(eventos bigint[], grupo text default null, suscriptor text default null)
 returns table (evento bigint, entregas integer)
@@ -138,11 +138,10 @@ language sql as $$
     select coalesce(max(r.entregas), 0) from cauce.descartar_varios(array[$1], $2, $3) r
 $$;
 
--- Gives up the failed or waiting deliveries of a subscriber, of one group or of all, each as `descartar` does: those among
--- the next `maximo` deliveries after the event `desde`. Those a worker holds right now are left to it. `hasta`: the event to
--- go on from; null: that was all.
+-- Dismisses, as `descartar` does, the failed or waiting deliveries of a subscriber, of one group or of all, among the next
+-- `maximo` deliveries after the event `desde`. `hasta`: the event to continue from; null: there are no more.
 -- Locks   as cauce.descartar_varios
--- Index   entregas_pkey, from `desde`; pinned, for the table may never have been analyzed
+-- Index   entregas_pkey, from `desde`; pinned, because the table may never have been analyzed
 create function cauce.descartar_suscriptor(
     suscriptor text, grupo text, desde bigint, maximo integer, out descartadas bigint, out hasta bigint)
 language plpgsql
@@ -161,10 +160,10 @@ begin
         grupo, suscriptor) r;
 end $$;
 
--- What a group has not yet been handed, lane by lane: how many events (counted to `maximo`), and since when.
+-- The lag of a group in each lane: how many events it has not claimed yet (counted up to `maximo`), and since when.
 create function cauce.retraso(grupo text, maximo integer) returns table (carril smallint, pendientes bigint, desde timestamptz)
 language sql
--- counting to a maximum means stopping there, also on a table that nobody has analyzed
+-- with these, counting stops at the maximum, also on a table that was never analyzed
 set enable_seqscan = off
 set enable_bitmapscan = off
 set jit = off
@@ -184,21 +183,20 @@ as $$
      group by l.carril order by l.carril
 $$;
 
--- How far pruning has come on its way through the log, so that what must stay is not read again and again.
+-- How far pruning has come in the log, so that events that must stay are not read again by every call.
 create table cauce.poda (
     unica boolean primary key default true check (unica),
     hasta bigint  not null default 0
 );
 insert into cauce.poda default values;
 
--- Looks at the next `maximo` events, by id, and deletes those that were processed longer ago than `antes`. An event stays
--- while a group has still to read it, a lote holds it or a delivery of it is left; one snapshot tells all three, for a claim
--- moves an event from one to another. Failures go with their event, causes with the last failure that names them.
--- `queda`: there is more to look at; otherwise the next call begins again at the oldest event.
--- Writes nothing where there is nothing to delete, so that retention costs an idle database no WAL.
--- Locks   the table `poda`, and only if nobody holds it: a second call meanwhile has nothing to do. Unlike a lock on its
---         row, that writes nothing
--- Index   eventos_pkey, from where the last call ended; pinned, for the table may never have been analyzed
+-- Looks at the next `maximo` events by id, and deletes those that were processed longer ago than `antes`. An event stays while
+-- a group has not read it, a lote holds it or a delivery of it is left. All three are read in one snapshot, because a claim
+-- moves an event from one to another. Failures are deleted with their event, causes with their last failure.
+-- `queda`: there is more to look at; otherwise the next call begins at the oldest event again.
+-- Locks   the table `poda`, without waiting: a second call at the same time has nothing to do. A lock on its row would write,
+--         and retention writes no WAL in an idle database
+-- Index   eventos_pkey, from where the last call ended; pinned, because the table may never have been analyzed
 create function cauce.purgar(antes interval, maximo integer, out borrados bigint, out queda boolean)
 language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -232,7 +230,7 @@ begin
                  cross join lateral (select p.desde from cauce.posiciones p
                                       where p.grupo = g.grupo and p.carril = e.carril order by p.n desc limit 1) p
                  where not pg_visible_in_snapshot(e.tx, p.desde))),
-    -- asked of the row as it is once it is locked, for whoever held it may have retried the event; null until it is procesado
+    -- checks procesado_en of the locked row, because whoever held the lock may have retried the event
     fuera as (delete from cauce.eventos e using libres v where e.id = v.id and e.procesado_en < now() - antes returning e.id),
     sin_fallos as (delete from cauce.fallos f using fuera v where f.evento = v.id returning f.huella)
     select (select count(*) from fuera), (select array_agg(distinct s.huella) from sin_fallos s), max(t.id),
@@ -244,8 +242,8 @@ begin
     update cauce.poda p set hasta = ultimo where p.hasta <> ultimo;
 end $$;
 
--- Lets a role see everything and change nothing: `cauce status`, `events`, `show`, dashboards. What later migrations add is
--- seen too.
+-- Lets a role read everything and change nothing, for `cauce status`, `events`, `show` and dashboards. Tables of later
+-- migrations are included.
 create function cauce.permitir_mirar(rol text) returns void language plpgsql as $$
 begin
     execute format('grant usage on schema cauce to %I', rol);
@@ -253,9 +251,9 @@ begin
     execute format('alter default privileges in schema cauce grant select on tables to %I', rol);
 end $$;
 
--- Lets a role do whatever a process of cauce does: work, keep up, serve, publish, look, mend. It can neither change tables
--- nor place an event in the log, nor rewrite what was published. Tables of later migrations are covered; columns of
--- `eventos`, where not every column may be written, are named here.
+-- Lets a role do all that Cauce's processes do: run workers, upkeep and the inbox, publish, and operate. The role cannot change
+-- the schema, choose the place of an event in the log, or rewrite what was published. Tables of later migrations
+-- are included. Of `eventos` it may write only the columns named here.
 create function cauce.permitir_trabajar(rol text) returns void language plpgsql as $$
 declare
     tabla regclass;

@@ -1,4 +1,4 @@
--- Gives the failed or waiting deliveries of events up; of each, how many, null if there is no such event.
+-- Dismisses the failed or waiting deliveries of events. Returns how many of each event, null if it does not exist.
 -- Locks   each event's row, then their deliveries (cauce.descartar_varios)
 -- Index   eventos_pkey, entregas_pkey; lotes is read whole, once
 select u.id, r.entregas

@@ -1,4 +1,4 @@
--- One event, all of it.
+-- One event with all its columns.
 -- Index   eventos_pkey
 select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.intentos, e.ignorado,
        e.creado_en, e.procesado_en, e.ultimo_error, e.disponible_en, e.payload, e.cabeceras, e.cuerpo

@@ -1,3 +1,3 @@
--- What an event holds: its payload, and the bytes as they came.
+-- The payload of an event, and the raw body as it was received.
 -- Index   eventos_pkey
 select e.payload, e.cuerpo from cauce.eventos e where e.id = %(id)s

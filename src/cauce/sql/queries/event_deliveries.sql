@@ -1,7 +1,7 @@
--- The deliveries of one event that are outstanding or dead, and the lease that holds them. An event in a lease for the
--- first time has no row in entregas: it is one delivery to all ('*').
+-- The outstanding and the dead deliveries of one event, with the leases that hold them. An event that a worker holds for
+-- the first time has no row in entregas: it appears as one delivery to all subscribers ('*').
 -- Order   group, subscriber
--- Index   entregas_pkey; lotes is read whole, it has a row for every batch in hand
+-- Index   entregas_pkey; a full scan of lotes, which has one row for each batch in progress
 select d.grupo, d.suscriptor, d.estado, d.intentos + (m.lote is not null)::integer intentos, d.caidas,
        case when m.lote is null then d.proximo_en else m.tomado_en end proximo_en, d.error, m.lote, m.trabajador, m.arriendo_hasta
   from cauce.entregas d

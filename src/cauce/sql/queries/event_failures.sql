@@ -1,5 +1,4 @@
--- The failures of one event, the last `limite` of them: attempts, each with the traceback of its cause, and what a person
--- gave up.
+-- The last `limite` failures of one event: failed attempts, each with the traceback of its cause, and dismissals.
 -- Order   oldest first
 -- Index   fallos_evento, backward; causas_pkey
 select * from (

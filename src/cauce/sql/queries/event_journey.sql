@@ -1,15 +1,15 @@
--- What has become of one event, for each subscriber of each group that listens to it; '*' where nobody does.
+-- The state of one event for each subscriber of each group; '*' stands for a group without subscribers to it.
 --
--- estado     pendiente   not handed out yet, or waiting for another attempt at `proximo_en`
---            en_proceso  in the hands of `trabajador`
+-- estado     pendiente   not claimed yet, or waiting for another attempt at `proximo_en`
+--            en_proceso  held by the worker `trabajador`
 --            procesado   done
 --            error       dead
---            descartado  given up by hand
---            ignorado    nobody in `principal` handled it; `retry` delivers it to those that do by now
---            anterior    published before the group existed, and never due to it
--- fallos     attempts that failed so far
+--            descartado  dismissed
+--            ignorado    had no handler in `principal`; `cauce retry` delivers it to the handlers that exist now
+--            anterior    published before the group existed, so never delivered to it
+-- fallos     failed attempts so far
 -- Order      principal, then by name; the dedicated handler before the subscribers
--- Index      eventos_pkey, posiciones_pkey, entregas_pkey, fallos_evento; lotes is read whole
+-- Index      eventos_pkey, posiciones_pkey, entregas_pkey, fallos_evento; a full scan of lotes
 with este as (
     select e.id, e.origen, e.tipo, e.carril, e.tx, e.orden, e.creado_en, cauce.sin_atender(e.id) sin_atender
       from cauce.eventos e where e.id = %(id)s),

@@ -1,6 +1,6 @@
--- Events that match, at most `limite` of them, looking at the newest `alcance` before id `antes` and no further.
+-- At most `limite` events that match, among the newest `alcance` events before id `antes`.
 -- Order   newest first
--- Index   eventos_pkey, backward; with `ignorado`, eventos_pkey and fallos_evento once for each that is
+-- Index   eventos_pkey, backward; with `ignorado`, also eventos_pkey and fallos_evento once for each ignored event
 select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.intentos, e.ignorado,
        e.creado_en, e.procesado_en, e.ultimo_error
   from (select q.* from cauce.eventos q

@@ -1,4 +1,4 @@
--- Events with a dead delivery in a group, or in any, at most `limite` of them before id `antes`, however old.
+-- At most `limite` events before id `antes`, of any age, that have a dead delivery in this group, or in any group.
 -- Order   newest first
 -- Index   entregas_muertas, backward in each group, eventos_pkey
 select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.intentos, e.ignorado,

@@ -1,4 +1,4 @@
--- The oldest id among those that `events` looked at; null if nothing older is left.
+-- The oldest id that `events` looked at; null if there are no older events.
 -- Index   eventos_pkey, backward
 select (array_agg(q.id))[%(alcance)s::integer] from (
     select e.id from cauce.eventos e

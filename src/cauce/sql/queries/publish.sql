@@ -1,2 +1,2 @@
--- Publishes one event; its id.
+-- Publishes one event; returns its id.
 select cauce.publicar_evento(%(origen)s, %(tipo)s, %(payload)s::jsonb, %(clave)s, %(prioridad)s::smallint, %(id_externo)s)

@@ -1,4 +1,4 @@
--- Refused deliveries that match, without their headers and bytes, at most `limite` of them before id `antes`.
+-- At most `limite` refused deliveries before id `antes` that match, without their headers and bodies.
 -- Order   newest first
 -- Index   rechazados_pkey, backward; the table is bounded (cauce.rechazar)
 select r.id, r.origen, r.recibido_en, r.razon, r.detalle, r.causa, r.url, r.tamano, r.cuerpo is not null entero

@@ -1,5 +1,5 @@
 -- The ids of the refused deliveries that match: those given, or all of an origin.
--- Order   as they came
+-- Order   oldest first
 -- Index   rechazados_pkey, or rechazados_cubo
 select r.id
   from cauce.rechazados r

@@ -1,4 +1,4 @@
--- Takes expired batches over; how many, and whether anybody held a lease: where nobody does, none expires before it has
--- been taken and has run out.
--- Index   lotes is read whole, it has a row for every batch in hand
+-- Takes over expired batches. Returns how many, and whether there was any lease: if not, none can expire before a new
+-- one has run its full time.
+-- Index   a full scan of lotes, which has one row for each batch in progress
 select cauce.rescatar(%(limite_caidas)s), exists (select from cauce.lotes)

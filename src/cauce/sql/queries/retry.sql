@@ -1,4 +1,4 @@
--- Makes the failed or waiting deliveries of events due at once; of each, how many, null if there is no such event.
+-- Makes the failed or waiting deliveries of events due now. Returns how many of each event, null if it does not exist.
 -- Locks   each event's row, then their deliveries (cauce.reintentar_varios)
 -- Index   eventos_pkey, entregas_pkey; lotes is read whole, once
 select u.id, r.entregas

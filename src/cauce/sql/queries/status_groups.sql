@@ -1,6 +1,7 @@
--- What every group has in hand, has to try again and has given up; each counted to `tope`.
+-- For each group, the batches and deliveries in progress, those waiting for a retry and the dead ones. Counts retries and
+-- dead deliveries up to `tope`.
 -- Order   principal, then by name
--- Index   entregas_debidas, entregas_muertas; lotes is read whole, it has a row for every batch in hand
+-- Index   entregas_debidas, entregas_muertas; a full scan of lotes, which has one row for each batch in progress
 select g.grupo, l.lotes, l.en_mano, r.reintentos, r.proximo_en, m.muertas
   from cauce.grupos g
  cross join lateral (

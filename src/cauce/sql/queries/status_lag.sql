@@ -1,4 +1,4 @@
--- What every group has not been handed yet, in the lanes where there is something; each counted to `tope`.
+-- For each group and lane, how many events are not claimed yet, counted up to `tope`, and since when; no row for none.
 -- Order   group, lane
 -- Index   eventos_log, from each position (cauce.retraso)
 select g.grupo, r.carril, r.pendientes, r.desde

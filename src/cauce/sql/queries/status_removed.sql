@@ -1,5 +1,5 @@
--- What subscribers have left that no application has in their group any more: deliveries that wait for another attempt,
--- which end in `error` when their time comes, and dead ones. Among the first `tope` of each kind in a group.
+-- Deliveries of subscribers that no application has any more: those waiting for another attempt, which will end in
+-- `error`, and the dead ones. Looks at the first `tope` of each kind in a group.
 -- Order   principal, then by name
 -- Index   entregas_debidas, entregas_muertas; suscripciones_pkey, once for each subscriber
 select d.grupo, d.suscriptor, d.reintentos, d.muertas

@@ -1,7 +1,6 @@
--- How many events are in each state, each counted to `tope` and none by reading the whole log: what is not `procesado`
--- is either not claimed yet, or in a lease, or has a row in entregas. Where counting those had to stop, nobody knows how
--- many others there are: null.
--- Index   eventos_log (cauce.retraso), entregas_debidas, entregas_muertas, eventos_pkey, backward for the others
+-- How many events are in each state, counted up to `tope`. It need not read the whole log: an event that is not
+-- `procesado` is unclaimed, or in a lease, or has a row in entregas. `procesado` is null if the count of these was cut off.
+-- Index   eventos_log (cauce.retraso), entregas_debidas, entregas_muertas, eventos_pkey, backward for `procesado`
 with por_leer as (
     select coalesce(sum(r.pendientes), 0) n, coalesce(max(r.pendientes), 0) en_un_carril
       from cauce.retraso('principal', %(tope)s) r),
