@@ -1,5 +1,5 @@
--- One snapshot, and plans that walk indexes row by row, so that a limit stops them. Without these settings the planner may
--- read a whole table: one that was never analyzed, or one where it expects matches everywhere.
+-- One snapshot, and plans that read indexes row by row, so that a limit stops them. Without these settings the planner may
+-- scan a whole table: one that was never analyzed, or one where it expects many matches.
 set transaction isolation level repeatable read read only;
 set local enable_seqscan = off;
 set local enable_bitmapscan = off;

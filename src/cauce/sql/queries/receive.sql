@@ -1,4 +1,4 @@
--- Stores the rows that are put between the parentheses, in order; returns those that were not known, and rings.
+-- Stores the rows that are inserted between the parentheses, in order, and rings. Returns the rows that are new.
 -- Lane and key as in cauce.completar_evento: from the event's own row of the catalog, else its origin's, else lane 5.
 -- Index   eventos_id_externo_unico, catalogo_pkey
 insert into cauce.eventos as e

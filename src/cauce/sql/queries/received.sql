@@ -1,4 +1,4 @@
--- The events with the keys that are put between the parentheses.
+-- The events with the keys that are inserted between the parentheses.
 -- Index   eventos_id_externo_unico, once for each
 select n.origen, n.id_externo, e.id
   from (values /* rows */) n(origen, id_externo)
