@@ -6,13 +6,12 @@ with it. The fixtures import what they need when a test uses them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from cauce import Bus
     from cauce.testing import Database, Server
 

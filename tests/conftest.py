@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
 from cauce.embedded import EmbeddedPostgres
 from cauce.embedded import place as embedded_place
 from cauce.embedded import server as embedded_server
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-
-    from cauce.testing import Database, Server
+from cauce.testing import Database, Server
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a directory of our own in it
 ROOM_BYTES: Final = 4 * 2**30

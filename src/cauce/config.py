@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,9 +18,6 @@ from cauce.arguments import FIRST_STEPS, SETTINGS, expect
 from cauce.bus import Bus
 from cauce.errors import ConfigError
 from cauce.retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Seconds = Annotated[float, Field(gt=0)]
 _PUBLIC_URL: Final = re.compile(r'https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!"$->@-~]*)?')

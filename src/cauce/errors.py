@@ -17,10 +17,7 @@ CauceError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 LEASE_LOST = "CA001"
 FOREIGN_RESTORE = "CA002"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from psycopg import AsyncConnection
 from pydantic import BaseModel
 
 from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Settings
 from cauce.engine.worker import Worker
-
-if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-
 
 POISON = 13
 """The payload that kills the process, where the environment says so."""

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -24,10 +25,6 @@ from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 from cauce.testing import Database, wait_for
 from tests.acceptance.cli_app import Cosa, PuertaEvents, bus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 
 APP: Final = ["cli_app:bus", "--app-dir", str(Path(__file__).parent)]
 SECONDS: Final = 30.0

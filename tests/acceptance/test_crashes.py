@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -35,10 +36,6 @@ from tests.integration.engine.kit import (
     work,
     working,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 APP = Path(__file__).with_name("crash_app.py")
 IDLE = "select not exists (select from cauce.lotes) and not exists (select from cauce.eventos where estado <> %s)"

@@ -6,13 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-if TYPE_CHECKING:
-    from cauce.testing import Database
+from cauce.testing import Database
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "reservas"
 README = (EXAMPLE / "README.md").read_text()

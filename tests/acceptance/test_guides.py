@@ -7,16 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psycopg
 import pytest
 
 from cauce.testing import wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TOP: Final = Path(__file__).parents[2]
 GUIDES: Final = sorted((TOP / "docs/guides").glob("*.md"))

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 import psycopg
@@ -20,10 +21,6 @@ import pytest
 import stripe
 
 from cauce.testing import Database, wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 SECRET: Final = "whsec_acceptance"
 SECONDS: Final = 30.0

@@ -11,8 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import httpx
 import psycopg
@@ -22,10 +23,6 @@ import stripe
 from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 from cauce.testing import Database, wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
 
 T = TypeVar("T")
 

@@ -9,18 +9,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 import pytest
 from twilio.request_validator import RequestValidator
 
 from cauce.testing import Database, wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 CAUCE: Final = str(Path(sys.executable).with_name("cauce"))
 SERVE: Final = ["serve", "cli_app:bus", "--app-dir", str(Path(__file__).parent), "--port", "0"]

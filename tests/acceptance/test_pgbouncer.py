@@ -7,10 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,10 +24,6 @@ from cauce.engine.worker import Worker
 from cauce.testing import Database, wait_for
 from tests.acceptance.crash_app import CaidaEvents, Cosa, bus
 from tests.integration.engine.kit import Conn, quick, until_async, value, work, working
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
 EVENTS = 1_000

@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httpx
 import psycopg
@@ -19,10 +20,6 @@ from cauce.testing import Server, wait_for
 from cauce.webhooks import PROVIDERS, Secret
 from cauce.webhooks.provider import Draft
 from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, serving, settings_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 KEYS: Final = keys_of(("stripe", "square", "gitlab_token", "paypal"))
 SETTINGS: Final = settings_of(KEYS)

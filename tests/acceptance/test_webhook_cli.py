@@ -8,24 +8,21 @@ import re
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import psycopg
 import pytest
 
 from cauce.cli.app import run
+from cauce.testing import Server
 from cauce.webhooks import PROVIDERS
 from cauce.webhooks.raw import read_request, write_request
 from cauce.webhooks.trying.samples import samples_of
 from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, serving, settings_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from cauce.testing import Server
 
 KEYS: Final = keys_of(PROVIDERS)
 SETTINGS: Final = settings_of(KEYS)

@@ -7,20 +7,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
+
+import pytest
 
 from cauce.cli.app import run
+from cauce.testing import Server
 from cauce.webhooks import PROVIDERS
 from cauce.webhooks.trying.keys import Keys, new_keys
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
-
-    import pytest
-
-    from cauce.testing import Server
 
 CAUCE: Final = [str(Path(sys.executable).with_name("cauce")), "webhook"]
 SERVE: Final = """

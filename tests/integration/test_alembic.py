@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,10 +13,7 @@ import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cauce.testing import Database
+from cauce.testing import Database
 
 DOCUMENT = Path(__file__).parents[2] / "docs/frameworks.md"
 

@@ -12,10 +12,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import psutil
 import psycopg
@@ -25,9 +26,6 @@ from psycopg.conninfo import conninfo_to_dict
 from cauce import embedded
 from cauce.embedded import EmbeddedError, EmbeddedPostgres
 from cauce.embedded.place import find_wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
 
 PATIENCE = 60
 """Seconds after which something awaited is held to be lost."""

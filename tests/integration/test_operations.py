@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -26,9 +27,6 @@ from cauce import (
 )
 from cauce.database import look, operations, quarantine, schema
 from cauce.testing import Database, drain
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 class Cosa(BaseModel):

@@ -6,7 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -38,10 +40,6 @@ from cauce.testing import (
     wait_for,
     wait_for_async,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 class Pedido(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -14,10 +14,6 @@ from cauce.engine.cron import procesar_lote
 from cauce.engine.worker import Worker
 from cauce.testing import Database, drain, eventos
 from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, quiet
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 BUS = bus(quiet)
 ONE = NuevoEvento(PruebaEvents.una, Cosa(n=1))

@@ -15,16 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tests.mutants.guards import TOP, Guard, guards
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
 
 COPIED: Final = ("docs", "examples", "src", "tests", "CHANGELOG.md", "Makefile", "README.md", "pyproject.toml")
 SECONDS: Final = 300

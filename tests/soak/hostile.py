@@ -10,8 +10,10 @@ import hashlib
 import json
 import re
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from random import Random
+from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from cauce.webhooks import PROVIDERS, Headers, Provider, Secret, WebhookRequest
@@ -19,11 +21,6 @@ from cauce.webhooks.providers.standard import StandardWebhooks
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.trying.keys import Keys, new_keys
 from cauce.webhooks.trying.samples import samples_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from random import Random
-
 
 Field: TypeAlias = "tuple[str, int]"
 """A part of a request that has bytes: ``body``, ``url``, a header's value, a parameter's in the URL, by position."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -16,11 +17,6 @@ from cauce.database import schema
 from tests.acceptance.crash_app import bus
 from tests.acceptance.test_crashes import IDLE, Workers, effects, tell
 from tests.integration.engine.kit import Conn, states, until, value
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-
 
 pytestmark = pytest.mark.soak
 

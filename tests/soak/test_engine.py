@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from cauce.database import schema
+from tests.integration.engine.kit import Conn
 from tests.integration.engine.rivals import Rivals
 from tests.integration.engine.test_windows import STEPS, Scene
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.engine.kit import Conn
 
 pytestmark = pytest.mark.soak
 

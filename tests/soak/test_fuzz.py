@@ -14,9 +14,11 @@ import os
 import re
 import socket
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from random import Random
+from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
@@ -24,8 +26,10 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.types import ASGIApp
 
 from cauce import Bus, EventHandlers, Settings
+from cauce.testing import Database
 from cauce.web import create_app
 from cauce.webhooks import PROVIDERS, NuevoWebhook, Outcome, Secret, Verdict, Verified, WebhookRequest
 from cauce.webhooks.explaining.explain import explain
@@ -34,14 +38,6 @@ from cauce.webhooks.raw import read_request, write_request
 from cauce.webhooks.trying.keys import Keys, new_keys
 from tests.acceptance.test_http import SECRET, Service
 from tests.soak.hostile import TOKENS, Target, Wire, signed_parts, spoiled, strange, target
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from random import Random
-
-    from starlette.types import ASGIApp
-
-    from cauce.testing import Database
 
 pytestmark = pytest.mark.soak
 

@@ -7,8 +7,9 @@ import contextlib
 import functools
 import re
 import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import psycopg
 import pytest
@@ -34,9 +35,6 @@ from cauce.engine.threads import run_sync
 from cauce.engine.worker import Worker
 from cauce.testing import drain
 from cauce.web import create_app
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 class Cosas(Catalog, origen="prueba"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from cauce import (
     Bus,
@@ -21,9 +22,6 @@ from cauce import (
 from cauce.engine.worker import Worker
 from cauce.errors import WrongArgument
 from cauce.webhooks import PROVIDERS
-
-if TYPE_CHECKING:
-    from psycopg import AsyncConnection
 
 
 class UnoEvents(Catalog, origen="uno", prioridad=1):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from cauce.engine.deadlines import Executor, Watch
 from cauce.engine.executors import Executors
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 LIMIT = 3
 

@@ -7,12 +7,10 @@ import importlib
 import inspect
 import re
 import textwrap
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 PUBLIC: Final = (
     "cauce", "cauce.embedded", "cauce.outgoing", "cauce.stripe", "cauce.testing", "cauce.web", "cauce.web.django",

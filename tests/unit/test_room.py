@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from cauce.database.claims import Batch, Row
 from cauce.engine.runner import Room
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 LIMIT = 3
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,6 @@ from cauce.web import secrets
 from cauce.web.secrets import KEPT_SECONDS, Keyring, secrets_in
 from cauce.webhooks import PROVIDERS, Reason, Rejected, Secret
 from cauce.webhooks.providers.stripe import Stripe
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 WINDOWED = Secret("old", until=datetime(2026, 12, 1, tzinfo=UTC))
 

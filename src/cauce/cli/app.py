@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import psycopg
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -15,9 +16,6 @@ from cauce.cli import codes
 from cauce.cli.process import leave
 from cauce.embedded import EmbeddedError
 from cauce.errors import CauceError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COMMANDS: Final = {
     "Run": {

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -38,8 +39,6 @@ from cauce.web.serving import HttpServer, serve
 from cauce.webhooks import PROVIDERS, Draft, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from cauce.database.operations import Detail
 
 SECONDS: Final = 20.0

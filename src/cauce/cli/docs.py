@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from cauce.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from importlib.resources.abc import Traversable
 
 CHECKOUT: Final = Path(__file__).parents[3] / "docs"

@@ -7,8 +7,10 @@ import os
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from types import ModuleType
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,10 +18,6 @@ from cauce.bus import Bus
 from cauce.config import Settings, misspelt
 from cauce.errors import CauceError, ConfigError
 from cauce.webhooks import PROVIDERS, Provider
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import ModuleType
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from json import JSONDecodeError, loads
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -19,8 +20,6 @@ from cauce.database.connecting import connect
 from cauce.errors import InvalidPayload, NotFound, UnknownEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from psycopg import Connection
 
     from cauce.bus import Bus

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +25,6 @@ from cauce.webhooks.explaining.moments import iso
 from cauce.webhooks.raw import write_request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from psycopg import AsyncConnection, Connection
 
     from cauce.config import Settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -26,8 +27,6 @@ from cauce.web.serving import serve as serve_parts
 from cauce.webhooks import PROVIDERS, Provider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from cauce.bus import Bus
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cauce.webhooks import PROVIDERS, Secret
 from cauce.webhooks.urls import called_at
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def text_of(given: str | None) -> str | None:

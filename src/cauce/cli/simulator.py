@@ -10,11 +10,12 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from cauce.webhooks import Draft, Outcome, Provider, WebhookRequest
@@ -22,10 +23,6 @@ from cauce.webhooks.payload import JsonValue, at, read_json
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.trying.keys import new_keys
 from cauce.webhooks.trying.samples import Sample, samples_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 MAX_CONCURRENCY: Final = 200
 """Most deliveries at once, each in a thread."""

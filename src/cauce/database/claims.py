@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Required, TypedDict
+from typing import Any, Final, NamedTuple, Required, TypedDict
 
 from psycopg import AsyncConnection, AsyncCursor, AsyncTransaction
 from psycopg.pq import Format
@@ -16,11 +18,6 @@ from psycopg.rows import TupleRow, tuple_row
 from cauce import sql
 from cauce.database.refusals import explaining
 from cauce.errors import ENDED, LeaseLost, TransactionEnded
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
-    from datetime import datetime
-
 
 TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s, %s)"
 TERMINAR = "select cauce.terminar(%(lote)s, %(ficha)s, %(ids)s::bigint[], %(entregas)s::jsonb)"

@@ -8,6 +8,7 @@ the server two fifths of what sixteen calls of a function would (docs/adr/0011-h
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import count as count_from
@@ -19,8 +20,6 @@ from psycopg.pq import TransactionStatus
 from cauce import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
     from psycopg import AsyncConnection
 
     from cauce.webhooks import NuevoWebhook, Verified

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,8 +13,6 @@ from cauce.database import schema
 from cauce.errors import CauceError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from psycopg import Connection
 
 LOOK_SECONDS: Final = 15.0

@@ -7,7 +7,9 @@ the columns and JSON keys.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,9 +23,6 @@ from cauce.database.refusals import explaining
 from cauce.errors import InvalidPayload, NotFound, UnknownEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from datetime import datetime
-
     from psycopg import Connection
 
 T = TypeVar("T")

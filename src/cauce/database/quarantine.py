@@ -8,7 +8,9 @@ an origin and reason (``cauce.rechazar``), how often it is written (``cauce.web.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from psycopg.rows import class_row, scalar_row
@@ -22,9 +24,6 @@ from cauce.webhooks.explaining.moments import signed_at
 from cauce.webhooks.limits import MAX_SIGNATURE_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import datetime
-
     from psycopg import AsyncConnection, Connection
 
     from cauce.database.inbox import Stored

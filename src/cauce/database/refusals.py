@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psycopg
 from psycopg import errors
@@ -22,10 +23,6 @@ from cauce.errors import (
     PublishError,
     SchemaError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
-
 
 MAX_TEXT: Final = 500
 """The longest ``clave`` and ``id_externo``, in characters; the table ``eventos`` has the same limit."""

@@ -19,18 +19,16 @@ import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
+from types import TracebackType
+from typing import Literal, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from cauce.embedded import watch
 from cauce.embedded.errors import EmbeddedError
 from cauce.embedded.place import User, binary, environment, find_wheel, make_data, make_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from types import TracebackType
 
 T = TypeVar("T")
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
@@ -19,9 +21,6 @@ from cauce.config import Settings
 from cauce.database.connecting import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
-
     from psycopg import Connection
 
 logger = logging.getLogger("cauce.outgoing")

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -23,8 +24,6 @@ from cauce.outgoing.ssrf import Address, DeliveryFailed, Target
 from cauce.outgoing.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from cauce.webhooks.request import WebhookRequest
 
 MAX_RESPONSE: Final = 2_048

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,8 +23,6 @@ from cauce.webhooks.request import Headers, WebhookRequest
 from cauce.webhooks.secrets import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cauce.evento import Evento
 
 MIN_KEY: Final = 24

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,8 +18,6 @@ from cauce.retry import RetryPolicy
 from cauce.testing.loop import run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from psycopg.pq.abc import PGconn
 
     from cauce.catalog import Handler

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
@@ -20,9 +22,6 @@ from cauce.database import schema
 from cauce.embedded import EmbeddedError, EmbeddedPostgres
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from types import TracebackType
-
     from cauce.bus import Bus
 
 URL_VARIABLE: Final = "CAUCE_TEST_DATABASE_URL"

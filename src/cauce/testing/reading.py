@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cauce import sql
@@ -9,8 +10,6 @@ from cauce.database.refusals import explaining
 from cauce.evento import Estado
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from psycopg import Connection
 
 

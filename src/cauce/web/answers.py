@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,8 +21,6 @@ from cauce.web.framing import RULE, hang_up, is_ambiguous
 from cauce.webhooks import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from starlette.types import Receive, Scope, Send
 
 logger = logging.getLogger("cauce.web")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -11,8 +12,6 @@ from cauce.web.answers import Endpoint, ErrorCode, error
 from cauce.web.endpoints import PATHS, Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from starlette.types import Receive, Scope, Send
 
     from cauce.bus import Bus

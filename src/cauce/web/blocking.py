@@ -18,6 +18,7 @@ import asyncio
 import os
 import threading
 import weakref
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +26,6 @@ from cauce.web.endpoints import Endpoints, own_providers
 from cauce.web.secrets import SecretSource, secrets_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from starlette.types import Message, Scope
 
     from cauce.bus import Bus

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -21,8 +22,6 @@ from psycopg.pq import TransactionStatus
 from cauce.database.connecting import PREPARE_AT_ONCE, address, connect_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from cauce.config import Settings
 
 logger = logging.getLogger("cauce.web")

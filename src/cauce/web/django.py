@@ -9,6 +9,7 @@ cannot be kept from one loop to the next; the ASGI handler runs a synchronous vi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.core.handlers.asgi import ASGIRequest
@@ -22,8 +23,6 @@ from cauce.web.endpoints import PATHS
 from cauce.web.wsgi import body_of, end_to_end, scope_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from starlette.types import Message, Scope
 
     from cauce.bus import Bus

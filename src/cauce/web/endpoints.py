@@ -6,6 +6,7 @@ for its body, and turns the ``Answer``, which is plain data, into its framework'
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -17,8 +18,6 @@ from cauce.web.trabajadores import ProcesarLote
 from cauce.web.webhooks import Webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping
-
     from cauce.bus import Bus
     from cauce.web.answers import Endpoint
     from cauce.webhooks import Provider

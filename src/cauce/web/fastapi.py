@@ -6,6 +6,7 @@ lifespan of a mounted application.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -15,8 +16,6 @@ from cauce.web.answers import LEFT, Endpoint, content, fields
 from cauce.web.endpoints import METHODS, PATHS, Endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
-
     from starlette.types import Message, Receive
 
     from cauce.bus import Bus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Request, Response, request
@@ -12,8 +13,6 @@ from cauce.web.endpoints import METHODS, PATHS
 from cauce.web.wsgi import body_of, end_to_end, scope_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from starlette.types import Message
 
     from cauce.bus import Bus

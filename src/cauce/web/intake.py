@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -19,8 +20,6 @@ from cauce.database import inbox
 from cauce.web.connections import DATABASE_SECONDS, LOST, HttpConnections
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cauce.database.inbox import InboxRow, Stored
 
 WRITERS: Final = 4

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,8 +20,6 @@ from cauce.database import quarantine
 from cauce.webhooks.explaining.diagnose import Inquiry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from cauce.web.connections import HttpConnections
     from cauce.webhooks import Provider, Rejected, Secret, WebhookRequest
 

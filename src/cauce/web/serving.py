@@ -12,6 +12,8 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterable
+from types import FrameType
 from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
@@ -23,9 +25,6 @@ from cauce.web.http import http_protocol
 from cauce.web.http.bounded import KEEP_ALIVE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import FrameType
-
     from starlette.types import ASGIApp
 
     from cauce.bus import Bus

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -21,8 +22,6 @@ from cauce.web.secrets import Keyring, SecretSource
 from cauce.webhooks import PROVIDERS, Answer, Headers, NuevoWebhook, Outcome, Provider, Reason, Rejected, WebhookRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from starlette.types import Receive, Scope
 
     from cauce.config import Settings

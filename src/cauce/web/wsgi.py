@@ -9,6 +9,7 @@ server: ``Connection: close``, which the answer to too long a body has elsewhere
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from http.client import responses
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -20,7 +21,6 @@ from cauce.web.blocking import Blocking, in_chunks
 from cauce.web.endpoints import PATHS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from starlette.types import Message, Scope

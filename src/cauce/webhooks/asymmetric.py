@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cauce.webhooks.verdict import Reason, Refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 ED25519_KEY: Final = 32
 """Bytes of an Ed25519 key, and of the seed that is its private half."""

@@ -11,20 +11,17 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from cauce.webhooks.limits import MAX_ID, MAX_SIGNATURE_HEADER, MAX_STORED_HEADER, MAX_TIPO
 from cauce.webhooks.payload import JsonValue, Payload, at, read_json
+from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.secrets import Secret, written
 from cauce.webhooks.verdict import Reason, Refusal, Rejected, SignedScope, Verdict, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from cauce.webhooks.request import WebhookRequest
 
 DEFAULT_TOLERANCE: Final = 300.0
 """Seconds a signed timestamp may differ from now, to either side (Stripe, Standard Webhooks and Slack use the same)."""

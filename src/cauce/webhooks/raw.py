@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from cauce.webhooks.request import Headers, WebhookRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]+) (\S+) HTTP/[0-9.]+")
 _BLANK: Final = re.compile(rb"\r?\n\r?\n")

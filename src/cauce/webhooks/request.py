@@ -6,14 +6,11 @@ fail and loses nothing; bodies stay bytes, because bytes are signed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from cauce.webhooks.limits import MAX_FORM_FIELDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 
 class Headers:

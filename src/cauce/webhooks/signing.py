@@ -17,22 +17,19 @@ import base64
 import binascii
 import hmac
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cauce.webhooks.limits import MAX_SIGNATURES
 from cauce.webhooks.payload import at, read_json
 from cauce.webhooks.provider import Draft, Provider, header_of, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.urls import rewritten, shown_url
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from cauce.webhooks.secrets import Secret
 
 Digest = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]

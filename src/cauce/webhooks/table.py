@@ -6,9 +6,10 @@ Ids and types are looked up in a sample delivery that is signed, verified and de
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cauce.webhooks.provider import DAY, WHOLE_BODY, Found, Outcome, Provider, text_at
 from cauce.webhooks.registry import PROVIDERS
@@ -16,10 +17,6 @@ from cauce.webhooks.secrets import Secret
 from cauce.webhooks.trying.keys import new_keys
 from cauce.webhooks.trying.samples import samples_of
 from cauce.webhooks.verdict import Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 BEGIN: Final = "<!-- providers: made by python -m cauce.webhooks.table docs/webhooks.md -->"
 END: Final = "<!-- end of providers -->"

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from cauce.webhooks.payload import JsonValue
+from cauce.webhooks.payload import JsonValue
 
 
 class Reason(StrEnum):

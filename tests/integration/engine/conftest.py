@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from cauce.testing import Database
-    from tests.integration.engine.kit import Conn
+from cauce.testing import Database
+from tests.integration.engine.kit import Conn
 
 
 @pytest.fixture

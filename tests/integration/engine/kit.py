@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple, TypeAlias
+from typing import Any, LiteralString, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from cauce.bus import Bus
 from cauce.config import Settings
 from cauce.database.claims import Row
 from cauce.engine.worker import Worker
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-
-    from cauce.bus import Bus
 
 PATIENCE = 30.0
 """Seconds after which something awaited is held to be lost."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from psycopg import AsyncConnection, Connection
 from pydantic import BaseModel
 
 from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Subscriber, publicar_evento
 from tests.integration.engine.kit import Conn, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from psycopg import AsyncConnection, Connection
 
 
 class Cosa(BaseModel):

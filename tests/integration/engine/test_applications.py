@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from tests.integration.engine.kit import Conn, claim, outcome, publish, settle, until, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 SLOW_HANDS = """
 create or replace view cauce.en_mano as

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -25,10 +26,6 @@ from tests.integration.engine.scenery import (
     settled,
     tell,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 MINE = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 TERMINATE = f"select pg_terminate_backend(pid) from ({MINE}) other"  # noqa: S608 - a constant

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from tests.integration.engine.kit import Conn
 from tests.integration.engine.rivals import Rivals
-
-if TYPE_CHECKING:
-    from tests.integration.engine.kit import Conn
 
 
 def test_eight_publishers_against_three_workers_in_each_of_two_groups(conn: Conn, database: str) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from cauce.engine.doorbell import SLEEPING
 from tests.integration.engine.kit import PATIENCE, Conn, drain, publish, until, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Sleeper:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection, Connection
 from psycopg.sql import SQL, Literal
 
 from cauce import Evento, Subscriber
@@ -21,12 +23,6 @@ from tests.integration.engine.scenery import (
     sync_effect,
     tell,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from psycopg import AsyncConnection, Connection
-
 
 WAYS: dict[str, Sequence[str]] = {
     "commit": ["commit"],

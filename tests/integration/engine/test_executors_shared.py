@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING
 
+from cauce import Evento
 from cauce.engine.layout import BREATH
 from cauce.engine.runner import Runner
 from cauce.engine.worker import Worker, process
 from tests.integration.engine.kit import Conn, column, quick, states, until_async, value, working
 from tests.integration.engine.scenery import Cosa, bus, settled, tell
-
-if TYPE_CHECKING:
-    from cauce import Evento
 
 LOTES = "select count(*) from cauce.lotes"
 

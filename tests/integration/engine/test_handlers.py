@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import AsyncConnection, Connection
 
 from cauce import Attempt, Discard, Evento, RetryAfter, Subscriber
 from cauce.database import claims, schema
@@ -28,11 +30,6 @@ from tests.integration.engine.scenery import (
     sync_effect,
     tell,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from psycopg import AsyncConnection, Connection
 
 
 def errors(conn: Conn) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -14,11 +13,9 @@ from cauce.embedded import EmbeddedPostgres
 from cauce.engine import upkeep
 from cauce.engine.doorbell import Doorbell
 from cauce.engine.worker import Worker
+from cauce.testing import Server
 from tests.integration.engine.kit import Conn, quick, until_async, value, working
 from tests.integration.engine.scenery import PruebaEvents, bus, quiet, settled, tell
-
-if TYPE_CHECKING:
-    from cauce.testing import Server
 
 ASLEEP = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1128355139 and granted"
 

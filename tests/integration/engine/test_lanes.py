@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import psycopg
 import pytest
 
 from tests.integration.engine.kit import Conn, claim, column, drain, outcome, publish, settle, state, states, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_every_lane_of_every_group_has_a_position(conn: Conn) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -22,9 +22,6 @@ from tests.integration.engine.kit import (
     until_blocked,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def run_alone(conn: Conn, batch: Claimed) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import pytest
 
 from cauce.engine.upkeep import Upkeep
 from tests.integration.engine.kit import Conn, claim, outcome, publish, quick, settle, until, until_blocked, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import pytest
-
 
 PAUSE: Final = """
 create or replace view cauce.en_mano as

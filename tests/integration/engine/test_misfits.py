@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
 
 import pytest
 from psycopg import AsyncClientCursor, AsyncConnection, Connection
@@ -24,10 +25,6 @@ from tests.integration.engine.scenery import (
     settled,
     tell,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 UNREADABLE = {
     "a number of 5,000 digits": f'{{"a": {"9" * 5000}}}',

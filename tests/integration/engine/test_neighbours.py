@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,6 @@ from tests.integration.engine.kit import (
     work,
 )
 from tests.integration.engine.scenery import Cosa, PruebaEvents, quiet, settled, tell
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class CorreoEvents(Catalog, origen="correo"):

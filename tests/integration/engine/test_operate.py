@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 import pytest
 
@@ -19,10 +20,6 @@ from tests.integration.engine.kit import (
     until_blocked,
     value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 OUTCOME: Final = "select estado::text, ignorado from cauce.eventos where id = %s"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 from weakref import WeakValueDictionary
 
 import psycopg
@@ -30,9 +31,6 @@ from cauce import (
     publishing,
 )
 from tests.integration.engine.kit import Conn, claim, column, drain, outcome, publish, settle, states, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 class Nota(BaseModel):

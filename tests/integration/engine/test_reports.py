@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 
 from cauce.database.claims import Resultado
 from tests.integration.engine.kit import Claimed, Conn, claim, outcome, publish, settle, until_blocked, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 TABLES = """
 select (select jsonb_agg(to_jsonb(e) order by e.id) from cauce.eventos e),

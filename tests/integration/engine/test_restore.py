@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -14,9 +14,6 @@ from cauce.database import inbox, schema
 from cauce.embedded import EmbeddedPostgres
 from tests.conftest import programs
 from tests.integration.engine.kit import Conn, claim, drain, publish, settle, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def ahead(conn: Conn) -> int:

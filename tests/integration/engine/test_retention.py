@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from tests.integration.engine.kit import Conn, claim, column, drain, outcome, publish, settle, until_blocked, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def prune(conn: Conn, most: int = 1000, older: str = "-1 hour") -> int:

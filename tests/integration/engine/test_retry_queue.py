@@ -8,9 +8,10 @@ time, every draw of the database is seeded, and nobody waits for the clock.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 import pytest
@@ -18,10 +19,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.engine.kit import Claimed, Conn, claim, column, outcome, publish, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
 
 WHOLE: Final = "*"
 SUBSCRIBERS: Final = ("s", "t")

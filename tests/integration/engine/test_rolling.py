@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
+import pytest
 
 from cauce import Bus, Evento, Subscriber
 from cauce.database import schema
@@ -27,11 +29,6 @@ from tests.integration.engine.kit import (
     work,
 )
 from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, quiet, settled, tell
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import pytest
 
 
 def noting(calls: list[int]) -> Callable[[Evento[Cosa]], Any]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from psycopg import AsyncConnection
 
 from cauce import Attempt, Evento, RetryAfter
 from cauce.database import schema
 from cauce.engine.cron import procesar_lote
 from tests.integration.engine.kit import Conn, claim, column, outcome, quick, settle, states, value, work
 from tests.integration.engine.scenery import Cosa, bus, effect, effects, make_effects, settled, tell
-
-if TYPE_CHECKING:
-    from psycopg import AsyncConnection
 
 
 def test_a_retry_that_succeeds_beside_one_that_fails_is_done_once(conn: Conn, database: str) -> None:

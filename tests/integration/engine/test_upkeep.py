@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 import pytest
+from psycopg import AsyncConnection
 
+from cauce import Settings
 from cauce.engine import connections
 from cauce.engine.upkeep import Upkeep
 from tests.integration.engine.kit import Conn, claim, publish, quick, until_async, value, working
 from tests.integration.engine.scenery import bus, settled, tell
-
-if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-
-    from cauce import Settings
 
 
 class Chore(NamedTuple):

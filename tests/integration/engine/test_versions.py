@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import TYPE_CHECKING
 
 import psycopg
 
+from cauce.embedded import EmbeddedPostgres
 from tests.conftest import PROGRAMS_VARIABLE, programs
-
-if TYPE_CHECKING:
-    from cauce.embedded import EmbeddedPostgres
 
 
 def test_the_server_is_of_the_version_asked_for(server: EmbeddedPostgres) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -14,9 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.engine.kit import Conn, claim, column, drain, publish, settle, value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_a_commit_is_delivered_once_and_a_rollback_never(conn: Conn) -> None:

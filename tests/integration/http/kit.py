@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
+
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cauce.web.fast import event_loop
 from cauce.web.serving import UvicornServer, configured
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
-
-    import pytest
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 T = TypeVar("T")
 

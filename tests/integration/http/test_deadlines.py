@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
+from starlette.types import ASGIApp
 
 from cauce import Bus, EventHandlers, Settings
 from cauce.web import create_app
 from cauce.web import serving as serving_module
 from cauce.web.http import bounded
 from tests.integration.http.kit import END, Recorder, connected, rest, run, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.types import ASGIApp
 
 pytestmark = pytest.mark.usefixtures("parser")
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from cauce.web.fast import event_loop, name_of
 from cauce.web.http import h11, http_protocol
 from cauce.web.http.httptools import MAX_PENDING_BYTES
 from tests.integration.http.kit import connected, run, serving, without
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from starlette.types import Receive, Scope, Send
 
 FLOOD: Final = 64 * 1_048_576
 """Bytes that a client sends in vain, far more than may wait unread in the kernel's buffers and the event loop's."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 import pytest
+from starlette.types import ASGIApp
 
 from cauce import Bus, EventHandlers, Settings
 from cauce.web import create_app
 from tests.integration.http.kit import END, Recorder, Request, connected, rest, run, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from starlette.types import ASGIApp
 
 pytestmark = pytest.mark.usefixtures("parser")
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.outgoing.kit import Answer, Authority, Receiver
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,12 @@ import http.client
 import socket
 import ssl
 import threading
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPMessage
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
+from types import TracebackType
+from typing import NamedTuple, Self, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -20,11 +23,6 @@ from cryptography.x509.oid import NameOID
 
 from cauce import Attempt, Evento
 from cauce.outgoing import Rules, Timeouts, Webhook, new_secret
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from http.client import HTTPMessage
-    from types import TracebackType
 
 Answer: TypeAlias = "bytes | Callable[[socket.socket, Receiver], None]"
 """What a receiver does once it has read a request: send these bytes, or whatever the function does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -9,13 +10,10 @@ import pytest
 
 from cauce import ConfigError, Discard, Settings
 from cauce.outgoing import DeliveryFailed, Destinations, Webhook
+from cauce.testing import Database
 from tests.integration.outgoing.kit import OK, OWN, SECRET, Receiver, deliver, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from cauce.testing import Database
-
     Receive = Callable[..., Receiver]
 
 

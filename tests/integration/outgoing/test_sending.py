@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,8 +30,6 @@ from tests.integration.outgoing.kit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Receive = Callable[..., Receiver]
 
 HERE = ["127.0.0.1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ from cauce.outgoing.sending import retry_after_seconds
 from tests.integration.outgoing.kit import OK, OWN, SECRET, Receiver, attempt, deliver, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Receive = Callable[..., Receiver]
 
 AT_ONCE = RetryPolicy(max_attempts=3, base=0.0)

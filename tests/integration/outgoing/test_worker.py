@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -17,8 +18,6 @@ from cauce.testing import Database, drain, wait_for_async
 from tests.integration.outgoing.kit import OK, OWN, SECRET, Receiver, status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Receive = Callable[..., Receiver]
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from cauce.testing import Server
+from tests.integration.engine.kit import Conn
 from tests.integration.plans.explained import LARGE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cauce.testing import Server
-    from tests.integration.engine.kit import Conn
 
 FILL_LANE = """
     insert into cauce.eventos (origen, tipo, payload, carril, prioridad)

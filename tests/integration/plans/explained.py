@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.engine.kit import Conn
+from tests.integration.engine.kit import Conn
 
 LARGE = ("eventos", "entregas", "marcas", "fallos", "causas", "rechazados")
 """Tables that grow with what has happened, not with what is going on."""

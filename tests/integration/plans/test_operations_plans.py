@@ -7,9 +7,10 @@ has failed. Each as PostgreSQL knows it, and as it does when nobody has ever ana
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg
 import pytest
@@ -18,14 +19,10 @@ from cauce import sql
 from cauce.database import inbox, operations, quarantine
 from cauce.database.operations import COUNT_CAP, FAILURES_SHOWN, REACH
 from cauce.errors import NotFound
+from cauce.testing import Server
 from tests.integration.engine.kit import Claimed, Conn, claim, outcome, settle, value
 from tests.integration.plans.conftest import fresh
 from tests.integration.plans.explained import Listener, Ran, know
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from cauce.testing import Server
 
 LANES: Final = 10
 GROUPS: Final = 3

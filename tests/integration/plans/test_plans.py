@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -12,9 +12,6 @@ from cauce.database import inbox
 from tests.integration.engine.kit import Claimed, Conn, claim, drain, outcome, publish, settle, value
 from tests.integration.plans.conftest import FILL, FILL_LANE
 from tests.integration.plans.explained import Listener, know
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def buffers(conn: Conn, size: int = 100) -> int:

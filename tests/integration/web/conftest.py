@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 import psycopg
@@ -14,13 +15,9 @@ import stripe
 from psycopg.rows import dict_row
 
 from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Settings
+from cauce.testing import Database
 from cauce.web import SecretSource, create_app
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-    from cauce.testing import Database
-    from cauce.webhooks import Provider
+from cauce.webhooks import Provider
 
 SECRET = "whsec_one"
 CRON_SECRET = "cron secret"

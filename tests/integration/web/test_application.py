@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -18,13 +18,9 @@ from starlette.routing import Mount
 from cauce import Bus, ConfigError
 from cauce.testing import wait_for
 from cauce.web import ErrorCode, create_app
+from cauce.webhooks import NuevoWebhook, Verified, WebhookRequest
 from cauce.webhooks.signing import HmacProvider
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from cauce.webhooks import NuevoWebhook, Verified, WebhookRequest
-    from tests.integration.web.conftest import Inbox, Sign
+from tests.integration.web.conftest import Inbox, Sign
 
 OPEN = (
     "select count(*) n from pg_stat_activity"

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
 
+import httpx
 import pytest
 
 from cauce.web import body as reading
 from cauce.webhooks import PROVIDERS, Draft, Secret
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
-
-    import httpx
-
-    from tests.integration.web.conftest import Inbox, Sign
+from tests.integration.web.conftest import Inbox, Sign
 
 CAP = 1000
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
+from cauce.testing import Database
 from cauce.web.connections import HttpConnections
-
-if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-
-    from cauce.testing import Database
 
 
 async def backend(conn: AsyncConnection[Any]) -> tuple[int, str]:

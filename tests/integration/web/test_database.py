@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
+import httpx
 import psycopg
 import pytest
 
@@ -13,13 +14,7 @@ from cauce.database import schema
 from cauce.embedded import EmbeddedPostgres
 from cauce.testing import wait_for_async
 from cauce.web import connections
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import httpx
-
-    from tests.integration.web.conftest import Delivery, Inbox, Sign
+from tests.integration.web.conftest import Delivery, Inbox, Sign
 
 LOTE = "/api/trabajadores/procesar_lote"
 BEARER = {"authorization": "Bearer cron secret"}

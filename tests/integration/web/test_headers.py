@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from cauce.webhooks.limits import MAX_HEADER_BYTES, MAX_HEADERS
-
-if TYPE_CHECKING:
-    from tests.integration.web.conftest import Inbox, Sign
+from tests.integration.web.conftest import Inbox, Sign
 
 LOTE = "/api/trabajadores/procesar_lote"
 Pairs = list[tuple[bytes, bytes]]

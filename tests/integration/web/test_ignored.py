@@ -5,21 +5,18 @@ from __future__ import annotations
 import io
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import AsyncConnection
 
 from cauce import Bus, Catalog, EventHandlers, Evento, EventType, Subscriber
 from cauce.cli.app import run
 from cauce.database import schema
 from cauce.web import create_app
 from tests.integration.web.conftest import BUS, CRON_SECRET, Inbox, Sign, StripeEvents, checkout_session_completed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from psycopg import AsyncConnection
 
 
 class InvoiceEvents(Catalog, origen="stripe", prioridad=0):

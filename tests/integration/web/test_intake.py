@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,11 +16,7 @@ from cauce.testing import wait_for_async
 from cauce.web import intake
 from cauce.web.connections import HttpConnections
 from cauce.web.intake import Intake
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
-
-    from tests.integration.web.conftest import Inbox
+from tests.integration.web.conftest import Inbox
 
 LOCKED = "select count(*) n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 STORED = "select array_agg(id_externo order by id) ids from cauce.eventos group by tx order by min(id)"

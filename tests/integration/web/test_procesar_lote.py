@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
-if TYPE_CHECKING:
-    import httpx
-
-    from tests.integration.web.conftest import Inbox, Sign
+from tests.integration.web.conftest import Inbox, Sign
 
 PATH = "/api/trabajadores/procesar_lote"
 BEARER = {"authorization": "Bearer cron secret"}

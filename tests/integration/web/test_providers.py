@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import httpx
 import pytest
 
 from cauce.webhooks import PROVIDERS, Draft, NuevoWebhook, Provider, Secret, Verified, WebhookRequest
 from cauce.webhooks.signing import HmacProvider
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import httpx
-
-    from tests.integration.web.conftest import Inbox
+from tests.integration.web.conftest import Inbox
 
 SLACK_SECRET: Final = "slack's"
 ACME = HmacProvider(

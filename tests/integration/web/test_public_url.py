@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from twilio.request_validator import RequestValidator
 
-if TYPE_CHECKING:
-    import httpx
-
-    from tests.integration.web.conftest import Inbox
+from tests.integration.web.conftest import Inbox
 
 PUBLIC: Final = "https://hooks.example.com"
 TOKEN: Final = "12345"

@@ -7,9 +7,11 @@ import json
 import re
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import httpx
 import psycopg
 import pytest
 
@@ -24,13 +26,7 @@ from cauce.webhooks.explaining.diagnose import Inquiry
 from cauce.webhooks.limits import MAX_HEADER_BYTES
 from cauce.webhooks.provider import Draft
 from cauce.webhooks.providers.square import Square
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import httpx
-
-    from tests.integration.web.conftest import Delivery, Inbox, Sign
+from tests.integration.web.conftest import Delivery, Inbox, Sign
 
 SECRET: Final = "whsec_one"
 STRIPE: Final = PROVIDERS["stripe"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,11 +13,7 @@ from cauce.web import ErrorCode
 from cauce.webhooks import PROVIDERS, Draft, Outcome, Reason, Rejected, Secret, Verdict, WebhookRequest
 from cauce.webhooks.limits import MAX_JSON_DEPTH
 from cauce.webhooks.signing import HmacProvider
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.integration.web.conftest import Inbox, Sign
+from tests.integration.web.conftest import Inbox, Sign
 
 OURS = {Reason.EMPTY_SECRET, Reason.MALFORMED_SECRET, Reason.UNAVAILABLE}
 """The reasons that somebody here can take away, while the same delivery stays good."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import psycopg
 
 from cauce.database import quarantine
+from cauce.testing import Database
 from cauce.webhooks import PROVIDERS, Secret
 from tests.integration.engine.kit import role
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cauce.testing import Database
-    from tests.integration.web.conftest import Inbox, Sign
+from tests.integration.web.conftest import Inbox, Sign
 
 STRIPE = PROVIDERS["stripe"]
 BEARER = {"authorization": "Bearer cron secret"}

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import pytest
 
 from cauce import sql
 from cauce.web import without_query, without_salud
-
-if TYPE_CHECKING:
-    from tests.integration.web.conftest import Inbox
+from tests.integration.web.conftest import Inbox
 
 NEWEST = max(sql.migrations())
 

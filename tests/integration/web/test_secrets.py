@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from cauce import Bus, ConfigError, Settings
@@ -15,11 +15,7 @@ from cauce.web.blocking import Blocking
 from cauce.web.endpoints import Endpoints
 from cauce.webhooks import Secret
 from cauce.webhooks.providers.stripe import Stripe
-
-if TYPE_CHECKING:
-    import httpx
-
-    from tests.integration.web.conftest import Inbox, Sign
+from tests.integration.web.conftest import Inbox, Sign
 
 HOUR = timedelta(hours=1)
 

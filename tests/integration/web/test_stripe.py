@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 import stripe
 
-if TYPE_CHECKING:
-    import httpx
-
-    from tests.integration.web.conftest import Inbox, Sign
+from tests.integration.web.conftest import Inbox, Sign
 
 SECRET = "whsec_one"
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from cauce.webhooks import PROVIDERS, Headers, Reason, Rejected, Secret, Verified, WebhookRequest
 from cauce.webhooks.asymmetric import aes_cbc
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # A vector is a JSON object of its own shape; only the builder of its family knows its keys.
 Vector = dict[str, Any]

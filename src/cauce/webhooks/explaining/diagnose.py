@@ -6,27 +6,24 @@ Guessing is safe here, because nothing is accepted.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
 from cauce.webhooks.explaining.moments import iso, signed_at
 from cauce.webhooks.limits import MAX_FORM_FIELDS
 from cauce.webhooks.payload import without_bom
+from cauce.webhooks.provider import Provider
 from cauce.webhooks.providers.standard import StandardWebhooks
 from cauce.webhooks.registry import PROVIDERS
+from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.urls import INBOX, public_base, rewritten, shown_url
 from cauce.webhooks.verdict import Reason, Rejected, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from cauce.webhooks.provider import Provider
-    from cauce.webhooks.request import WebhookRequest
 
 _HALF_HOUR: Final = 1800
 _NEAR: Final = 5

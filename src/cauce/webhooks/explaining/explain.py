@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cauce.webhooks.explaining.diagnose import Inquiry
 from cauce.webhooks.explaining.moments import iso, signed_at
 from cauce.webhooks.provider import Outcome, Provider
 from cauce.webhooks.providers.standard import StandardWebhooks
+from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.secrets import Secret, written
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.verdict import Rejected, Verdict, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from cauce.webhooks.request import WebhookRequest
 
 SHOWN: Final = 60
 """Characters of a header that are shown."""

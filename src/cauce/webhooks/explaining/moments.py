@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cauce.webhooks.payload import at, read_json
+from cauce.webhooks.provider import Provider
 from cauce.webhooks.providers.mailgun import Mailgun
 from cauce.webhooks.providers.mercadopago import MercadoPago
 from cauce.webhooks.providers.standard import StandardWebhooks
+from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.signing import HmacProvider, Pairs, read_pairs
 from cauce.webhooks.verdict import Refusal
-
-if TYPE_CHECKING:
-    from cauce.webhooks.provider import Provider
-    from cauce.webhooks.request import WebhookRequest
 
 _MILLISECONDS: Final = 12
 """Fewest digits of a timestamp in milliseconds."""

@@ -12,21 +12,18 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from cauce.webhooks.limits import MAX_BATCH, MAX_ID
 from cauce.webhooks.payload import JsonValue, Payload, at, read_json, write_json
 from cauce.webhooks.provider import DAY, Answer, Draft, Found, Outcome, Provider, is_storable
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import Encoding, HmacProvider, KeyEncoding, key_of, matching_secret, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.secrets import Secret
 
 SIGNED_FIELDS: Final = (
     "pspReference",

@@ -9,20 +9,17 @@ https://docs.discord.com/developers/events/webhook-events. Needs ``cryptography`
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cauce.webhooks.asymmetric import ed25519_sign, ed25519_verifies
 from cauce.webhooks.payload import at, read_json
 from cauce.webhooks.provider import Answer, Draft, Outcome, Provider, header_of, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import first_match, key_of, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.secrets import Secret
 
 _HEADER = "X-Signature-Ed25519"
 _TIMESTAMP = "X-Signature-Timestamp"

@@ -10,20 +10,17 @@ https://docs.github.com/en/webhooks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from cauce.webhooks.limits import MAX_TIPO
 from cauce.webhooks.payload import JsonValue, Payload, at, read_embedded, read_json
 from cauce.webhooks.provider import DAY, Found, Unsigned, is_storable
+from cauce.webhooks.request import WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import HmacProvider
 from cauce.webhooks.verdict import Reason, Refusal, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.request import WebhookRequest
-    from cauce.webhooks.secrets import Secret
 
 SHAPES: Final = {
     "check_run": "check_run",

@@ -8,18 +8,15 @@ https://docs.gitlab.com/user/project/integrations/webhooks/.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cauce.webhooks.provider import DAY, Draft, Provider, Unsigned, header_of
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import matching_secret
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.secrets import Secret
 
 _HEADER = "X-Gitlab-Token"
 

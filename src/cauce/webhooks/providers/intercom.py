@@ -8,13 +8,11 @@ https://developers.intercom.com/docs/webhooks/webhook-notifications.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cauce.webhooks.provider import DAY, Answer
+from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.signing import Digest, HmacProvider
-
-if TYPE_CHECKING:
-    from cauce.webhooks.request import WebhookRequest
 
 
 @dataclass(frozen=True, kw_only=True)

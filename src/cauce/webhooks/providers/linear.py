@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cauce.webhooks.limits import MAX_TIPO
 from cauce.webhooks.payload import JsonValue, Payload, at
 from cauce.webhooks.provider import WHOLE_BODY, Found, is_storable, sha256_of
+from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.signing import HmacProvider, TimestampFormat
-
-if TYPE_CHECKING:
-    from cauce.webhooks.request import WebhookRequest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ https://www.mercadopago.com/developers/en/docs/your-integrations/notifications/w
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 from urllib.parse import urlencode
 
 from cauce.webhooks.limits import MAX_ID
@@ -33,13 +34,9 @@ from cauce.webhooks.provider import (
     unix_seconds,
 )
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import Pairs, key_of, matching_secret, no_match, read_pairs
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.secrets import Secret
 
 _HEADER: Final = "x-signature"
 _PAIRS: Final = Pairs(",", "ts", "v1")

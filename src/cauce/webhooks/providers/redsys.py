@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 from urllib.parse import urlencode
 
 from cauce.webhooks.asymmetric import aes_cbc, from_base64, triple_des_cbc
@@ -30,13 +31,9 @@ from cauce.webhooks.limits import MAX_ID, MAX_TIPO
 from cauce.webhooks.payload import JsonValue, Payload, Problem, at, read_form, read_json, without_bom
 from cauce.webhooks.provider import DAY, Draft, Found, Provider, is_storable
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import first_match, key_of, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.secrets import Secret
 
 Version = Literal["HMAC_SHA256_V1", "HMAC_SHA512_V1", "HMAC_SHA512_V2"]
 IDENTITY: Final = (

@@ -9,21 +9,18 @@ Needs ``cryptography``.
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cauce.webhooks.asymmetric import ecdsa_sign, ecdsa_verifies, from_base64
 from cauce.webhooks.limits import MAX_BATCH
 from cauce.webhooks.payload import Payload, split_batch
 from cauce.webhooks.provider import DAY, Draft, Provider, header_of, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import first_match, key_of, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.secrets import Secret
 
 _HEADER = "X-Twilio-Email-Event-Webhook-Signature"
 _TIMESTAMP = "X-Twilio-Email-Event-Webhook-Timestamp"

@@ -9,14 +9,12 @@ both fields are marked ``sin_firmar``. Shopify waits 5 s and deletes the subscri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from cauce.webhooks.payload import Payload
 from cauce.webhooks.provider import Found, Unsigned, sha256_of
+from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.signing import Encoding, HmacProvider
-
-if TYPE_CHECKING:
-    from cauce.webhooks.payload import Payload
-    from cauce.webhooks.request import WebhookRequest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,17 +7,14 @@ again three times. Rules from https://docs.slack.dev/authentication/verifying-re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cauce.webhooks.payload import Payload, at, read_embedded, read_form, read_json, without_bom
 from cauce.webhooks.provider import Answer
+from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.signing import HmacProvider
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.request import WebhookRequest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,18 +8,15 @@ Rules from https://developer.squareup.com/docs/webhooks/step3validate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cauce.webhooks.provider import DAY
+from cauce.webhooks.request import WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import Encoding, HmacProvider
 from cauce.webhooks.verdict import Reason, Refusal, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.request import WebhookRequest
-    from cauce.webhooks.secrets import Secret
 
 
 @dataclass(frozen=True, kw_only=True)

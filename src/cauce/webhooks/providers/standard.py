@@ -11,21 +11,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from cauce.webhooks.asymmetric import ed25519_sign, ed25519_verifies, from_base64
 from cauce.webhooks.limits import MAX_ID, MAX_SIGNATURES
+from cauce.webhooks.payload import JsonValue
 from cauce.webhooks.provider import DAY, Draft, Found, Provider, header_of, is_storable, skew_of, unix_seconds
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import encode, first_match, matching_secret, no_match
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.payload import JsonValue
-    from cauce.webhooks.secrets import Secret
 
 MIN_KEY: Final = 16
 """Fewest bytes of a shared secret. The specification asks for 24 to 64; any short text is base64 of something."""

@@ -12,21 +12,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cauce.webhooks.limits import MAX_BATCH, MAX_ID, MAX_TIPO
 from cauce.webhooks.payload import JsonValue, Payload, at, read_form, split_batch, without_bom
 from cauce.webhooks.provider import Draft, Found, Provider, header_of, is_storable
 from cauce.webhooks.request import Headers, WebhookRequest
+from cauce.webhooks.secrets import Secret
 from cauce.webhooks.signing import Digest, blame_url, key_of, matching_secret, no_match
 from cauce.webhooks.urls import with_and_without_port
 from cauce.webhooks.verdict import Reason, Refusal, SignedScope, Verified
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cauce.webhooks.secrets import Secret
 
 _HEADER = "X-Twilio-Signature"
 _BODY_HASH = "bodySHA256"

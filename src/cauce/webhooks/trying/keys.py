@@ -9,17 +9,14 @@ import base64
 import secrets
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
+from cauce.webhooks.provider import Provider
 from cauce.webhooks.providers.discord import Discord
 from cauce.webhooks.providers.paypal import PayPal
 from cauce.webhooks.providers.redsys import Redsys
 from cauce.webhooks.providers.sendgrid import SendGrid
 from cauce.webhooks.providers.standard import StandardWebhooks
 from cauce.webhooks.providers.stripe import Stripe
-
-if TYPE_CHECKING:
-    from cauce.webhooks.provider import Provider
 
 CERTIFICATE_DAYS = 365
 """Days that a certificate made here is valid, before and after its moment."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import django
@@ -19,6 +21,7 @@ import uvicorn
 from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpRequest, HttpResponse
 from django.test.utils import override_settings
 from django.urls import include, path
 from fastapi import FastAPI
@@ -29,19 +32,12 @@ from werkzeug.serving import WSGIRequestHandler as WerkzeugHandler
 from werkzeug.serving import make_server
 
 from cauce import Bus, Settings
+from cauce.testing import Database, Server
 from cauce.web import SecretSource, create_app
 from cauce.web.django import create_urls
 from cauce.web.fastapi import create_router
 from cauce.web.flask import create_blueprint
 from cauce.web.wsgi import create_wsgi_app
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-    from contextlib import AbstractContextManager
-
-    from django.http import HttpRequest, HttpResponse
-
-    from cauce.testing import Database, Server
 
 CAP: Final = 200_000
 """Bytes of a body at most, more than are read at a time."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import pytest
 
 from cauce.webhooks import PROVIDERS, Draft, Secret, WebhookRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.integration.web.conftest import Delivery, Sign
-    from tests.integration.web.faces.conftest import Face
+from tests.integration.web.conftest import Delivery, Sign
+from tests.integration.web.faces.conftest import Face
 
 STRIPE = "/api/webhooks/stripe"
 LOTE = "/api/trabajadores/procesar_lote"

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.urls import reverse
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
-    from django.http import HttpRequest, HttpResponse
-
-    from tests.integration.web.conftest import Delivery, Sign
-    from tests.integration.web.faces.conftest import Place
+from tests.integration.web.conftest import Delivery, Sign
+from tests.integration.web.faces.conftest import Place
 
 STRIPE = "/api/webhooks/stripe"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from typing import Annotated, Any, TypeAlias
 
 import httpx
 import pytest
@@ -12,13 +14,8 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from cauce.testing import Database, wait_for
 from cauce.web import create_app
 from cauce.web.fastapi import create_router
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from contextlib import AbstractContextManager
-
-    from tests.integration.web.conftest import Sign
-    from tests.integration.web.faces.conftest import Place
+from tests.integration.web.conftest import Sign
+from tests.integration.web.faces.conftest import Place
 
 OPEN = (
     "select count(*) from pg_stat_activity"

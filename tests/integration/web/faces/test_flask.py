@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 from flask import Flask, request, url_for
 
 from cauce.web.flask import create_blueprint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.integration.web.conftest import Sign
-    from tests.integration.web.faces.conftest import Place
+from tests.integration.web.conftest import Sign
+from tests.integration.web.faces.conftest import Place
 
 STRIPE = "/api/webhooks/stripe"
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import psycopg
 
 from cauce.testing import wait_for
-
-if TYPE_CHECKING:
-    from tests.integration.web.conftest import Sign
-    from tests.integration.web.faces.conftest import Face
+from tests.integration.web.conftest import Sign
+from tests.integration.web.faces.conftest import Face
 
 
 def test_a_refused_delivery_is_kept(face: Face, signed: Sign) -> None:

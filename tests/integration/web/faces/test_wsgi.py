@@ -10,7 +10,8 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from wsgiref.types import WSGIApplication
 
 import pytest
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -25,12 +26,8 @@ from cauce.webhooks import PROVIDERS, Headers, Rejected, Secret, Verified
 from cauce.webhooks.explaining.diagnose import signature_headers
 from cauce.webhooks.trying.keys import new_keys
 from cauce.webhooks.trying.samples import samples_of
-
-if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication
-
-    from tests.integration.web.conftest import Delivery, Sign
-    from tests.integration.web.faces.conftest import Place
+from tests.integration.web.conftest import Delivery, Sign
+from tests.integration.web.faces.conftest import Place
 
 OPEN: Final = (
     "select count(*) from pg_stat_activity"

@@ -10,20 +10,17 @@ numbers.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 from urllib.parse import urlencode
 from uuid import UUID
 
+from cauce.webhooks.payload import JsonValue
 from cauce.webhooks.provider import Draft, Provider
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from cauce.webhooks.payload import JsonValue
 
 Changes: TypeAlias = "Iterable[tuple[str, JsonValue]]"
 """Paths (``data.object.id``, ``items.0.id``) and their new values."""
