@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from psycopg import AsyncConnection, Connection  # noqa: TC002 - annotations that are resolved at run time
+from psycopg import AsyncConnection, Connection
 
 from cauce import Attempt, Catalog, Evento, EventType
 from cauce.handlers import Shape, Takes, shape_of, takes_payload
