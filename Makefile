@@ -8,7 +8,11 @@ JOBS ?= $(if $(ARGS),0,logical)
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 STAMP := .venv/.stamp
-PYTEST = $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist worksteal
+PYTEST = $(CLOCK) $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist worksteal
+
+# DAYS moves the wall clock of the tests and of their PostgreSQL
+DAYS ?=
+CLOCK = $(if $(DAYS),CAUCE_TEST_DAYS=$(DAYS) LD_PRELOAD=$(CURDIR)/build/clock.so)
 
 # an installed PostgreSQL that is older than the wheel's, the oldest that Cauce runs on; and the tests of what it does
 OLDER := $(firstword $(sort $(wildcard /usr/lib/postgresql/1[567]/bin)))
@@ -24,8 +28,12 @@ help: ## list the targets
 demo: $(STAMP) ## see an event travel, on a PostgreSQL of its own
 	@$(BIN)/cauce demo $(ARGS)
 
-test: $(STAMP) ## run the tests (ARGS='-k word', JOBS=2)
+test: $(STAMP) $(if $(DAYS),build/clock.so) ## run the tests (ARGS='-k word', JOBS=2, DAYS=400 to move the clock)
 	@$(PYTEST) $(ARGS)
+
+build/clock.so: tests/clock.c
+	@mkdir -p $(@D)
+	@$(CC) -shared -fPIC -O2 -o $@ $<
 
 test-15: $(STAMP) ## run the tests of the database on Debian's PostgreSQL 15, if it is there
 ifeq ($(OLDER),)

@@ -23,6 +23,9 @@ ROOM_BYTES: Final = 4 * 2**30
 PROGRAMS_VARIABLE: Final = "CAUCE_TEST_POSTGRES_BIN"
 """Names the folder of an installed PostgreSQL's programs, which embedded servers then run instead of the wheel's."""
 
+DAYS_VARIABLE: Final = "CAUCE_TEST_DAYS"
+"""The days by which the wall clock is moved; the preloaded ``tests/clock.c`` reads it."""
+
 _place = pytest.StashKey[str]()
 
 
@@ -53,7 +56,7 @@ def programs() -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have embedded servers run the programs asked for; and all temporary files made in memory, if there is room.
+    """Have embedded servers run the programs and the clock asked for; keep temporary files in memory, if there is room.
 
     TMPDIR may say where instead. The tests make and drop hundreds of databases, each of them three hundred files. On a
     disk that was half of what they cost: ext4 without a journal looks at every inode freed in the last minutes before
@@ -62,6 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if PROGRAMS_VARIABLE in os.environ:
         for module in (embedded_place, embedded_server):
             pytest.MonkeyPatch().setattr(module, "binary", lambda name, *_: str(programs() / name))
+    if DAYS_VARIABLE in os.environ:
+        environment = embedded_server.environment() | {name: os.environ[name] for name in (DAYS_VARIABLE, "LD_PRELOAD")}
+        pytest.MonkeyPatch().setattr(embedded_server, "environment", lambda: environment)
     if "TMPDIR" in os.environ or not _has_room():
         return
     place = config.stash[_place] = tempfile.mkdtemp(prefix="cauce-tests-", dir=MEMORY)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,14 @@ def test_a_database_is_dropped_with_whoever_is_connected(cauce_server: Server) -
     with pytest.raises(psycopg.OperationalError):
         forgotten.execute("select 1")
     forgotten.close()
+
+
+def test_the_server_has_the_clock_of_the_tests(cauce_server: Server) -> None:
+    """Also where `make test DAYS=400` moves it."""
+    with psycopg.connect(cauce_server.dsn) as conn:
+        row = conn.execute("select now()").fetchone()
+    assert row is not None
+    assert abs(datetime.now(UTC) - row[0]) < timedelta(hours=1)
 
 
 def test_an_existing_server_is_used_and_left_clean(cauce_server: Server) -> None:
