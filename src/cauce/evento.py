@@ -43,3 +43,7 @@ class Evento(NamedTuple, Generic[T]):
     """The event's id at its origin, such as Stripe's ``evt_...``."""
     cabeceras: Mapping[str, Any] = MappingProxyType({})
     """Headers: any JSON object, as the publisher wrote it."""
+    causa: int | None = None
+    """The id of the event whose handler published this one; None if no handler did, as for a webhook."""
+    correlacion: int | None = None
+    """The id of the first event of the family: the cause, or the cause's cause, and so on; None if ``causa`` is."""

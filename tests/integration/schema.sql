@@ -76,8 +76,22 @@ CREATE FUNCTION cauce.anotar_fallos(l cauce.lotes, informes cauce.informe[]) RET
     LANGUAGE plpgsql
     AS (...);
 
+CREATE FUNCTION cauce.anotar_hijo(evento bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS (...);
+
 CREATE FUNCTION cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) RETURNS bigint[]
     LANGUAGE plpgsql
+    AS (...);
+
+CREATE FUNCTION cauce.atribuir(desde bigint[], hasta bigint[], causas bigint[], correlaciones bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS (...);
 
 CREATE TABLE cauce.posiciones (
@@ -101,6 +115,10 @@ CREATE FUNCTION cauce.avisar() RETURNS boolean
 
 CREATE FUNCTION cauce.bloquear_entregas(grupo text, eventos bigint[], suscriptores text[]) RETURNS void
     LANGUAGE plpgsql
+    AS (...);
+
+CREATE FUNCTION cauce.causa_actual(OUT causa bigint, OUT correlacion bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
     AS (...);
 
 CREATE FUNCTION cauce.completar_evento() RETURNS trigger
@@ -227,11 +245,11 @@ CREATE FUNCTION cauce.primer_carril(grupo text, carriles smallint[]) RETURNS cau
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.publicar_evento(origen text, tipo text, payload jsonb, clave text DEFAULT NULL::text, prioridad smallint DEFAULT NULL::smallint, id_externo text DEFAULT NULL::text, cabeceras jsonb DEFAULT NULL::jsonb) RETURNS bigint
+CREATE FUNCTION cauce.publicar_evento(origen text, tipo text, payload jsonb, clave text DEFAULT NULL::text, prioridad smallint DEFAULT NULL::smallint, id_externo text DEFAULT NULL::text, cabeceras jsonb DEFAULT NULL::jsonb, causa bigint DEFAULT NULL::bigint, correlacion bigint DEFAULT NULL::bigint) RETURNS bigint
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.publicar_eventos(eventos jsonb) RETURNS bigint[]
+CREATE FUNCTION cauce.publicar_eventos(eventos jsonb, causa bigint DEFAULT NULL::bigint, correlacion bigint DEFAULT NULL::bigint) RETURNS bigint[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS (...);
@@ -247,6 +265,10 @@ CREATE FUNCTION cauce.purgar(antes interval, maximo integer, OUT borrados bigint
 
 CREATE FUNCTION cauce.purgar_rechazados(antes interval, maximo integer) RETURNS bigint
     LANGUAGE sql
+    AS (...);
+
+CREATE FUNCTION cauce.raiz_de(evento bigint) RETURNS bigint
+    LANGUAGE sql STABLE
     AS (...);
 
 CREATE FUNCTION cauce.rechazar(origen text, razon text, detalle text, causa text, url text, cabeceras jsonb, tamano integer, cuerpo bytea, maximo_filas integer, maximo_bytes bigint) RETURNS bigint
@@ -336,7 +358,7 @@ CREATE FUNCTION cauce.tocar_timbre() RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text, timbre boolean DEFAULT false) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text, version bigint)
+CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text, timbre boolean DEFAULT false) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text, causa bigint, correlacion bigint, version bigint)
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
@@ -437,7 +459,9 @@ CREATE TABLE cauce.eventos (
     ultimo_error text,
     payload jsonb,
     cabeceras jsonb,
-    cuerpo bytea
+    cuerpo bytea,
+    causa bigint,
+    correlacion bigint
 )
 WITH (fillfactor='50');
 
@@ -632,6 +656,8 @@ CREATE INDEX entregas_debidas ON cauce.entregas USING btree (grupo, aplicacion, 
 
 CREATE INDEX entregas_muertas ON cauce.entregas USING btree (grupo, evento) WHERE (estado = 'error'::cauce.estado);
 
+CREATE INDEX eventos_familia ON cauce.eventos USING btree (correlacion, id) WHERE (correlacion IS NOT NULL);
+
 CREATE UNIQUE INDEX eventos_id_externo_unico ON cauce.eventos USING btree (origen, id_externo) WHERE (id_externo IS NOT NULL);
 
 CREATE INDEX eventos_log ON cauce.eventos USING btree (carril, orden, id) INCLUDE (tx);
@@ -652,6 +678,6 @@ CREATE TRIGGER eventos_completar BEFORE INSERT ON cauce.eventos FOR EACH ROW WHE
 
 REVOKE ALL ON FUNCTION cauce.crear_grupo(grupo text, desde_el_principio boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION cauce.publicar_eventos(eventos jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION cauce.publicar_eventos(eventos jsonb, causa bigint, correlacion bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION cauce.tomar_turno(grupo text) FROM PUBLIC;

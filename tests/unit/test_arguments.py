@@ -8,6 +8,7 @@ import functools
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import copy_context
 from types import MappingProxyType, ModuleType
 from typing import Any, Final, cast
 
@@ -223,7 +224,7 @@ def test_a_handler_that_cannot_run_is_refused_with_its_line(wrong: Callable[...,
 def test_a_sync_handler_that_returns_a_coroutine_has_failed() -> None:
     """What hides an async function behind a sync one would settle the event and run nothing."""
     with pytest.raises(TypeError, match="the handler returned a coroutine, which nobody awaits"):
-        run_sync(functools.partial(awaited), cast("Any", None))
+        run_sync(copy_context(), functools.partial(awaited), cast("Any", None))
 
 
 def test_a_payload_that_pydantic_has_no_schema_for_is_named() -> None:

@@ -29,7 +29,9 @@ TRANSLATED = {
     "sql": "sql",
     "comparisons": "comparar",
 }
-SETTINGS_OF_SESSIONS = {"cauce.timbre", "cauce.asiento", "cauce.comprobada"}
+SETTINGS_OF_SESSIONS = {
+    "cauce.timbre", "cauce.asiento", "cauce.comprobada", "cauce.causa", "cauce.correlacion", "cauce.ultimo_hijo",
+}  # fmt: skip
 """Settings of PostgreSQL's sessions, which are in no catalog."""
 UNSPOKEN = re.compile(
     r"\b(?:anew|whence|thence|likewise|hitherto|in vain|is no more|nobody else's|says? whose|shall"

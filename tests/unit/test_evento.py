@@ -37,6 +37,7 @@ def test_fields_are_columns() -> None:
     """Nothing has another name in Python than in the table."""
     assert Evento._fields == (
         "id", "origen", "tipo", "payload", "intentos", "prioridad", "creado_en", "clave", "id_externo", "cabeceras",
+        "causa", "correlacion",
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ LIMIT = 3
 
 def batch(deaths: int) -> Batch:
     """Return a batch of one delivery whose worker died so often."""
-    row = Row(1, 1, "*", 1, deaths, 1, "o", "t", None, None, 5, datetime.now(UTC), "{}", None, 1)
+    row = Row(1, 1, "*", 1, deaths, 1, "o", "t", None, None, 5, datetime.now(UTC), "{}", None, None, None, 1)
     return Batch(1, 1, [row])
 
 

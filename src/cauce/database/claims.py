@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, Final, NamedTuple, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Required, TypedDict
 
 from psycopg import AsyncConnection, AsyncCursor, AsyncTransaction
 from psycopg.pq import Format
@@ -19,10 +19,17 @@ from cauce import sql
 from cauce.database.refusals import explaining
 from cauce.errors import ENDED, LeaseLost, TransactionEnded
 
+if TYPE_CHECKING:
+    from cauce.causing import Lineage
+
 TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s, %s)"
 TERMINAR = "select cauce.terminar(%(lote)s, %(ficha)s, %(ids)s::bigint[], %(entregas)s::jsonb)"
-# A transaction in which handlers run carries the fencing token as a setting that ends with it.
-MARCAR = "select set_config('cauce.asiento', %s, true)"
+SEVERAL: Final = "?"
+"""The cause, while handlers of several events share a transaction."""
+HIJO: Final = "cauce, evento "
+"""What ``application_name`` begins with when ``cauce.anotar_hijo`` tells of an event."""
+ATRIBUIR = "select cauce.atribuir(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])"
+SIGUE = "select current_setting('cauce.asiento', true) = %s"
 CORRER_A_SOLAS = "select cauce.correr_a_solas(%s, %s)"
 
 
@@ -43,6 +50,8 @@ class Row(NamedTuple):
     creado_en: datetime
     payload: str | None
     cabeceras: str | None
+    causa: int | None
+    correlacion: int | None
     version: int
     """Version of the group's subscriptions: at least those committed before the event was."""
 
@@ -139,6 +148,39 @@ class Claim(NamedTuple):
     rung: bool = False
 
 
+class CauseUnknown(Exception):  # noqa: N818 - no error of anybody: the batch is taken apart
+    """The handlers of several events shared a transaction, and one of them hid which events it published by SQL."""
+
+
+class Effects:
+    """Events that handlers which share a transaction published by SQL. ``cauce.anotar_hijo`` tells of them.
+
+    Args:
+        conn: the connection the handlers use.
+    """
+
+    def __init__(self, conn: AsyncConnection[Any]) -> None:
+        self._pgconn = conn.pgconn
+        self._told = self._tell()
+        self.last = ""
+        """The last of the events."""
+        self.children: list[tuple[int, int, int | None, int | None]] = []
+        """Arguments of ``cauce.atribuir``."""
+
+    def note(self, cause: Lineage) -> None:
+        """Note what the handler that has just ended published."""
+        told = self._tell()
+        if told != self._told:
+            self._told = told
+            last = told.removeprefix(HIJO)
+            if last != told and last.isdecimal():
+                self.children.append((int(self.last or 0), int(last), cause.causa, cause.correlacion))
+                self.last = last
+
+    def _tell(self) -> str:
+        return (self._pgconn.parameter_status(b"application_name") or b"").decode(errors="replace")
+
+
 async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
     """Claim a batch in a transaction of its own; None: nothing is due.
 
@@ -167,7 +209,7 @@ async def settle(
     entregas: Sequence[Entrega],
     ids: Sequence[int] | None = None,
     *,
-    with_effects: bool = False,
+    effects: Effects | None = None,
 ) -> list[int]:
     """Settle a batch or some of its events, in the transaction the connection is in.
 
@@ -176,7 +218,7 @@ async def settle(
         batch: the claimed batch.
         entregas: the results of its deliveries that did not simply succeed.
         ids: which of its first deliveries; None: all.
-        with_effects: ``transaction`` opened this transaction, and handlers wrote in it.
+        effects: what handlers wrote in this transaction, which ``transaction`` opened.
 
     Returns:
         The named causes that the database does not know.
@@ -184,6 +226,7 @@ async def settle(
     Raises:
         LeaseLost: another worker has the batch now.
         TransactionEnded: a handler ended the transaction with its effects, and this is another.
+        CauseUnknown: an event was published by SQL, and it is not known by which handler.
     """
     values: dict[str, object] = {
         "lote": batch.lote,
@@ -193,24 +236,38 @@ async def settle(
     }
     cursor = _cursor(conn)
     with explaining():
-        if with_effects:
-            await cursor.execute(sql.query("settle_effects"), values | {"asiento": str(batch.ficha)})
-        else:
+        if effects is None:
             await cursor.execute(TERMINAR, values)
+        else:
+            if effects.children:
+                await cursor.execute(ATRIBUIR, [*map(list, zip(*effects.children, strict=True))])
+            mine = {"asiento": str(batch.ficha), "ultimo_hijo": effects.last}
+            await cursor.execute(sql.query("settle_effects"), values | mine)
     if not cursor.rowcount:
+        await cursor.execute(SIGUE, (str(batch.ficha),))
+        if (await cursor.fetchone() or [None])[0]:
+            raise CauseUnknown("a handler published an event by SQL, then changed application_name")
         raise TransactionEnded(ENDED)
     return _only(await cursor.fetchone()) or []
 
 
 @asynccontextmanager
-async def transaction(conn: AsyncConnection[Any], batch: Batch) -> AsyncGenerator[None]:
-    """Open the transaction for the effects of handlers and their settlement; one round trip."""
+async def transaction(conn: AsyncConnection[Any], batch: Batch, causes: Collection[Lineage]) -> AsyncGenerator[Effects]:
+    """Open the transaction for the effects of handlers and their settlement; one round trip.
+
+    Args:
+        conn: the worker's connection.
+        batch: the claimed batch.
+        causes: of what the handlers will publish: one for each of their events.
+    """
+    causa, correlacion = map(str, next(iter(causes))) if len(set(causes)) == 1 else (SEVERAL, "")
     async with AsyncExitStack() as stack:
         async with conn.pipeline():
             # not conn.transaction(): begun in a pipeline, it stays in it to the end
             await stack.enter_async_context(AsyncTransaction(conn))
-            await _cursor(conn).execute(MARCAR, (str(batch.ficha),))
-        yield
+            marks = {"asiento": str(batch.ficha), "causa": causa, "correlacion": correlacion}
+            await _cursor(conn).execute(sql.query("settle_begin"), marks)
+        yield Effects(conn)
 
 
 async def settle_and_claim(

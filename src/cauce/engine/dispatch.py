@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.pq import TransactionStatus
 
+from cauce.causing import handling
 from cauce.database.claims import Resultado
 from cauce.engine.causes import Causes, in_one_line
 from cauce.engine.deadlines import STOPS, GivenBack
@@ -91,6 +93,7 @@ class Dispatcher:
             TransactionEnded: the handler ended the transaction. If it began another, the settlement notices.
         """
         consumer = delivery.consumer
+        handling(delivery.evento)
         if consumer.shape.is_async:
             with executor.within(self._seconds(consumer)):
                 await consumer.handler(delivery.evento, conn)
@@ -110,7 +113,9 @@ class Dispatcher:
         """
         consumer = delivery.consumer
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._threads, run_sync, consumer.handler, delivery.evento, lend(conn))
+        call = loop.run_in_executor(
+            self._threads, run_sync, copy_context(), consumer.handler, delivery.evento, lend(conn)
+        )
         try:
             with executor.within(self._seconds(consumer)):
                 await asyncio.shield(call)
@@ -157,6 +162,7 @@ class Dispatcher:
     def _call(self, delivery: Delivery) -> Awaitable[object]:
         """Begin a handler that takes no ``tx``; the caller awaits the result."""
         consumer = delivery.consumer
+        handling(delivery.evento)
         if consumer.shape.takes is Takes.NOTHING:
             arguments: tuple[Any, ...] = (delivery.evento,)
         else:
@@ -164,7 +170,9 @@ class Dispatcher:
         if consumer.shape.is_async:
             call: Awaitable[object] = consumer.handler(*arguments)
             return call
-        return asyncio.get_running_loop().run_in_executor(self._threads, run_sync, consumer.handler, *arguments)
+        return asyncio.get_running_loop().run_in_executor(
+            self._threads, run_sync, copy_context(), consumer.handler, *arguments
+        )
 
     def _attempt(self, delivery: Delivery) -> Attempt:
         consumer, evento = delivery.consumer, delivery.evento
@@ -181,6 +189,7 @@ class Dispatcher:
 
     def _tell(self, error: BaseException, delivery: Delivery) -> None:
         if self._bus.on_error is not None:
+            handling(delivery.evento)
             try:
                 self._bus.on_error(error, delivery.evento, self._attempt(delivery))
             except STOPS:

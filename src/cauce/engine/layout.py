@@ -93,7 +93,7 @@ class Layout:
             return
         evento = Evento(
             row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
-            row.clave, row.id_externo, headers,
+            row.clave, row.id_externo, headers, row.causa, row.correlacion,
         )  # fmt: skip
         held = row.suscriptor is not None and row.suscriptor != TODOS
         for consumer in to.plain:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.transaction import OutOfOrderTransactionNesting
 
+from cauce.causing import lineage_of
 from cauce.database import claims
 from cauce.database.claims import Resultado
 from cauce.engine.deadlines import STOPS, GivenBack
@@ -98,13 +99,13 @@ class Settling:
         delivery: Delivery | None = None
         async with self._connections.lend() as conn:
             try:
-                async with claims.transaction(conn, self._batch):
-                    for delivery in report.transactional:
+                causes = [lineage_of(delivery.evento) for delivery in report.transactional]
+                async with claims.transaction(conn, self._batch, causes) as effects:
+                    for delivery, cause in zip(report.transactional, causes, strict=True):
                         await self._dispatcher.run_in(delivery, conn, executor)
+                        effects.note(cause)
                         report.succeeded(delivery)
-                    unknown = await claims.settle(
-                        conn, self._batch, report.entregas, self._batch.ids, with_effects=True
-                    )
+                    unknown = await claims.settle(conn, self._batch, report.entregas, self._batch.ids, effects=effects)
             except BaseException as error:  # noqa: BLE001 - _weigh raises it again unless a handler raised it
                 del report.entregas[said:]
                 report.done = done
@@ -144,10 +145,10 @@ class Settling:
         else:
             async with self._connections.lend() as conn:
                 try:
-                    async with claims.transaction(conn, self._batch):
+                    async with claims.transaction(conn, self._batch, [lineage_of(delivery.evento)]) as effects:
                         await self._dispatcher.run_in(delivery, conn, executor)
                         single.succeeded(delivery)
-                        await claims.settle(conn, self._batch, single.entregas, ids=[], with_effects=True)
+                        await claims.settle(conn, self._batch, single.entregas, ids=[], effects=effects)
                 except BaseException as error:  # noqa: BLE001 - _weigh raises it again unless a handler raised it
                     self._weigh(error, conn)
                     single = Report()

@@ -12,6 +12,8 @@ from psycopg import Connection
 from cauce.engine.deadlines import STOPS
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from psycopg import AsyncConnection
 
     from cauce.catalog import AnyHandler
@@ -54,13 +56,14 @@ def cut(conn: AsyncConnection[Any]) -> None:
         twin.shutdown(socket.SHUT_RDWR)
 
 
-def run_sync(handler: AnyHandler, *arguments: object) -> None:
-    """Run a sync handler, in a thread, where what would stop a task is the handler's failure like any other.
+def run_sync(context: Context, handler: AnyHandler, *arguments: object) -> None:
+    """Run a sync handler in a thread, in the context of its delivery.
 
-    A future cannot even carry StopIteration: its handler would never seem to end.
+    What would stop a task is here the handler's failure like any other. A future cannot even carry StopIteration: its
+    handler would never seem to end.
     """
     try:
-        returned = handler(*arguments)
+        returned = context.run(handler, *arguments)
     except (StopIteration, *STOPS) as error:
         raise RuntimeError(f"the handler raised {type(error).__name__}") from error
     if inspect.iscoroutine(returned):  # a decorator, a lambda: by its signature it is sync, and it has done nothing yet

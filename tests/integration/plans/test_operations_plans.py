@@ -184,7 +184,8 @@ LOOKS: Final = {
     ),
     "settle with effects": undone(
         lambda conn: conn.execute(
-            sql.query("settle_effects"), {"lote": 0, "ficha": 0, "ids": [], "entregas": None, "asiento": "0"}
+            sql.query("settle_effects"),
+            {"lote": 0, "ficha": 0, "ids": [], "entregas": None, "asiento": "0", "ultimo_hijo": ""},
         )
     ),
     "settle what is held": undone(

@@ -76,9 +76,63 @@ create function cauce.avisar() returns boolean language sql as $$
         else cauce.tocar_timbre() end
 $$;
 
+-- Returns the root of an event's family: the event itself if nothing caused it, or if it is not stored any more.
+-- Index   eventos_pkey
+create function cauce.raiz_de(evento bigint) returns bigint language sql stable as $$
+    select coalesce((select coalesce(e.correlacion, e.id) from cauce.eventos e where e.id = $1), $1)
+$$;
+
+-- Returns what causes the events of this transaction: the settings `cauce.causa` and `cauce.correlacion`. A worker sets
+-- them in the transaction of a handler. A program that uses SQL alone may set them in its own; `cauce.causa` is enough.
+-- Both null: nothing causes them; or `cauce.causa` is '?': handlers of several events share the transaction, and the
+-- worker says later which of them published what (cauce.atribuir).
+create function cauce.causa_actual(out causa bigint, out correlacion bigint) language plpgsql stable as $$
+begin
+    causa := nullif(nullif(current_setting('cauce.causa', true), ''), '?')::bigint;
+    if causa is not null then
+        correlacion := coalesce(nullif(current_setting('cauce.correlacion', true), '')::bigint, cauce.raiz_de(causa));
+    end if;
+end $$;
+
+-- Tells the worker that the handler that runs now has published this event by SQL, where several handlers share the
+-- transaction. It tells by `application_name`: the server reports a change of this setting to the client by itself, so
+-- it costs no round trip; and a savepoint that is rolled back takes it back. If a handler changes application_name after
+-- it has published, the worker may not see that; '?' then says that nobody knows which handler published what.
+create function cauce.anotar_hijo(evento bigint) returns void language plpgsql as $$
+declare
+    ultimo constant text := coalesce(current_setting('cauce.ultimo_hijo', true), '');
+    nombre constant text := 'cauce, evento ';
+begin
+    perform set_config('cauce.ultimo_hijo', case
+        when ultimo = '' then evento::text
+        when ultimo <> '?' and current_setting('application_name') = nombre || ultimo then evento::text
+        else '?' end, true);
+    perform set_config('application_name', nombre || current_setting('cauce.ultimo_hijo'), true);
+end $$;
+
+-- Stores the cause of the events that handlers of this transaction have published by SQL: the handler of `causas[i]` has
+-- published those with an id above `desde[i]`, up to `hasta[i]`.
+-- Index   eventos_pkey; pinned, for the table may never have been analyzed
+create function cauce.atribuir(desde bigint[], hasta bigint[], causas bigint[], correlaciones bigint[]) returns void
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    update cauce.eventos e set causa = u.causa, correlacion = u.correlacion
+      from unnest(desde, hasta, causas, correlaciones) u(desde, hasta, causa, correlacion)
+     where e.id > u.desde and e.id <= u.hasta and e.tx = pg_current_xact_id() and e.causa is null;
+end $$;
+
 -- Completes an event that was inserted without a lane: takes lane and key from the catalog (the event's own row, else the
--- origin's, else priority 5), and rings the doorbell. Refuses an event that breaks the rules of eventos_coherente
--- (0001_tables.sql), and a forged or copied tx or orden, with which it would never be delivered.
+-- origin's, else priority 5), and its cause from the transaction (cauce.causa_actual); and rings the doorbell. Refuses an
+-- event that breaks the rules of eventos_coherente (0001_tables.sql), and a forged or copied tx or orden, with which it
+-- would never be delivered.
 create function cauce.completar_evento() returns trigger language plpgsql as $$
 declare
     nivel smallint;
@@ -111,6 +165,14 @@ begin
         end if;
         new.clave := new.payload ->> campo;
     end if;
+    if new.causa is not null then
+        new.correlacion := coalesce(new.correlacion, cauce.raiz_de(new.causa));
+    elsif current_setting('cauce.causa', true) <> '' then
+        select c.causa, c.correlacion into new.causa, new.correlacion from cauce.causa_actual() c;
+        if new.causa is null then
+            perform cauce.anotar_hijo(new.id);
+        end if;
+    end if;
     return new;
 end $$;
 
@@ -122,10 +184,13 @@ create trigger eventos_completar before insert on cauce.eventos for each row
     execute function cauce.completar_evento();
 
 -- Publishes one event in the caller's transaction and returns its id; for a known id_externo, the stored id.
+-- `causa` is the event that causes it; by default, the transaction tells. `correlacion` is the root of its family; by
+-- default, it is looked up.
 create function cauce.publicar_evento(
     origen text, tipo text, payload jsonb,
     clave text default null, prioridad smallint default null,
-    id_externo text default null, cabeceras jsonb default null
+    id_externo text default null, cabeceras jsonb default null,
+    causa bigint default null, correlacion bigint default null
 ) returns bigint
 language plpgsql as $$
 #variable_conflict use_column
@@ -138,8 +203,8 @@ begin
             larga, length(case larga when 'clave' then $4 else $6 end)
             using errcode = 'string_data_right_truncation', table = 'eventos', column = larga;
     end if;
-    insert into cauce.eventos as e (origen, tipo, payload, clave, prioridad, id_externo, cabeceras)
-    values ($1, $2, $3, $4, $5, $6, $7)
+    insert into cauce.eventos as e (origen, tipo, payload, clave, prioridad, id_externo, cabeceras, causa, correlacion)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
     on conflict (origen, id_externo) where id_externo is not null do nothing
     returning e.id into guardado;
     if guardado is null then
@@ -154,8 +219,10 @@ end $$;
 
 -- Publishes many events in one statement: [{"origen", "tipo", "payload", "clave", "prioridad", "id_externo", "cabeceras"}].
 -- `origen` and `tipo` are required. Returns the ids in the given order; for a known id_externo, the stored id.
+-- `causa` and `correlacion` are those of all of them, as for cauce.publicar_evento.
 -- Runs as the owner, because it writes tx, orden and id; so EXECUTE is revoked from public (see permitir_publicar).
-create function cauce.publicar_eventos(eventos jsonb) returns bigint[]
+create function cauce.publicar_eventos(eventos jsonb, causa bigint default null, correlacion bigint default null)
+returns bigint[]
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
@@ -168,10 +235,16 @@ declare
     guardados bigint;
     avisado constant boolean := cauce.avisar();
 begin
-    insert into cauce.eventos as e (id, tx, orden, origen, tipo, payload, clave, prioridad, carril, id_externo, cabeceras)
+    if $2 is not null then
+        $3 := coalesce($3, cauce.raiz_de($2));
+    else
+        select c.causa, c.correlacion into $2, $3 from cauce.causa_actual() c;
+    end if;
+    insert into cauce.eventos as e
+           (id, tx, orden, origen, tipo, payload, clave, prioridad, carril, id_externo, cabeceras, causa, correlacion)
     overriding system value
     select n.id, propia, orden, n.origen, n.tipo, coalesce(n.payload, 'null'), coalesce(n.clave, n.payload ->> c.clave),
-           nivel, nivel, n.id_externo, n.cabeceras
+           nivel, nivel, n.id_externo, n.cabeceras, $2, $3
       from rows from (
                jsonb_to_recordset(eventos) as (origen text, tipo text, payload jsonb, clave text, prioridad smallint,
                                                id_externo text, cabeceras jsonb),
@@ -181,6 +254,9 @@ begin
      cross join lateral (select coalesce(n.prioridad, c.prioridad, d.prioridad, 5)::smallint nivel) v
     on conflict (origen, id_externo) where id_externo is not null do nothing;
     get diagnostics guardados = row_count;
+    if $2 is null and guardados > 0 and current_setting('cauce.causa', true) = '?' then
+        perform cauce.anotar_hijo(ids[cardinality(ids)]);
+    end if;
     if guardados < cardinality(ids) then
         ids := array(
             select case when n.id_externo is null then n.id else e.id end
@@ -218,8 +294,8 @@ begin
     execute format('grant usage on schema cauce to %I', rol);
     execute format('grant select on cauce.catalogo to %I', rol);
     execute format('grant select, usage on cauce.eventos_id_seq to %I', rol);
-    execute format('grant select (id, origen, id_externo) on cauce.eventos to %I', rol);
-    execute format('grant insert (origen, tipo, payload, clave, prioridad, carril, id_externo, cabeceras, disponible_en)
-                    on cauce.eventos to %I', rol);
+    execute format('grant select (id, origen, id_externo, correlacion) on cauce.eventos to %I', rol);
+    execute format('grant insert (origen, tipo, payload, clave, prioridad, carril, id_externo, cabeceras, disponible_en,
+                    causa, correlacion) on cauce.eventos to %I', rol);
     execute format('grant execute on function cauce.publicar_eventos to %I', rol);
 end $$;

@@ -380,7 +380,7 @@ create function cauce.tomar(
 returns table (
     lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint,
     id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint,
-    creado_en timestamptz, payload text, cabeceras text, version bigint)
+    creado_en timestamptz, payload text, cabeceras text, causa bigint, correlacion bigint, version bigint)
 language plpgsql
 -- Set here, so that no connection pool loses them. They fix the plans, also after a burst on a table never analyzed.
 set plan_cache_mode = force_generic_plan
@@ -418,7 +418,7 @@ begin
     if cardinality(r.reintentos) > 0 then
         return query
         select turno, marca, d.suscriptor, d.intentos + 1, d.caidas, e.id, e.origen::text, e.tipo::text, e.clave::text,
-               e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text,
+               e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text, e.causa, e.correlacion,
                (select g.version from cauce.grupos g where g.grupo = $1)
           from unnest(r.reintentos, r.suscriptores) with ordinality u(evento, suscriptor, o)
          cross join lateral (
@@ -434,7 +434,7 @@ begin
     -- A later statement than those that chose the events: an older snapshot would not see all of them.
     return query
     select turno, marca, null::text, 1, 0::smallint, e.id, e.origen::text, e.tipo::text, e.clave::text,
-           e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text,
+           e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text, e.causa, e.correlacion,
            (select g.version from cauce.grupos g where g.grupo = $1)
       from unnest(r.ids) with ordinality u(id, o) join cauce.eventos e on e.id = u.id order by u.o;
     get diagnostics encontrados = row_count;
