@@ -80,10 +80,6 @@ CREATE FUNCTION cauce.anotar_hijo(evento bigint) RETURNS void
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) RETURNS bigint[]
-    LANGUAGE plpgsql
-    AS (...);
-
 CREATE FUNCTION cauce.atribuir(desde bigint[], hasta bigint[], causas bigint[], correlaciones bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -160,15 +156,6 @@ CREATE FUNCTION cauce.descartar_suscriptor(suscriptor text, grupo text, desde bi
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
-    AS (...);
-
-CREATE FUNCTION cauce.descartar_varios(eventos bigint[], grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS TABLE(evento bigint, entregas integer)
-    LANGUAGE plpgsql
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
     AS (...);
 
 CREATE FUNCTION cauce.deshabilitar_destino(destino text, motivo text) RETURNS void
@@ -287,7 +274,7 @@ CREATE FUNCTION cauce.reintentar(evento bigint, grupo text DEFAULT NULL::text, s
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.reintentar_varios(eventos bigint[], grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS TABLE(evento bigint, entregas integer)
+CREATE FUNCTION cauce.remediar(eventos bigint[], descartar boolean, grupo text DEFAULT NULL::text, suscriptor text DEFAULT NULL::text) RETURNS TABLE(id bigint, entregas integer)
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'

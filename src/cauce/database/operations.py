@@ -371,7 +371,7 @@ def retry_many(
     Raises:
         SchemaError: the tables are missing, older or newer.
     """
-    return _mend(conn, "retry", eventos, grupo, suscriptor)
+    return _mend(conn, eventos, grupo, suscriptor, dismiss=False)
 
 
 def dismiss(conn: Connection[Any], evento: int, *, grupo: str | None = None, suscriptor: str | None = None) -> int:
@@ -383,7 +383,7 @@ def dismiss_many(
     conn: Connection[Any], eventos: Iterable[int], *, grupo: str | None = None, suscriptor: str | None = None
 ) -> Iterator[list[Mended]]:
     """Do what ``dismiss`` does to many events; arguments, result and errors as in ``retry_many``."""
-    return _mend(conn, "dismiss", eventos, grupo, suscriptor)
+    return _mend(conn, eventos, grupo, suscriptor, dismiss=True)
 
 
 def dismiss_subscriber(conn: Connection[Any], suscriptor: str, *, grupo: str | None = None) -> int:
@@ -453,12 +453,15 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
 
 
 def _mend(
-    conn: Connection[Any], query: str, eventos: Iterable[int], grupo: str | None, suscriptor: str | None
+    conn: Connection[Any], eventos: Iterable[int], grupo: str | None, suscriptor: str | None, *, dismiss: bool
 ) -> Iterator[list[Mended]]:
     schema.check_version(conn)
     ids = iter(sorted(set(eventos)))
     while chunk := list(islice(ids, CHUNK)):
-        yield _all(conn, Mended, query, {"ids": chunk, "grupo": grupo, "suscriptor": suscriptor})
+        with conn.cursor(row_factory=class_row(Mended)) as cursor:
+            cursor.execute("select * from cauce.remediar(%s, %s, %s, %s)", (chunk, dismiss, grupo, suscriptor))
+            mended = cursor.fetchall()
+        yield mended
 
 
 def _only(mended: Iterator[list[Mended]]) -> int:

@@ -330,7 +330,7 @@ async def reverify(  # noqa: PLR0913 - what a verification depends on, by name
         NotFound: it is not there.
     """
     async with conn.transaction(), conn.cursor(row_factory=class_row(FullRejected)) as cursor:
-        row = await (await cursor.execute(sql.query("rejected_take"), {"id": number})).fetchone()
+        row = await (await cursor.execute(sql.query("rejected_one"), {"id": number})).fetchone()
         if row is None:
             raise _absent([number])
         why = obstacle(provider, row)
@@ -340,7 +340,8 @@ async def reverify(  # noqa: PLR0913 - what a verification depends on, by name
         verdict = provider.verify(request, secrets, moment(provider, row, request, at))
         if isinstance(verdict, Rejected):
             return Reverified(row.id, row.origen, "rechazado", [], f"{verdict.reason}: {verdict.detail}")
-        await conn.execute(sql.query("rejected_dismiss"), {"ids": [number]})
+        if not (await conn.execute(sql.query("rejected_dismiss"), {"ids": [number]})).rowcount:
+            raise _absent([number])  # another process was faster
         if provider.handshake(request) is not None:
             return Reverified(row.id, row.origen, "pregunta", [], "the provider's handshake, not an event")
         webhooks = provider.describe(request, verdict)

@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import AsyncConnection
 
 from cauce import Discard, Evento, NuevoEvento, Subscriber, publicar_evento, publicar_eventos
 from cauce.database import claims, operations, schema
@@ -53,7 +54,7 @@ def test_a_worker_works(conn: Conn, database: str, worker: str, monkeypatch: pyt
     monkeypatch.setattr("cauce.engine.upkeep.CHORES_SECONDS", 0.0)
     let_handlers_write(conn)
 
-    async def handler(evento: Evento[Cosa], tx: Any) -> None:
+    async def handler(evento: Evento[Cosa], tx: AsyncConnection) -> None:
         await effect(evento, tx)
         if evento.payload.n == 1 and evento.intentos == 1:
             raise ValueError("once")

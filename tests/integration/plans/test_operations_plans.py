@@ -219,7 +219,6 @@ LOOKS: Final = {
     "a refused delivery": Look(partial(quarantine.find, number=7), 1),
     "refused deliveries": Look(partial(quarantine.select, numbers=[7, 8]), 2),
     "refused deliveries of an origin": Look(partial(quarantine.select, origen="o1"), 4 * ROWS),
-    "take a refused delivery": undone(lambda conn: conn.execute(sql.query("rejected_take"), {"id": 7})),
     "forget refused deliveries": undone(partial(quarantine.dismiss, numbers=[7, 8])),
 }
 

@@ -1,17 +1,5 @@
 -- What operators do: retry, dismiss, see the lag, prune.
 
--- Locks events and their deliveries, each in the order of their key, so that claims skip them. A claim that already had one
--- has committed by then, so the next statement sees it in a lote. Returns the events that exist.
-create function cauce.apartar_entregas(eventos bigint[], grupo text, suscriptor text) returns bigint[] language plpgsql as $$
-declare
-    hay constant bigint[] := array(select e.id from cauce.eventos e where e.id = any ($1) order by e.id for no key update);
-begin
-    perform 1 from cauce.entregas d
-      where d.evento = any ($1) and d.grupo = coalesce($2, d.grupo) and d.suscriptor = coalesce($3, d.suscriptor)
-      order by d.evento, d.grupo, d.suscriptor for update;
-    return hay;
-end $$;
-
 -- Moves deliveries of applications that have no subscription in the group any more to one that has: this one, or the first
 -- by name. Deliveries that workers hold stay, and so do those of a group without subscriptions. A due delivery becomes due
 -- now, because its old time may lie before the mark of its new lane.
@@ -46,13 +34,18 @@ create function cauce.sin_atender(evento bigint) returns boolean language sql st
            and not exists (select from cauce.fallos f where f.evento = e.id and f.grupo = 'principal' and f.descartada))
 $$;
 
--- Makes the failed or waiting deliveries of events due now, with all their attempts again; of one group and subscriber,
--- or of all. An event that had no handler is delivered to the subscribers that `principal` has now. Deliveries that a worker
--- holds are left alone. Returns how many deliveries of each existing event.
--- Locks   the events by id, then their deliveries by key
+-- Makes the failed or waiting deliveries of events due now, with all their attempts again, or dismisses them (`descartar`);
+-- those of one group and subscriber, or all. Deliveries that a worker holds are left alone. Returns how many deliveries of each
+-- event; null: there is no such event.
+--
+-- A retried event that had no handler is delivered to the subscribers that `principal` has now. Once an event has no
+-- dismissed delivery left in `principal`, it is `procesado` and `ignorado`; its failures are kept, and a last row in fallos
+-- records the dismissal (`descartada`).
+-- Locks   the events by id, then their deliveries by key, so that claims skip them. A claim that already had one has
+--         committed by then, so the next statement sees it in a lote
 -- Index   eventos_pkey, entregas_pkey; pinned. One full scan of lotes, which has one row for each batch in progress
-create function cauce.reintentar_varios(eventos bigint[], grupo text default null, suscriptor text default null)
-returns table (evento bigint, entregas integer)
+create function cauce.remediar(eventos bigint[], descartar boolean, grupo text default null, suscriptor text default null)
+returns table (id bigint, entregas integer)
 language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -62,85 +55,63 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-    hay constant bigint[] := cauce.apartar_entregas($1, $2, $3);
+    hay constant bigint[] := array(select e.id from cauce.eventos e where e.id = any ($1) order by e.id for no key update);
     hechas bigint[];
     de_principal bigint[];
 begin
-    with nuevas as (
-        insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, intentos, proximo_en)
-        select e.id, s.grupo, s.suscriptor, s.aplicacion, e.prioridad, 0, clock_timestamp()
-          from cauce.eventos e
-          join cauce.suscripciones s on s.grupo = 'principal' and (s.origen, s.tipo) = (e.origen, e.tipo)
-         where e.id = any ($1) and e.ignorado and cauce.sin_atender(e.id) and s.retirada_en is null
-           and s.grupo = coalesce($2, s.grupo) and s.suscriptor = coalesce($3, s.suscriptor)
-        returning evento)
-    update cauce.eventos e set ignorado = false where e.id in (select n.evento from nuevas n);
-    with ahora as (
+    perform 1 from cauce.entregas d
+      where d.evento = any ($1) and d.grupo = coalesce($3, d.grupo) and d.suscriptor = coalesce($4, d.suscriptor)
+      order by d.evento, d.grupo, d.suscriptor for update;
+    if not $2 then
+        with nuevas as (
+            insert into cauce.entregas (evento, grupo, suscriptor, aplicacion, prioridad, intentos, proximo_en)
+            select e.id, s.grupo, s.suscriptor, s.aplicacion, e.prioridad, 0, clock_timestamp()
+              from cauce.eventos e
+              join cauce.suscripciones s on s.grupo = 'principal' and (s.origen, s.tipo) = (e.origen, e.tipo)
+             where e.id = any ($1) and e.ignorado and cauce.sin_atender(e.id) and s.retirada_en is null
+               and s.grupo = coalesce($3, s.grupo) and s.suscriptor = coalesce($4, s.suscriptor)
+            returning evento)
+        update cauce.eventos e set ignorado = false where e.id in (select n.evento from nuevas n);
+    end if;
+    with libres as materialized (
+        select d.evento, d.grupo, d.suscriptor, d.intentos from cauce.entregas d
+         where d.evento = any ($1) and d.grupo = coalesce($3, d.grupo) and d.suscriptor = coalesce($4, d.suscriptor)
+           and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m)),
+    ahora as (
         update cauce.entregas d
            set estado = 'pendiente', intentos = 0, caidas = 0, proximo_en = clock_timestamp()
-         where d.evento = any ($1) and d.grupo = coalesce($2, d.grupo) and d.suscriptor = coalesce($3, d.suscriptor)
-           and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m)
-        returning d.evento, d.grupo)
-    select array_agg(a.evento), array_agg(distinct a.evento) filter (where a.grupo = 'principal')
-      into hechas, de_principal from ahora a;
-    perform cauce.actualizar_estado(de_principal);
-    perform pg_notify('cauce', '') where hechas is not null;
-    return query
-    select e.id, count(h.id)::integer
-      from unnest(hay) e(id) left join unnest(hechas) h(id) on h.id = e.id group by e.id;
-end $$;
-
--- The same for one event; 0 if there is none.
-create function cauce.reintentar(evento bigint, grupo text default null, suscriptor text default null) returns integer
-language sql as $$
-    select coalesce(max(r.entregas), 0) from cauce.reintentar_varios(array[$1], $2, $3) r
-$$;
-
--- Dismisses the failed or waiting deliveries of events. Once none is left in `principal`, the event is `procesado` and
--- `ignorado`. Its failures are kept, and a last row in fallos records the dismissal (`descartada`). Deliveries that a worker
--- holds are left alone. Returns how many deliveries of each existing event.
--- Locks, Index   as cauce.reintentar_varios
-create function cauce.descartar_varios(eventos bigint[], grupo text default null, suscriptor text default null)
-returns table (evento bigint, entregas integer)
-language plpgsql
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-#variable_conflict use_column
-declare
-    hay constant bigint[] := cauce.apartar_entregas($1, $2, $3);
-    hechas bigint[];
-    de_principal bigint[];
-begin
-    with fuera as (
+          from libres l where not $2 and (d.evento, d.grupo, d.suscriptor) = (l.evento, l.grupo, l.suscriptor)),
+    fuera as (
         delete from cauce.entregas d
-         where d.evento = any ($1) and d.grupo = coalesce($2, d.grupo) and d.suscriptor = coalesce($3, d.suscriptor)
-           and (d.evento, d.grupo, d.suscriptor) not in (select m.evento, m.grupo, m.suscriptor from cauce.en_mano m)
-        returning d.evento, d.grupo, d.suscriptor, d.intentos),
+         using libres l where $2 and (d.evento, d.grupo, d.suscriptor) = (l.evento, l.grupo, l.suscriptor)),
     apuntes as (
         insert into cauce.fallos (evento, grupo, suscriptor, intento, error, descartada)
-        select f.evento, f.grupo, f.suscriptor, f.intentos, 'dismissed by hand', true from fuera f)
-    select array_agg(f.evento), array_agg(distinct f.evento) filter (where f.grupo = 'principal')
-      into hechas, de_principal from fuera f;
-    update cauce.eventos e set ignorado = true where e.id = any (de_principal);
+        select l.evento, l.grupo, l.suscriptor, l.intentos, 'dismissed by hand', true from libres l where $2)
+    select array_agg(l.evento), array_agg(distinct l.evento) filter (where l.grupo = 'principal')
+      into hechas, de_principal from libres l;
+    update cauce.eventos e set ignorado = true where $2 and e.id = any (de_principal);
     perform cauce.actualizar_estado(de_principal);
+    perform pg_notify('cauce', '') where not $2 and hechas is not null;
     return query
-    select e.id, count(h.id)::integer
-      from unnest(hay) e(id) left join unnest(hechas) h(id) on h.id = e.id group by e.id;
+    select u.id, case when u.id = any (hay) then count(h.id)::integer end
+      from unnest($1) u(id) left join unnest(hechas) h(id) on h.id = u.id group by u.id order by u.id;
 end $$;
 
--- The same for one event; 0 if there is none.
+-- Retries the deliveries of one event; returns how many, 0 if there is no such event.
+create function cauce.reintentar(evento bigint, grupo text default null, suscriptor text default null) returns integer
+language sql as $$
+    select coalesce(r.entregas, 0) from cauce.remediar(array[$1], false, $2, $3) r
+$$;
+
+-- Dismisses the deliveries of one event; returns how many, 0 if there is no such event.
 create function cauce.descartar(evento bigint, grupo text default null, suscriptor text default null) returns integer
 language sql as $$
-    select coalesce(max(r.entregas), 0) from cauce.descartar_varios(array[$1], $2, $3) r
+    select coalesce(r.entregas, 0) from cauce.remediar(array[$1], true, $2, $3) r
 $$;
 
 -- Dismisses, as `descartar` does, the failed or waiting deliveries of a subscriber, of one group or of all, among the next
 -- `maximo` deliveries after the event `desde`. `hasta`: the event to continue from; null: there are no more.
--- Locks   as cauce.descartar_varios
+-- Locks   as cauce.remediar
 -- Index   entregas_pkey, from `desde`; pinned, because the table may never have been analyzed
 create function cauce.descartar_suscriptor(
     suscriptor text, grupo text, desde bigint, maximo integer, out descartadas bigint, out hasta bigint)
@@ -153,11 +124,11 @@ as $$
 begin
     select max(t.evento) into hasta from (
         select d.evento from cauce.entregas d where d.evento > desde order by d.evento limit maximo) t;
-    select coalesce(sum(r.entregas), 0) into descartadas from cauce.descartar_varios(array(
+    select coalesce(sum(r.entregas), 0) into descartadas from cauce.remediar(array(
         select distinct d.evento from cauce.entregas d
          where d.evento > desde and d.evento <= hasta
            and d.suscriptor = descartar_suscriptor.suscriptor and d.grupo = coalesce(descartar_suscriptor.grupo, d.grupo)),
-        grupo, suscriptor) r;
+        true, grupo, suscriptor) r;
 end $$;
 
 -- The lag of a group in each lane: how many events it has not claimed yet (counted up to `maximo`), and since when.

@@ -1,7 +1,0 @@
--- Makes the failed or waiting deliveries of events due now. Returns how many of each event, null if it does not exist.
--- Locks   each event's row, then their deliveries (cauce.reintentar_varios)
--- Index   eventos_pkey, entregas_pkey; lotes is read whole, once
-select u.id, r.entregas
-  from unnest(%(ids)s::bigint[]) with ordinality u(id, o)
-  left join cauce.reintentar_varios(%(ids)s::bigint[], %(grupo)s, %(suscriptor)s) r on r.evento = u.id
- order by u.o
