@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
         for module in (embedded_place, embedded_server):
             pytest.MonkeyPatch().setattr(module, "binary", lambda name, *_: str(programs() / name))
     if DAYS_VARIABLE in os.environ:
-        environment = embedded_server.environment() | {name: os.environ[name] for name in (DAYS_VARIABLE, "LD_PRELOAD")}
+        environment = embedded_place.environment() | {name: os.environ[name] for name in (DAYS_VARIABLE, "LD_PRELOAD")}
         pytest.MonkeyPatch().setattr(embedded_server, "environment", lambda: environment)
     if "TMPDIR" in os.environ or not _has_room():
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -30,18 +30,24 @@ def _library(setting: str) -> Generator[None]:
         raise Refusal(Reason.MALFORMED_SECRET, f"a key in {setting} cannot be read") from error
 
 
-def ed25519_verifies(key: bytes, signature: bytes, message: bytes, setting: str) -> bool:
-    """Check an Ed25519 signature with a raw public key."""
-    with _library(setting):
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+def _accepts(verify: Callable[..., None], *arguments: object) -> bool:
+    """Return whether a key's ``verify`` accepts a signature."""
+    from cryptography.exceptions import InvalidSignature
 
-        public = Ed25519PublicKey.from_public_bytes(key)
     try:
-        public.verify(signature, message)
+        verify(*arguments)
     except InvalidSignature:
         return False
     return True
+
+
+def ed25519_verifies(key: bytes, signature: bytes, message: bytes, setting: str) -> bool:
+    """Check an Ed25519 signature with a raw public key."""
+    with _library(setting):
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        public = Ed25519PublicKey.from_public_bytes(key)
+    return _accepts(public.verify, signature, message)
 
 
 def ed25519_sign(seed: bytes, message: bytes, setting: str) -> bytes:
@@ -55,7 +61,6 @@ def ed25519_sign(seed: bytes, message: bytes, setting: str) -> bytes:
 def ecdsa_verifies(spki: bytes, signature: bytes, message: bytes, setting: str) -> bool:
     """Check an ECDSA signature (DER) over SHA-256 with a public key (DER SubjectPublicKeyInfo)."""
     with _library(setting):
-        from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -63,11 +68,7 @@ def ecdsa_verifies(spki: bytes, signature: bytes, message: bytes, setting: str) 
         public = load_der_public_key(spki)
     if not isinstance(public, EllipticCurvePublicKey):
         raise Refusal(Reason.MALFORMED_SECRET, f"a key in {setting} is no elliptic curve key")
-    try:
-        public.verify(signature, message, ECDSA(SHA256()))
-    except InvalidSignature:
-        return False
-    return True
+    return _accepts(public.verify, signature, message, ECDSA(SHA256()))
 
 
 def ecdsa_sign(pkcs8: bytes, message: bytes, setting: str) -> bytes:
@@ -90,7 +91,6 @@ def certificate_verifies(pem: bytes, signature: bytes, message: bytes, now: floa
         Refusal: the file holds no RSA certificate, or it is not valid at ``now`` (Unix seconds).
     """
     with _library("the certificate"):
-        from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -102,11 +102,7 @@ def certificate_verifies(pem: bytes, signature: bytes, message: bytes, now: floa
         raise Refusal(Reason.UNAVAILABLE, "the certificate holds no RSA key")
     if not certificate.not_valid_before_utc.timestamp() <= now <= certificate.not_valid_after_utc.timestamp():
         raise Refusal(Reason.UNAVAILABLE, "the certificate is not valid now; fetch it again")
-    try:
-        public.verify(signature, message, PKCS1v15(), SHA256())
-    except InvalidSignature:
-        return False
-    return True
+    return _accepts(public.verify, signature, message, PKCS1v15(), SHA256())
 
 
 def rsa_sign(pkcs8: bytes, message: bytes, setting: str) -> bytes:

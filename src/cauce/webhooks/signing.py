@@ -17,12 +17,14 @@ import base64
 import binascii
 import hmac
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Literal
 
+from cauce.webhooks.asymmetric import ecdsa_sign, ecdsa_verifies, ed25519_sign, ed25519_verifies, from_base64
 from cauce.webhooks.limits import MAX_SIGNATURES
 from cauce.webhooks.payload import at, read_json
 from cauce.webhooks.provider import Draft, Provider, header_of, skew_of, unix_seconds
@@ -35,6 +37,7 @@ Digest = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64"]
 KeyEncoding = Literal["utf8", "hex", "base64"]
 TimestampFormat = Literal["s", "ms", "iso8601"]
+Algorithm = Literal["ed25519", "ecdsa-sha256"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ class Pairs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HmacProvider(Provider):
-    """A provider whose signature is an HMAC over a template of ``{body}``, ``{timestamp}``, ``{id}`` and ``{url}``."""
+class TemplateProvider(Provider):
+    """A provider that signs a template of ``{body}``, ``{timestamp}``, ``{id}`` and ``{url}``."""
 
     header: str
     """Name of the header that holds the signature."""
@@ -56,7 +59,6 @@ class HmacProvider(Provider):
     """The text before the signature in its header (``sha256=``)."""
     pairs: Pairs | None = None
     """The form of a header that is a list of pairs; it replaces ``prefix`` and ``timestamp_header``."""
-    digest: Digest = "sha256"
     encoding: Encoding = "hex"
     key_encoding: KeyEncoding = "utf8"
     template: str = "{body}"
@@ -107,7 +109,7 @@ class HmacProvider(Provider):
 
         def matches(url: str) -> int | None:
             message = self._message(request.body, url, timestamp or "", id_text)
-            return matching_secret(secrets, signatures, lambda secret: self._signature(secret, message))
+            return self._matching(secrets, signatures, message)
 
         url = self.public_url or request.url
         index = matches(url)
@@ -118,7 +120,7 @@ class HmacProvider(Provider):
         if self.timestamp_path is not None:
             seconds = self._body_seconds(request, self.timestamp_path)
         return Verified(
-            scheme=f"hmac-{self.digest}",
+            scheme=self._scheme,
             covered=self.signed,
             secret=index,
             timestamp=seconds,
@@ -156,9 +158,18 @@ class HmacProvider(Provider):
         }
         return b"".join(parts[piece] if piece in parts else piece.encode() for piece in _pieces(self.template))
 
+    @property
+    @abstractmethod
+    def _scheme(self) -> str:
+        """The name of the scheme in verdicts."""
+
+    @abstractmethod
+    def _matching(self, secrets: Sequence[tuple[int, Secret]], signatures: list[str], message: bytes) -> int | None:
+        """Return the position of the secret that made one of the signatures."""
+
+    @abstractmethod
     def _signature(self, secret: Secret, message: bytes) -> str:
         """Sign with one secret, in the provider's encoding."""
-        return encode(hmac.digest(self._key(secret), message, self.digest), self.encoding)
 
     def _key(self, secret: Secret) -> bytes:
         return key_of(secret, self.key_encoding, self.secret_setting)
@@ -193,6 +204,45 @@ class HmacProvider(Provider):
                 kind, _, name = place.partition(":")
                 if kind == "header" and value:
                     yield name, value
+
+
+@dataclass(frozen=True, kw_only=True)
+class HmacProvider(TemplateProvider):
+    """A provider whose signature is an HMAC, keyed by the secret that both sides have."""
+
+    digest: Digest = "sha256"
+
+    @property
+    def _scheme(self) -> str:
+        return f"hmac-{self.digest}"
+
+    def _matching(self, secrets: Sequence[tuple[int, Secret]], signatures: list[str], message: bytes) -> int | None:
+        return matching_secret(secrets, signatures, lambda secret: self._signature(secret, message))
+
+    def _signature(self, secret: Secret, message: bytes) -> str:
+        return encode(hmac.digest(self._key(secret), message, self.digest), self.encoding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicKeyProvider(TemplateProvider):
+    """A provider that signs with a private key: to verify, the secret is the public key, to sign, the private one."""
+
+    algorithm: Algorithm
+
+    @property
+    def _scheme(self) -> str:
+        return self.algorithm
+
+    def _matching(self, secrets: Sequence[tuple[int, Secret]], signatures: list[str], message: bytes) -> int | None:
+        given = decode(signatures[0], self.encoding)
+        if not given:
+            raise Refusal(Reason.MALFORMED_HEADER, f"{self.header} is not {self.encoding}")
+        verifies = ed25519_verifies if self.algorithm == "ed25519" else ecdsa_verifies
+        return first_match(secrets, lambda secret: verifies(self._key(secret), given, message, self.secret_setting))
+
+    def _signature(self, secret: Secret, message: bytes) -> str:
+        sign = ed25519_sign if self.algorithm == "ed25519" else ecdsa_sign
+        return encode(sign(self._key(secret), message, self.secret_setting), self.encoding)
 
 
 @cache
@@ -314,6 +364,13 @@ def key_of(secret: Secret, encoding: KeyEncoding, setting: str) -> bytes:
 def encode(raw: bytes, encoding: Encoding) -> str:
     """Write a signature as text."""
     return raw.hex() if encoding == "hex" else base64.b64encode(raw).decode("ascii")
+
+
+def decode(text: str, encoding: Encoding) -> bytes | None:
+    """Read a signature; None if it is not in that encoding."""
+    if encoding == "base64":
+        return from_base64(text)
+    return bytes.fromhex(text) if re.fullmatch(r"([0-9a-fA-F]{2})+", text) else None
 
 
 def iso_seconds(text: str, where: str) -> float:

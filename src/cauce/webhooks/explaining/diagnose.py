@@ -21,7 +21,7 @@ from cauce.webhooks.providers.standard import StandardWebhooks
 from cauce.webhooks.registry import PROVIDERS
 from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.secrets import Secret
-from cauce.webhooks.signing import HmacProvider
+from cauce.webhooks.signing import TemplateProvider
 from cauce.webhooks.urls import INBOX, public_base, rewritten, shown_url
 from cauce.webhooks.verdict import Reason, Rejected, Verified
 
@@ -215,7 +215,7 @@ def _first(header: str | None) -> str:
 
 def signature_headers(provider: Provider) -> tuple[str, ...]:
     """Return the names of the headers that may hold a provider's signature, in lower case."""
-    if isinstance(provider, HmacProvider):
+    if isinstance(provider, TemplateProvider):
         return (provider.header.lower(),)
     if isinstance(provider, StandardWebhooks):
         return tuple(f"{family}-signature" for family in provider.families)

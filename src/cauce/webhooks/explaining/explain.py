@@ -12,7 +12,7 @@ from cauce.webhooks.provider import Outcome, Provider
 from cauce.webhooks.providers.standard import StandardWebhooks
 from cauce.webhooks.request import WebhookRequest
 from cauce.webhooks.secrets import Secret, written
-from cauce.webhooks.signing import HmacProvider
+from cauce.webhooks.signing import TemplateProvider
 from cauce.webhooks.verdict import Rejected, Verdict, Verified
 
 SHOWN: Final = 60
@@ -59,7 +59,7 @@ def _request_line(request: WebhookRequest) -> str:
 def _headers(provider: Provider, request: WebhookRequest) -> Iterator[str]:
     """Yield the headers that verification needs or that are stored."""
     needed: tuple[str, ...] = ()
-    if isinstance(provider, HmacProvider):
+    if isinstance(provider, TemplateProvider):
         needed = tuple(name for name in (provider.header, provider.timestamp_header, provider.id_header) if name)
     elif isinstance(provider, StandardWebhooks):
         needed = tuple(f"{provider.family_of(request)}-{part}" for part in ("id", "timestamp", "signature"))

@@ -13,7 +13,7 @@ from cauce.webhooks.providers.mailgun import Mailgun
 from cauce.webhooks.providers.mercadopago import MercadoPago
 from cauce.webhooks.providers.standard import StandardWebhooks
 from cauce.webhooks.request import WebhookRequest
-from cauce.webhooks.signing import HmacProvider, Pairs, read_pairs
+from cauce.webhooks.signing import Pairs, TemplateProvider, read_pairs
 from cauce.webhooks.verdict import Refusal
 
 _MILLISECONDS: Final = 12
@@ -47,11 +47,11 @@ def iso(moment: float) -> str:
 def _text(provider: Provider, request: WebhookRequest) -> str:
     """Return the text of the request's timestamp; empty if it has none."""
     headers, body = request.headers, ""
-    if isinstance(provider, HmacProvider) and provider.pairs:
+    if isinstance(provider, TemplateProvider) and provider.pairs:
         return read_pairs(headers.get(provider.header) or "", provider.pairs, provider.header)[0]
     if isinstance(provider, MercadoPago):
         return read_pairs(headers.get("x-signature") or "", Pairs(",", "ts", "v1"), "x-signature")[0]
-    if isinstance(provider, HmacProvider):
+    if isinstance(provider, TemplateProvider):
         name, body = provider.timestamp_header or "", provider.timestamp_path or ""
     elif isinstance(provider, StandardWebhooks):
         name = f"{provider.family_of(request)}-timestamp"
