@@ -101,7 +101,7 @@ def server(tmp_path: Path, cauce_db: Database) -> Iterator[Server]:
     ("setting", "text", "said"),
     [
         ("GITHUB_WEBHOOK_SECRET", "hush;until=never", "GITHUB_WEBHOOK_SECRET cannot be read: until of secret 1 of 1"),
-        ("STRIPE_WEBHOOK_SECRET", "a, hush;utnil=5", "STRIPE_WEBHOOK_SECRET cannot be read: behind the ; of secret 2"),
+        ("STRIPE_WEBHOOK_SECRET", "a, hush;utnil=5", "STRIPE_WEBHOOK_SECRET cannot be read: after a ; in secret 2"),
         ("CAUCE_PUBLIC_URL", "hooks.example.com", "CAUCE_PUBLIC_URL: value error, write http:// or https://"),
     ],
 )
@@ -172,4 +172,4 @@ def test_a_capture_is_explained_with_the_setting_that_mends_it(tmp_path: Path) -
     told = failed("webhook", "verify", str(capture), settings=environment)
     assert "expired_secret, answered 400: it is signed with the secret in TWILIO_AUTH_TOKEN" in told
     told = failed("webhook", "verify", str(capture), "--secret", f"{TOKEN};until=never", code=2)
-    assert "cannot be read: until of secret 1 of 1 is no moment" in told
+    assert "cannot be read: until of secret 1 of 1 is not a time" in told

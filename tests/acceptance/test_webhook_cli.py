@@ -162,7 +162,7 @@ def test_a_printed_request_is_explained_and_accepted(inbox: Inbox, tmp_path: Pat
     file.write_text(webhook("send", "stripe", "invoice.paid", "--url", inbox.url, "--print"), newline="")
     assert inbox.stored() == []
     lines = webhook("verify", str(file))
-    assert "the secret in STRIPE_WEBHOOK_SECRET fits" in lines
+    assert "the secret in STRIPE_WEBHOOK_SECRET matches" in lines
     assert "verified  stored, and answered 200" in lines
     raw = file.read_bytes()
     host, port = inbox.url.removeprefix("http://").split(":")
@@ -187,10 +187,10 @@ def test_a_refused_request_is_explained(tmp_path: Path, here: Here, monkeypatch:
     longer.write_bytes(printed + b"\x1b[31m\n")
     request = read_request(printed).request
     rewritten.write_bytes(write_request(replace(request, body=json.dumps(json.loads(request.body)).encode())))
-    webhook("verify", "-", "--secret", "whsec_other", stdin=printed, code=1, said="the secret is the likelier")
-    here("verify", str(rewritten), code=1, said="the body was rewritten: the signature fits the same content as JSON")
-    here("verify", str(longer), said="note      6 bytes behind")
-    here("verify", str(longer), "--at", "2001-01-01T00:00:00Z", code=1, said="judges it as of then")
+    webhook("verify", "-", "--secret", "whsec_other", stdin=printed, code=1, said="the secret is more likely")
+    here("verify", str(rewritten), code=1, said="the signature matches the same content as JSON")
+    here("verify", str(longer), said="note      6 bytes after")
+    here("verify", str(longer), "--at", "2001-01-01T00:00:00Z", code=1, said="verifies it as of that time")
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", "")
     here("verify", str(longer), code=1, said="answered 503")
 
@@ -214,7 +214,7 @@ def test_a_refused_request_is_explained(tmp_path: Path, here: Here, monkeypatch:
         ("secret nobody", "no provider is called nobody"),
         ("list nobody", "no provider is called nobody"),
         ("verify nowhere.http", "nowhere.http"),
-        ("verify {empty}", "should be like: POST /api/webhooks/stripe HTTP/1.1"),
+        ("verify {empty}", "expected a line like POST /api/webhooks/stripe HTTP/1.1"),
         ("verify {strange}", "give --provider"),
         ("verify {strange} --provider nobody", "no provider is called nobody"),
         ("verify {strange} --provider stripe --at soon", "--at soon is not a time"),

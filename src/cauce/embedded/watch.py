@@ -1,11 +1,11 @@
-"""The watcher: a small process between the PostgreSQL server and those who use it.
+"""The watcher: a small process between the PostgreSQL server and its users.
 
-It is the server's parent, and outlives whoever started it. Every user of the server holds a shared lock on one file,
-and the kernel lets go of it however that user ends, SIGKILL included. The watcher waits for the exclusive lock: when
-it gets it, nobody uses the server any more, and it stops it.
+It is the server's parent and outlives the process that started it. Every user of the server holds a shared lock on one
+file, which the kernel releases however that user ends, SIGKILL included. The watcher waits for the exclusive lock. When
+it gets the lock, nobody uses the server any more, and the watcher stops it.
 
-`cauce.embedded.server` runs this file as a script (`python -I -S`), so it imports as little as it can. Its output, and
-by inheritance the server's, is the log. It is nobody's child, for who started it may leave before it.
+`cauce.embedded.server` runs this file as a script (`python -I -S`), so it imports as little as possible. Its output and
+the server's go to the log. It forks once, so that it is not a child of the process that started it.
 """
 
 import fcntl
@@ -18,11 +18,11 @@ import threading
 
 
 def watch(folder: str, user: tuple[int, int], sockets: str, *, temporary: bool, command: list[str]) -> int:
-    """Run the server until it ends or nobody uses it, clear away what it leaves, and return its exit code.
+    """Run the server until it ends or nobody uses it, remove its files, and return its exit code.
 
     Args:
         folder: the server's folder, with the lock of its users.
-        user: the uid and gid to run the server as; root only can name others than its own.
+        user: the uid and gid to run the server as; only used by root.
         sockets: the directory of the server's socket, removed at the end.
         temporary: whether to remove the folder when the last user is gone.
         command: the server's program and arguments.

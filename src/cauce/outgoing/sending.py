@@ -1,7 +1,7 @@
 """One HTTP request to a checked address: no redirects, no proxy, no second name resolution, a total time limit.
 
-``http.client`` does the protocol, in a thread. Its own timeouts begin again with every byte, so a receiver that sends
-one now and then could keep a worker forever; here the waiter's deadline, or its cancellation, shuts the socket below.
+``http.client`` speaks the protocol, in a thread. Its timeouts restart with every byte, so a receiver that sends a byte
+now and then could block a worker forever. Therefore the caller's deadline or cancellation shuts down the socket.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from cauce.webhooks.request import WebhookRequest
 
 MAX_RESPONSE: Final = 2_048
-"""Bytes read of the body of an answer that is no success; the rest, and all of a success, stays unread."""
+"""Bytes read of the body of an error answer; the rest, and the body of a success, is not read."""
 USER_AGENT: Final = "Cauce"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long a receiver may take, in seconds. Standard Webhooks advises 15 to 30 in all."""
+    """How long a receiver may take, in seconds. Standard Webhooks recommends 15 to 30 in total."""
 
     connect: float = 5.0
     """Until an address accepts the connection, and as long again for the TLS handshake."""
     read: float = 15.0
-    """Between two pieces of the answer."""
+    """Between two parts of the answer."""
     total: float = 30.0
-    """For all of it, resolution included. Shorter than the handler's own limit, or that one strikes first."""
+    """For everything, name resolution included. It should be less than the handler's timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the receiver said; ``excerpt`` holds the first bytes of a body that is no success."""
+    """The receiver's answer; ``excerpt`` has the first bytes of the body of an error."""
 
     status: int
     retry_after: str | None
@@ -54,13 +54,13 @@ class Reply:
 
 
 class Exchange:
-    """One request. ``run`` blocks and belongs in a thread; ``cut`` ends it from any other."""
+    """One request. ``run`` blocks, so call it in a thread; ``cut`` ends it from another thread."""
 
     def __init__(self, target: Target, tls: ssl.SSLContext | None, timeouts: Timeouts) -> None:
         self._target, self._tls, self._timeouts = target, tls, timeouts
         self._lock = threading.Lock()
         self._twin: socket.socket | None = None
-        """The socket once more, under a number of its own: closing the first here could shut a stranger's there."""
+        """A duplicate of the socket. Once ``run`` has closed the first one, its descriptor may be another file's."""
         self._over = False
 
     def run(self, request: WebhookRequest, addresses: Callable[[], Sequence[Address]]) -> Reply:
@@ -79,12 +79,12 @@ class Exchange:
                 with connection.getresponse() as response:
                     return _answer(response)
         except TimeoutError as error:
-            raise DeliveryFailed(f"{origin} was silent for longer than it may be ({error})") from error
+            raise DeliveryFailed(f"{origin} did not answer in time ({error})") from error
         except (OSError, http.client.HTTPException) as error:
             raise DeliveryFailed(f"the exchange with {origin} failed: {type(error).__name__}: {error}") from error
 
     def cut(self) -> None:
-        """End the exchange wherever it is; harmless when it is over."""
+        """End the exchange at any point; does nothing when it is over."""
         with self._lock:
             self._over = True
             twin, self._twin = self._twin, None
@@ -101,10 +101,10 @@ class Exchange:
                 return socket.create_connection((str(address), self._target.port), self._timeouts.connect)
             except OSError as error:
                 failures.append(f"{address}: {error}")
-        raise DeliveryFailed(f"no connection to {self._target.origin} ({'; '.join(failures) or 'its time is over'})")
+        raise DeliveryFailed(f"cannot connect to {self._target.origin} ({'; '.join(failures) or 'timed out'})")
 
     def _secured(self, plain: socket.socket) -> socket.socket:
-        """Make the connection one that can be cut, and have the host prove its name, whatever its address is."""
+        """Make the connection one that ``cut`` can end, and verify the host's certificate by its name."""
         try:
             self._hold(plain)
             host = self._target.host
@@ -118,12 +118,12 @@ class Exchange:
     def _hold(self, plain: socket.socket) -> None:
         with self._lock:
             if self._over:
-                raise DeliveryFailed(f"the time for {self._target.origin} was over before it was connected")
+                raise DeliveryFailed(f"timed out before the connection to {self._target.origin}")
             self._twin = plain.dup()
 
 
 class _Pinned(http.client.HTTPConnection):
-    """A connection whose socket is made elsewhere, and which never makes one by itself."""
+    """A connection whose socket is created elsewhere; it never connects by itself."""
 
     auto_open = 0
 
@@ -161,7 +161,7 @@ async def send(
 
 @cache
 def public_tls() -> ssl.SSLContext:
-    """Return what proves the names of hosts on the internet: the system's certificate authorities, read once."""
+    """Return a context with the system's certificate authorities, which are read once."""
     return ssl.create_default_context()
 
 
@@ -174,7 +174,7 @@ def _answer(response: http.client.HTTPResponse) -> Reply:
 
 
 def retry_after_seconds(text: str | None, now: float) -> float | None:
-    """Read a ``Retry-After``, in seconds or as an HTTP date (RFC 9110, 10.2.3); None: there is none, or no sense in it.
+    """Read a ``Retry-After``, in seconds or as an HTTP date (RFC 9110, 10.2.3); None: missing or invalid.
 
     Args:
         text: the header.

@@ -1,8 +1,8 @@
-"""Where a delivery may go: the URL is read once, its host resolved once, and every address checked.
+"""Where a delivery may go: the URL is parsed once, its host resolved once, and every address checked.
 
-Whoever registers an endpoint chooses its name and what the name resolves to, so neither is trusted: without this, a
-delivery could be pointed at a database, at a cloud's metadata or at the worker itself. What is connected to is an
-address checked here, never the name again: between two look-ups the answer may change (DNS rebinding).
+Whoever registers an endpoint chooses its host name and what it resolves to. Unchecked, a delivery could go to a
+database, to a cloud's metadata service or to the worker itself. The worker connects to an address that was checked
+here, and never resolves the name again: a second answer may differ (DNS rebinding).
 
 The networks are IANA's special-purpose registries (https://www.iana.org/assignments/iana-ipv4-special-registry and
 -ipv6-) and RFC 6890. They are listed here because ``ipaddress`` differs between releases of Python; tests compare them.
@@ -28,11 +28,11 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 
 class DeliveryFailed(CauceError):  # noqa: N818 - the fact is the name
-    """A delivery was not accepted: refused, unreachable, too slow, or not to be sent at all."""
+    """A delivery was not accepted: the receiver refused it, was unreachable or too slow, or it must not be sent."""
 
 
 class AddressRefused(DeliveryFailed):
-    """The host has an address that deliveries must not go to; nothing was sent."""
+    """The host has a forbidden address; nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +40,16 @@ class Rules:
     """Which URLs and addresses deliveries may go to. The defaults are for endpoints that strangers register."""
 
     allow_http: bool = False
-    """Admit ``http``: the payload travels unencrypted, and nobody proves who receives it."""
+    """Allow ``http``: the payload is not encrypted, and the receiver is not authenticated."""
     allow_private: bool = False
-    """Admit loopback, private and carrier-grade NAT addresses, for your own receivers; never metadata services."""
+    """Allow loopback, private and carrier-grade NAT addresses, for your own receivers; never metadata services."""
     ports: frozenset[int] | None = None
-    """The ports that may be used; None: any."""
+    """The allowed ports; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL taken apart, once; whoever connects uses these parts and does not read the URL again."""
+    """The parts of a URL. The connection uses these and does not parse the URL again."""
 
     secure: bool
     host: str
@@ -58,32 +58,32 @@ class Target:
 
     @property
     def origin(self) -> str:
-        """Where it is, without path and query, which may be secrets of the receiver's."""
+        """The URL without path and query, which may contain secrets of the receiver."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
 
 
 def read_url(url: str, rules: Rules) -> Target:
-    """Take a URL apart and check what can be known before its host is resolved.
+    """Parse a URL and check what can be checked before its host is resolved.
 
     Raises:
-        ConfigError: deliveries must not go there. The message does not quote the URL, which may hold secrets.
+        ConfigError: deliveries must not go there. The message does not quote the URL, which may contain secrets.
     """
     if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
         raise ConfigError(
-            "a webhook's URL is ASCII without spaces: the host in its xn-- form, the path percent-encoded"
+            "a webhook's URL must be ASCII without spaces: write the host in its xn-- form, percent-encode the path"
         )
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise ConfigError("the host or the port of a webhook's URL cannot be read") from None
+        raise ConfigError("a webhook's URL has an invalid host or port") from None
     if parts.scheme not in ("https", "http") or (parts.scheme == "http" and not rules.allow_http):
-        raise ConfigError("a webhook's URL begins with https:// (http:// needs allow_http)")
+        raise ConfigError("a webhook's URL must begin with https:// (http:// needs allow_http)")
     if "@" in parts.netloc:
-        raise ConfigError("a webhook's URL holds no user and no password; what arrives is proved by its signature")
+        raise ConfigError("a webhook's URL must not contain a user or password; receivers check the signature")
     if not host or "#" in url:
-        raise ConfigError("a webhook's URL has a host and no fragment (#)")
+        raise ConfigError("a webhook's URL must have a host and no fragment (#)")
     if port is None:
         port = 443 if parts.scheme == "https" else 80
     if port == 0 or (rules.ports is not None and port not in rules.ports):
@@ -95,19 +95,19 @@ def read_url(url: str, rules: Rules) -> Target:
 
 
 def resolve(host: str) -> list[str]:
-    """Ask the system for all addresses of a host; it also reads ``0x7f.1`` and the like, as a browser would.
+    """Ask the system for all addresses of a host; it also reads forms such as ``0x7f.1``, as browsers do.
 
     Raises:
-        OSError: it has none, or nobody answers.
+        OSError: the host has no address, or no name server answers.
     """
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
 def checked_addresses(target: Target, rules: Rules, resolver: Resolver = resolve) -> Sequence[Address]:
-    """Resolve a target's host, once, and return its addresses if deliveries may go to all of them.
+    """Resolve a target's host once, and return its addresses if deliveries may go to all of them.
 
-    One forbidden address refuses all: an attacker needs only one, and an honest host has none.
+    One forbidden address is enough to refuse the host: honest hosts have none.
 
     Raises:
         AddressRefused: one of them is forbidden.
@@ -125,9 +125,9 @@ def checked_addresses(target: Target, rules: Rules, resolver: Resolver = resolve
 
 
 def forbidden(address: Address, *, allow_private: bool = False) -> str | None:
-    """Say what is wrong with an address; None: deliveries may go there."""
+    """Return why an address is forbidden; None: deliveries may go there."""
     if isinstance(address, IPv6Address) and address in _NAT64:
-        # How hosts without IPv4 reach it: the address at the end of the way is the last 32 bits (RFC 6052).
+        # Hosts without IPv4 reach it through these: the last 32 bits are the IPv4 address (RFC 6052).
         inner = forbidden(IPv4Address(int(address) & 0xFFFF_FFFF))
         return f"{inner}, through NAT64" if inner else None
     for what, networks in _SPECIAL.items():
@@ -138,7 +138,7 @@ def forbidden(address: Address, *, allow_private: bool = False) -> str | None:
 
 
 def _check_literal(target: Target, rules: Rules) -> None:
-    """Refuse a URL whose host is a forbidden address already when it is configured."""
+    """Refuse a URL whose host is a forbidden IP address, already when it is configured."""
     try:
         address = ip_address(target.host)
     except ValueError:
@@ -153,7 +153,7 @@ def _check(target: Target, address: Address, rules: Rules) -> None:
     what = forbidden(address, allow_private=rules.allow_private)
     if what is not None:
         where = target.host if target.host == str(address) else f"{target.host} ({address})"
-        hint = "; for receivers of one's own there is allow_private" if what in _INTERNAL else ""
+        hint = "; for your own receivers, set allow_private" if what in _INTERNAL else ""
         raise AddressRefused(f"deliveries to {where} are refused: {what}{hint}")
 
 
@@ -180,14 +180,14 @@ _SPECIAL: Final = {  # in this order: the first that holds an address names it
     "multicast": _networks("224.0.0.0/4", "ff00::/8"),
     "reserved": _networks("240.0.0.0/4", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15"),
     "for documentation": _networks("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20"),
-    # Compatible, mapped, translated, local NAT64, 6to4, and Teredo with the rest of IETF's protocols: what lies inside
-    # would be reached by another road than the one that was checked, and no host of the internet needs them.
+    # Compatible, mapped, translated, local NAT64, 6to4, and Teredo with IETF's other protocols. The IPv4 address inside
+    # would be reached on a way that was not checked, and no public host needs them.
     "IPv4 inside IPv6": _networks(
         "::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "2002::/16", "2001::/23"
     ),
 }
 _INTERNAL: Final = frozenset({"loopback", "private", "carrier-grade NAT"})
-"""What ``allow_private`` admits."""
+"""What ``allow_private`` allows."""
 _NAT64: Final = ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST: Final = ip_network("2000::/3")
 """The IPv6 space that IANA allocates from; the rest is special or reserved."""

@@ -1,15 +1,13 @@
-"""The endpoints for frameworks that block (WSGI, Flask, Django), on an event loop in a thread.
+"""The endpoints for blocking frameworks (WSGI, Flask, Django), on an event loop in a thread.
 
-The endpoints run in a loop of their own, in a daemon thread that the first request starts. The thread that the server
-calls waits for the answer and meanwhile reads the body, a chunk at a time, whenever the endpoint asks for one: so the
-limit to bodies, the deadline and the order of all checks are those of ``cauce.web.body``, and a read that blocks blocks
-nobody else. A process that forks (a server that loads the application and then forks its workers) is no danger: each
-process begins with a loop, endpoints and connections of its own, at its own first request, and lets those it inherited
-alone.
+The first request starts the loop, in a daemon thread. The server's thread waits for the answer; when the endpoint asks
+for a chunk of the body, that thread reads it. So ``cauce.web.body`` applies its limits and deadline, and a blocking
+read delays no other request. After a fork (some servers load the application, then fork their workers), each process
+starts its own loop, endpoints and connections at its first request and does not use those that it inherited.
 
-A blocking read cannot be interrupted. When a body takes longer than ``BODY_SECONDS``, the answer is decided then, but
-it is sent when the read that is under way returns. How long that may be is the server's business: gunicorn kills a
-synchronous worker after ``--timeout``, most others trust a proxy in front of them to buffer slow requests.
+A blocking read cannot be interrupted. If a body takes longer than ``BODY_SECONDS``, the answer is sent only when the
+current read returns. The server limits that time: gunicorn kills a sync worker after ``--timeout``; most others rely on
+a proxy that buffers slow requests.
 """
 
 from __future__ import annotations
@@ -33,15 +31,15 @@ if TYPE_CHECKING:
     from cauce.webhooks import Answer, Provider
 
 CHUNK_BYTES: Final = 65_536
-"""Bytes that are read of a body at a time."""
+"""Bytes of a body that are read at a time."""
 CLOSE_SECONDS: Final = 5.0
-"""Seconds that the end of the process waits for the loop to close its connections."""
+"""Seconds that the process waits at its end for the loop to close its connections."""
 
 
 class Blocking:
-    """The endpoints of an application, for callers that block; ``create_app`` says what the arguments are.
+    """The endpoints of an application for blocking callers; the arguments are those of ``create_app``.
 
-    It may be used from any thread and after a fork. Its connections are closed when it is collected or at exit.
+    Any thread may use it, also after a fork. Its connections are closed when it is garbage-collected or at exit.
 
     Raises:
         ConfigError: ``DATABASE_URL`` is not set, or a secret's setting cannot be read.
@@ -53,19 +51,19 @@ class Blocking:
         settings.require_database_url()
         providers = tuple(providers)
         known = own_providers(bus, providers)
-        source = secrets or secrets_in(settings, known)  # which refuses what cannot be read now, and not later
+        source = secrets or secrets_in(settings, known)  # raises for unreadable secrets now, not at the first request
         self._make: Callable[[], Endpoints] = lambda: Endpoints(bus, settings, providers=providers, secrets=source)
         self._loops: dict[int, _Loop] = {}
         self._locks: dict[int, threading.Lock] = {}
 
     def respond(self, name: str, scope: Scope, body: Iterator[Message]) -> Answer | None:
-        """Have an endpoint answer a request, and wait; None if the client has left.
+        """Have an endpoint answer a request, and wait; None if the client has disconnected.
 
         Args:
-            name: the endpoint's.
-            scope: the request's, as ASGI has it, with its ``path_params``.
-            body: the request's, as ASGI's messages. It is read in this thread and only as far as it is wanted; an
-                ``OSError`` means that the client has left.
+            name: the name of the endpoint.
+            scope: the ASGI scope of the request, with its ``path_params``.
+            body: the body as ASGI messages. It is read in this thread, and only as far as needed; an ``OSError`` means
+                that the client has disconnected.
         """
         running = self._loop()
         wanted: SimpleQueue[asyncio.Future[Message] | None] = SimpleQueue()
@@ -83,7 +81,7 @@ class Blocking:
                 message, error = _next(body)
                 running.loop.call_soon_threadsafe(_settle, chunk, message, error)
             return answer.result()
-        except BaseException:  # a server that ends its worker by a signal
+        except BaseException:  # the server ends its worker by a signal
             answer.cancel()
             raise
 
@@ -91,11 +89,11 @@ class Blocking:
         """Return the loop of this process; start it if there is none."""
         pid = os.getpid()
         if pid not in self._loops:
-            # Not one lock for all: a child may be forked while another thread of its parent holds that.
+            # A lock for each process: another thread of the parent may hold its lock while a child is forked.
             with self._locks.setdefault(pid, threading.Lock()):
                 if pid not in self._loops:
                     started = _Loop(self._make())
-                    weakref.finalize(self, started.stop)  # which Python also calls at the end of the process
+                    weakref.finalize(self, started.stop)  # Python also calls it at the end of the process
                     self._loops[pid] = started
         return self._loops[pid]
 
@@ -115,7 +113,7 @@ class _Loop:
         if os.getpid() != self._pid:
             return
         asyncio.run_coroutine_threadsafe(self._close(), self.loop)
-        if threading.current_thread() is not self._thread:  # which may be the one that collects the garbage
+        if threading.current_thread() is not self._thread:  # any thread may run the garbage collection
             self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
@@ -137,11 +135,10 @@ def whole(body: bytes) -> Iterator[Message]:
 
 
 def lost() -> Iterator[Message]:
-    """Raise an error when the body is asked for, because it is gone."""
+    """Raise an error when the body is read, because it is lost."""
     text = (
-        "the application has read the request's body before the inbox, and has not kept it. Whatever does so (a"
-        " middleware, a hook) must leave these addresses alone, or read request.get_data() in Flask and request.body in"
-        " Django"
+        "the application has read the request's body before the inbox, and has not kept it. The middleware or hook that"
+        " does so must skip these addresses, or read request.get_data() in Flask and request.body in Django"
     )
     return map(_raise, [RuntimeError(text)])
 
@@ -150,8 +147,8 @@ def in_chunks(read: Callable[[int], bytes], length: int | None = None) -> Iterat
     """Read a body a chunk at a time.
 
     Args:
-        read: returns so many bytes at most, and none at the end.
-        length: bytes that were announced, of which none may be missing; None to read to the end.
+        read: returns at most this many bytes, and none at the end.
+        length: the announced number of bytes; if some are missing, the client has left. None: read to the end.
     """
     left, more = length, True
     while more:
@@ -171,7 +168,7 @@ def _raise(error: Exception) -> Message:
 
 
 def _next(body: Iterator[Message]) -> tuple[Message | None, Exception | None]:
-    """Read on; what is wrong with the body is for the endpoint to answer."""
+    """Read the next message; return an error instead of raising it, so that the endpoint answers it."""
     gone: Message = {"type": "http.disconnect"}
     try:
         return next(body, gone), None

@@ -1,8 +1,8 @@
-"""The way of verified deliveries into the database: those that come at the same time are stored in one transaction.
+"""Stores verified deliveries. Those that arrive while a transaction runs share the next one.
 
-A delivery alone is stored at once. While the writer is busy, others gather, and then it takes all of them: no delivery
-waits for company, and the more there are, the less each costs. When a transaction takes long, because somebody holds
-a lock, another writer begins, so that other deliveries do not wait for it.
+A delivery is stored at once if no writer is busy. Otherwise it waits in a queue, and the writer then stores the whole
+queue in one transaction: no delivery waits to fill a batch, and under load each costs less. If a transaction takes
+long, because somebody holds a lock, another writer starts.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from cauce.database.inbox import InboxRow, Stored
 
 WRITERS: Final = 4
-"""Transactions under way at once, at most."""
+"""The largest number of concurrent transactions."""
 LONG_SECONDS: Final = 0.05
-"""Seconds after which a transaction is no reason any more not to begin another."""
+"""Seconds after which another transaction may start beside a running one."""
 MOST_BYTES: Final = 1_048_576
-"""Bytes of the payloads and bodies of one transaction, beyond its first delivery. Events: ``inbox.MOST_ROWS``."""
+"""The most bytes of payloads and bodies in a transaction of several deliveries. Events: ``inbox.MOST_ROWS``."""
 
 
 class _Waiting(NamedTuple):
-    """A delivery on its way."""
+    """A delivery that waits to be stored."""
 
     rows: Sequence[InboxRow]
     size: int
@@ -39,18 +39,18 @@ class _Waiting(NamedTuple):
     stored: asyncio.Future[list[Stored]]
 
     def finish(self, stored: list[Stored]) -> None:
-        """Return the result to the request that waits, if it still does."""
+        """Return the result to the request, if it still waits."""
         if not self.stored.done():
             self.stored.set_result(stored)
 
     def fail(self, problem: Exception) -> None:
-        """Raise the error in the request that waits, if it still does."""
+        """Raise the error in the request, if it still waits."""
         if not self.stored.done():
             self.stored.set_exception(problem)
 
 
 class Intake:
-    """The way in, for one process and its event loop."""
+    """The queue of one process and its event loop."""
 
     def __init__(self, connections: HttpConnections) -> None:
         self._connections = connections
@@ -60,10 +60,10 @@ class Intake:
         """Writers whose transaction takes long."""
 
     async def store(self, rows: Sequence[InboxRow]) -> list[Stored]:
-        """Store what one delivery holds, as ``inbox.store`` does.
+        """Store the events of one delivery, as ``inbox.store`` does.
 
         Raises:
-            psycopg.Error: the database did not take it; an ``OperationalError`` if it was not its turn within
+            psycopg.Error: the database did not store them; an ``OperationalError`` if the delivery waited longer than
                 ``DATABASE_SECONDS``.
         """
         if not rows:
@@ -76,18 +76,18 @@ class Intake:
         return await waiting.stored
 
     async def finish(self) -> None:
-        """Wait for what is under way: a transaction goes on although its requests were given up."""
+        """Wait for the running transactions: they go on although their requests were cancelled."""
         if self._writers:
             await asyncio.wait(self._writers)
 
     def _begin(self) -> None:
-        """Let a writer begin, if one is wanted and none will be free soon."""
+        """Start a writer if a delivery waits and every running transaction takes long."""
         if self._waiting and len(self._long) == len(self._writers) < WRITERS:
             writer = asyncio.get_running_loop().create_task(self._write())
             self._writers.add(writer)
 
     async def _write(self) -> None:
-        """Store whatever waits, until nothing does."""
+        """Store waiting deliveries until there are none."""
         loop, this = asyncio.get_running_loop(), asyncio.current_task()
         assert this is not None  # noqa: S101 - for the type checker: this is a coroutine of a task
         try:
@@ -99,14 +99,14 @@ class Intake:
                     timer.cancel()
                     self._long.discard(this)
         finally:
-            self._writers.remove(this)  # here, and not when the task is seen to be done: more may come in between
+            self._writers.remove(this)  # not in a done callback: deliveries may arrive before that runs
 
     def _takes_long(self, writer: asyncio.Task[None]) -> None:
         self._long.add(writer)
         self._begin()
 
     def _take(self, earliest: float) -> list[_Waiting]:
-        """Take those that wait, the longest first, as many as one transaction shall hold."""
+        """Take deliveries for one transaction from the queue, the oldest first."""
         taken: list[_Waiting] = []
         count = size = 0
         while self._waiting:
@@ -127,14 +127,14 @@ class Intake:
                 await self._store_alone(delivery)
 
     async def _store_together(self, deliveries: Sequence[_Waiting]) -> bool:
-        """Store all of them or none; False: try each alone, for one that is refused shall not keep others out."""
+        """Store all or none. Return False to store each alone, so that a bad one does not affect the others."""
         rows = [row for delivery in deliveries for row in delivery.rows]
         try:
             stored = iter(await self._connections.run(partial(inbox.store_as_they_are, rows=rows)))
         except LOST as problem:
             for delivery in deliveries:
                 delivery.fail(problem)
-        except Exception:  # noqa: BLE001 - whatever it is, it comes again with the one whose fault it is
+        except Exception:  # noqa: BLE001 - the delivery that causes it raises it again when it is stored alone
             return False
         else:
             for delivery in deliveries:
@@ -144,5 +144,5 @@ class Intake:
     async def _store_alone(self, delivery: _Waiting) -> None:
         try:
             delivery.finish(await self._connections.run(partial(inbox.store, rows=delivery.rows)))
-        except Exception as problem:  # noqa: BLE001 - goes to the request, which knows what to answer
+        except Exception as problem:  # noqa: BLE001 - raised in the request, which answers it
             delivery.fail(problem)

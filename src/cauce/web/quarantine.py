@@ -1,7 +1,7 @@
 """Diagnose and store refused deliveries after their answer, at a limited rate.
 
-Nothing here changes or delays an answer: a task writes the queued deliveries one at a time, so that good deliveries
-find a free connection.
+It never changes or delays an answer: a task stores the queued deliveries one at a time, so that good deliveries find a
+free connection.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cauce.web")
 
 BURST: Final = 50
-"""Refused deliveries of one origin and reason that are kept however fast they come."""
+"""Refused deliveries of one origin and reason that are kept at any rate of arrival."""
 SECONDS_EACH: Final = 5.0
-"""Seconds after which one more of them is: a flood needs over an hour to bring as many as are kept (``ROWS``)."""
+"""After the burst, one more is kept every so many seconds: a flood needs over an hour to fill the quarantine (``ROWS``
+of one origin and reason)."""
 BURST_BYTES: Final = 524_288
-"""Bytes of them that are kept however fast they come."""
+"""Bytes of one origin and reason that are kept at any rate of arrival."""
 BYTES_PER_SECOND: Final = 800
-"""Bytes of them that are kept afterwards: a flood needs over an hour to bring as many as large ones always have, which
-is half of ``BYTES``, less the largest that there can be."""
+"""Bytes kept per second after the burst: a flood needs over an hour to fill the half of ``BYTES`` that is always left
+to large deliveries, less one of the largest size."""
 WAITING: Final = 32
-"""Refused deliveries that may wait to be written down; when more come, they are dropped."""
+"""Refused deliveries that may wait to be stored; further ones are dropped."""
 FINISH_SECONDS: Final = 3.0
-"""Seconds that those that wait get when the application ends."""
+"""Seconds to store the waiting deliveries when the application ends."""
 DIAGNOSED_BYTES: Final = 16_384
-"""Bytes of the largest body whose rewritings are tried when it comes, which takes up to 50 ms; others wait until
-somebody looks at them."""
+"""The largest body that is diagnosed on arrival, in bytes, which takes up to 50 ms. Larger ones are diagnosed when an
+operator looks at them."""
 
 
 class Quarantine:
-    """The way into the quarantine, for one process and its event loop.
+    """Puts deliveries into the quarantine, for one process and its event loop.
 
     Args:
         connections: to the database.
-        clock: seconds, of no particular beginning.
+        clock: returns seconds since any fixed time.
     """
 
     def __init__(self, connections: HttpConnections, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,13 +61,13 @@ class Quarantine:
     def take(
         self, provider: Provider, request: WebhookRequest, secrets: Sequence[Secret], now: float, rejected: Rejected
     ) -> None:
-        """Have a refused delivery kept, unless too many are; the answer need not wait for it.
+        """Queue a refused delivery to be kept, or drop it if there are too many. Does not wait.
 
         Args:
-            provider: whose it is said to be.
-            request: as it came.
-            secrets: that it was verified with.
-            now: the moment that it was judged at, in Unix seconds.
+            provider: the provider that it was sent to.
+            request: the request as received.
+            secrets: the secrets that it was verified with.
+            now: the time of the verification, in Unix seconds.
             rejected: why it was refused.
         """
         if len(self._waiting) >= WAITING:
@@ -82,7 +83,7 @@ class Quarantine:
             self._writer = asyncio.get_running_loop().create_task(self._write())
 
     async def finish(self) -> None:
-        """Wait until all that was taken is kept, or has failed to be, but no longer than ``FINISH_SECONDS``."""
+        """Wait until all queued deliveries are stored or have failed, but at most ``FINISH_SECONDS``."""
         if self._writer is not None and not self._writer.done():
             await asyncio.wait([self._writer], timeout=FINISH_SECONDS)
             self._writer.cancel()
@@ -103,21 +104,24 @@ class Quarantine:
                     )
                 )
             except psycopg.Error as problem:
-                logger.warning("cannot keep a refused delivery of %s: %s", origen, problem)
+                logger.warning("cannot store a refused delivery of %s: %s", origen, problem)
             except Exception:
-                logger.exception("cannot keep a refused delivery of %s", origen)
+                logger.exception("cannot store a refused delivery of %s", origen)
             else:
-                logger.info("a refused delivery of %s is kept: cauce webhook rejected %s", origen, number)
+                logger.info("stored a refused delivery of %s: cauce webhook rejected %s", origen, number)
 
 
 class Allowance:
-    """How many more of one origin and reason, and bytes of them, may be kept now: two token buckets."""
+    """How many more deliveries of one origin and reason may be kept, and how many bytes: two token buckets."""
 
     def __init__(self, now: float) -> None:
         self._left, self._bytes, self._then = float(BURST), float(BURST_BYTES), now
 
     def spend(self, now: float, weight: Callable[[], int]) -> bool:
-        """Take one of that weight, if both are left; the weight is asked for only where it counts."""
+        """Take one delivery and its weight in bytes out of the buckets, if both hold enough.
+
+        The weight is computed only if there is a delivery left.
+        """
         passed, self._then = now - self._then, now
         self._left = min(BURST, self._left + passed / SECONDS_EACH)
         self._bytes = min(BURST_BYTES, self._bytes + passed * BYTES_PER_SECOND)
@@ -128,7 +132,7 @@ class Allowance:
 
 
 async def _cause(inquiry: Inquiry, rejected: Rejected) -> str | None:
-    """Find out why, in a thread: only now are the secrets of this moment there, and headers that are not kept."""
+    """Diagnose in a thread. Do it now: today's secrets and the headers that are not stored are gone later."""
     if len(inquiry.request.body) > DIAGNOSED_BYTES:
         return None
     try:

@@ -1,7 +1,7 @@
-"""The secrets of the inbox: from the environment, or from a function of the application that asks a vault.
+"""The secrets of the inbox: from the environment, or from a function of the application that reads a vault.
 
-An error here is not the sender's fault: it is answered 503, so that the provider tries again, and the log names the
-setting. Without a secret nothing is accepted. docs/adr/0016-secrets.md.
+An error here is not the sender's fault. The answer is 503, so that the provider tries again, and the log names the
+setting. Without a secret nothing is accepted. See docs/adr/0016-secrets.md.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from cauce.config import Settings
 
 Secrets: TypeAlias = "str | Secret | list[Secret] | tuple[Secret, ...] | None"
-"""A setting's text, as ``Secret.several`` reads it; or secrets taken as they are; or none."""
+"""The text of a setting for ``Secret.several``; or one or several ``Secret``; or None."""
 SecretSource: TypeAlias = "Callable[[str], Secrets | Awaitable[Secrets]]"
-"""From the name of a setting to what it holds, at once or awaited. A plain function must not wait for anything."""
+"""A function, sync or async, from the name of a setting to its secrets. A sync one must not block."""
 
 SOURCE_SECONDS: Final = 2.0
-"""Seconds that an awaited source may take. The least patient providers wait 3 s for their answer."""
+"""Seconds that an async source may take. Some providers wait only 3 s for an answer."""
 KEPT_SECONDS: Final = 5.0
-"""Seconds that what was awaited is used again. Whoever knows the address of an inbox can post to it, and would make a
-call to the vault with every post. So a secret that was taken out of a vault counts for as long as this."""
+"""Seconds that the result of an async source is cached. Otherwise anybody who knows the address of an inbox could cause
+a call to the vault with every request. So a secret removed from the vault is accepted for up to this long."""
 
 logger = logging.getLogger("cauce.web")
 
@@ -39,20 +39,20 @@ class _Kept(NamedTuple):
 
 
 class Keyring:
-    """The secrets of every setting, asked for at every delivery, so that a rotation needs no restart.
+    """The secrets of all settings, read again at every delivery, so that a rotation needs no restart.
 
     Args:
-        source: what ``create_app`` was given, or ``secrets_in(settings)``.
+        source: the ``secrets`` of ``create_app``, or ``secrets_in(settings)``.
     """
 
     def __init__(self, source: SecretSource) -> None:
         self._source = source
         self._kept: dict[str, _Kept] = {}
         self._texts: dict[str, tuple[str, tuple[Secret, ...]]] = {}
-        """The last text of each setting, and what it says: it is the same for a million deliveries."""
+        """The last text of each setting and its secrets, so that an unchanged text is parsed once."""
 
     async def secrets(self, setting: str) -> tuple[Secret, ...] | Rejected:
-        """Return what a setting holds, or why that cannot be known; it never raises."""
+        """Return the secrets of a setting, or why they are not available; it never raises."""
         kept = self._kept.get(setting)
         if kept is not None and time.monotonic() < kept.until:
             return kept.secrets
@@ -66,7 +66,7 @@ class Keyring:
                 async with asyncio.timeout(SOURCE_SECONDS):
                     held = await held
         except TimeoutError:
-            logger.error("the source of %s did not answer within %g s", setting, SOURCE_SECONDS)  # noqa: TRY400 - no traceback of ours helps
+            logger.error("the source of %s did not answer within %g s", setting, SOURCE_SECONDS)  # noqa: TRY400 - a traceback would not help
             return Rejected(Reason.UNAVAILABLE, f"the source of {setting} did not answer in time")
         except Exception:
             logger.exception("the source of %s failed", setting)
@@ -74,7 +74,7 @@ class Keyring:
         try:
             secrets = _read(held)
         except (TypeError, ValueError) as problem:
-            logger.error("%s cannot be read: %s", setting, problem)  # noqa: TRY400 - no traceback of ours helps
+            logger.error("%s cannot be read: %s", setting, problem)  # noqa: TRY400 - a traceback would not help
             return Rejected(Reason.MALFORMED_SECRET, f"{setting} cannot be read")
         if isinstance(held, str):
             self._texts[setting] = (held, secrets)
@@ -84,14 +84,14 @@ class Keyring:
 
 
 def secrets_in(settings: Settings, providers: Iterable[Provider] = ()) -> SecretSource:
-    """Return the source that looks into the settings, for Stripe's, and into the environment.
+    """Return the source that reads Stripe's secret from the settings, and the others from the environment.
 
     Args:
-        settings: the application's.
-        providers: those it has beside ``cauce.webhooks.PROVIDERS``.
+        settings: the application's settings.
+        providers: the application's own providers, in addition to ``cauce.webhooks.PROVIDERS``.
 
     Raises:
-        ConfigError: a provider's setting cannot be read; all of those are named, and nothing they hold is quoted.
+        ConfigError: a provider's setting cannot be read. The message names all of those and quotes no secret.
     """
     stripe = settings.stripe_webhook_secret.get_secret_value()
 
@@ -110,11 +110,11 @@ def secrets_in(settings: Settings, providers: Iterable[Provider] = ()) -> Secret
 
 
 def _read(held: object) -> tuple[Secret, ...]:
-    """Read what a source returned, which its type cannot promise.
+    """Check and read what a source returned.
 
     Raises:
-        TypeError: it is none of ``Secrets``.
-        ValueError: it is text, and a window in it cannot be read.
+        TypeError: it is not one of ``Secrets``.
+        ValueError: it is text with an invalid ``since=`` or ``until=``.
     """
     kind = type(held).__name__
     if held is None or isinstance(held, str):
@@ -126,4 +126,4 @@ def _read(held: object) -> tuple[Secret, ...]:
         secrets = tuple(one for one in several if isinstance(one, Secret))
         if len(secrets) == len(several):
             return secrets
-    raise TypeError(f"a {kind} was returned, which is neither text nor a Secret nor several of them")
+    raise TypeError(f"the source returned a {kind}; it must return text, a Secret, or a list or tuple of Secret")

@@ -17,16 +17,16 @@ _LENGTH: Final = re.compile(r"[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A request read from a file; ``notes`` say what looks wrong in the file."""
+    """A request read from a file; ``notes`` are warnings about the file."""
 
     request: WebhookRequest
     notes: tuple[str, ...] = ()
 
 
 def read_request(raw: bytes) -> Captured:
-    """Read a captured request: request line, headers, blank line, body; lines may end in LF alone.
+    """Read a captured request: request line, headers, blank line, body. Lines end in CRLF or LF.
 
-    Bytes beyond ``Content-Length`` are dropped.
+    Bytes after ``Content-Length`` are dropped.
 
     Raises:
         ValueError: it is not an HTTP/1 request.
@@ -36,7 +36,7 @@ def read_request(raw: bytes) -> Captured:
     found = _REQUEST_LINE.fullmatch(line.strip())
     if found is None:
         shown = line[:60].decode("latin-1")
-        raise ValueError(f"the first line is {shown!r}, and should be like: POST /api/webhooks/stripe HTTP/1.1")
+        raise ValueError(f"the first line is {shown!r}; expected a line like POST /api/webhooks/stripe HTTP/1.1")
     headers = Headers(_pairs(fields))
     target = found[2].decode("latin-1")
     url = target if "://" in target else f"http://{headers.get('host') or 'localhost'}{target}"
@@ -45,7 +45,7 @@ def read_request(raw: bytes) -> Captured:
 
 
 def write_request(request: WebhookRequest) -> bytes:
-    """Write a request; the first line holds the whole of an https URL, to keep its scheme."""
+    """Write a request. The first line contains the whole URL if it is https, so that the scheme is kept."""
     url = urlsplit(request.url)
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     lines = [f"{request.method} {request.url if url.scheme != 'http' else target} HTTP/1.1", f"host: {url.netloc}"]
@@ -63,29 +63,29 @@ def _pairs(lines: Iterable[bytes]) -> Iterable[tuple[bytes, bytes]]:
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or not name.strip():
-            raise ValueError(f"{line[:60].decode('latin-1')!r} is no header; a header is: name: value")
+            raise ValueError(f"{line[:60].decode('latin-1')!r} is not a header; expected: name: value")
         yield name.strip(), value.strip()
 
 
 def _cut(body: bytes, headers: Headers) -> tuple[bytes, tuple[str, ...]]:
-    """Return the body cut to the declared length, and what looks wrong with it."""
+    """Return the body cut to the declared length, and warnings about it."""
     notes: list[str] = []
     if "chunked" in (headers.get("transfer-encoding") or "").lower():
         decoded = _unchunked(body)
         if decoded is None:
-            notes.append("it says that its body comes in chunks, and the body here does not; it is taken as it is")
+            notes.append("Transfer-Encoding is chunked, but the body here is not; it is used unchanged")
         body = body if decoded is None else decoded
     declared = headers.get("content-length") or ""
     if _LENGTH.fullmatch(declared):
         length = int(declared)
         if len(body) < length:
-            notes.append(f"the body has {len(body)} bytes, and Content-Length says {length}: it was cut or rewritten")
+            notes.append(f"the body has {len(body)} bytes, but Content-Length is {length}: it was cut or rewritten")
         elif len(body) > length:
-            notes.append(f"{len(body) - length} bytes behind the {length} of Content-Length are left out")
+            notes.append(f"{len(body) - length} bytes after the {length} of Content-Length are ignored")
             body = body[:length]
     encoding = headers.get("content-encoding") or "identity"
     if encoding != "identity":
-        notes.append(f"Content-Encoding is {encoding}: what is signed is the body before, or after, that")
+        notes.append(f"Content-Encoding is {encoding}: the signed body may be the one before or after encoding")
     return body, tuple(notes)
 
 

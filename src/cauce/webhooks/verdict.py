@@ -1,7 +1,7 @@
-"""A verifier's verdict: data that can be logged, counted and stored.
+"""A verifier's verdict: data to log, count and store.
 
-A stored request cannot be verified again later (its timestamp will be stale), so the verdict is stored with the event.
-It names the secret by position, never by text.
+A stored request cannot be verified again later, because its timestamp gets stale. So the verdict is stored with the
+event. It gives the position of the secret, never its text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cauce.webhooks.payload import JsonValue
 
 
 class Reason(StrEnum):
-    """Why a request was refused. The value is the label for logs and metrics."""
+    """Why a request was refused. The value is a label for logs and metrics."""
 
     MISSING_HEADER = "missing_header"
     REPEATED_HEADER = "repeated_header"
@@ -35,44 +35,43 @@ class Reason(StrEnum):
 
     @property
     def advice(self) -> str:
-        """What the operator should do."""
+        """What an operator should do."""
         return _ADVICE[self]
 
     @property
     def is_ours(self) -> bool:
-        """Whether this installation is at fault, so the answer is 503 and the provider should try again."""
+        """Whether the fault is here and not at the sender: the answer is 503, so that the provider tries again."""
         return self in (Reason.EMPTY_SECRET, Reason.MALFORMED_SECRET, Reason.UNAVAILABLE)
 
 
 _ADVICE = {
     Reason.MISSING_HEADER: "If the provider sent this, check that signing is switched on there and that no proxy"
     " drops the header.",
-    Reason.REPEATED_HEADER: "Providers send it once; a proxy that adds its own copy must be mended.",
+    Reason.REPEATED_HEADER: "Providers send it once; correct the proxy that adds a copy.",
     Reason.MALFORMED_HEADER: "If the provider sent this, compare the header with the provider's page.",
     Reason.HEADER_TOO_LONG: "No provider sends one that long; nothing to do.",
-    Reason.MALFORMED_BODY: "The signature is expected inside the body, and the body could not be read.",
-    Reason.WRONG_SCHEME: "The request is signed by a scheme that is not accepted here; switch the provider to the one"
-    " named above.",
-    Reason.BAD_SIGNATURE: "Check that the configured secret is the one of this very endpoint, and that nothing on the"
-    " way parses and rewrites the body.",
-    Reason.URL_MISMATCH: "Set CAUCE_PUBLIC_URL to what the address registered with the provider has before"
-    " /api/webhooks/.",
-    Reason.CONTRADICTION: "The signature is good, but an unsigned part of the request does not fit what was signed.",
-    Reason.STALE: "Check the clock of this host; if the request was held in a queue on its way, raise the tolerance. "
+    Reason.MALFORMED_BODY: "The signature is expected in the body, but the body could not be parsed.",
+    Reason.WRONG_SCHEME: "The scheme of the signature is not accepted here; set the provider to the one named above.",
+    Reason.BAD_SIGNATURE: "Check that the configured secret belongs to this endpoint, and that no proxy or middleware"
+    " rewrites the body.",
+    Reason.URL_MISMATCH: "Set CAUCE_PUBLIC_URL to the part before /api/webhooks/ of the address registered with the"
+    " provider.",
+    Reason.CONTRADICTION: "The signature is good, but an unsigned part of the request contradicts the signed part.",
+    Reason.STALE: "Check the clock of this host. If the request waited in a queue on its way, raise the tolerance. "
     "Otherwise it is a replay.",
     Reason.FUTURE: "Check the clock of this host.",
-    Reason.EMPTY_SECRET: "Set the secret, or mend its window; until then everything is refused.",
+    Reason.EMPTY_SECRET: "Set the secret, or correct its since= and until=; until then everything is refused.",
     Reason.MALFORMED_SECRET: "Copy the secret again from the provider's page.",
-    Reason.EXPIRED_SECRET: "End its rotation at the provider, which still signs with it, or set a later until;"
-    " if it was leaked, somebody else used it.",
-    Reason.EARLY_SECRET: "The provider signs with it already: set an earlier since, or leave it out.",
-    Reason.UNAVAILABLE: "Something needed for verification is not here; see above.",
+    Reason.EXPIRED_SECRET: "The provider still signs with it: end the rotation there, or set a later until=."
+    " If the secret was leaked, somebody else used it.",
+    Reason.EARLY_SECRET: "The provider signs with it already: set an earlier since=, or omit it.",
+    Reason.UNAVAILABLE: "Something needed for verification is not available; see above.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SignedScope:
-    """What a signature covers. Anyone who has one valid delivery can change the rest."""
+    """What a signature covers. Whoever has one valid delivery can change the rest."""
 
     raw_body: bool = False
     """The whole body."""
@@ -100,7 +99,7 @@ class SignedScope:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """One of the secrets signed the request, within the tolerance."""
+    """The signature is good for one of the secrets, and its timestamp within the tolerance."""
 
     scheme: str
     """The signature scheme."""
@@ -111,7 +110,7 @@ class Verified:
     timestamp: float | None = None
     """The signed time in Unix seconds, if the scheme has one."""
     skew: float | None = None
-    """How many seconds ago the signed time was; negative: in the future."""
+    """The age of the signed time in seconds; negative: it is in the future."""
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the verdict to store with the event; its keys are Spanish, as all JSON keys are."""
@@ -131,7 +130,7 @@ class Rejected:
     reason: Reason
     """Why."""
     detail: str
-    """What was found and where; it never quotes a secret or a signature."""
+    """What is wrong and where; never quotes a secret or a signature."""
 
     def __str__(self) -> str:
         """Return what happened and what to do, in one line."""

@@ -92,8 +92,8 @@ def test_another_secret(inbox: Inbox, signed: Sign) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "firma_invalida")
     (row,) = rejected(inbox)
     assert (row["origen"], row["razon"], row["cuerpo"]) == ("stripe", "bad_signature", delivery.body)
-    assert row["causa"].startswith("another secret")
-    assert "its length is the one that was sent" in row["causa"]
+    assert row["causa"].startswith("the secret is wrong")
+    assert "its length was not changed" in row["causa"]
     assert (row["url"], row["tamano"]) == ("http://test/api/webhooks/stripe", len(delivery.body))
     assert {name for name, _ in row["cabeceras"]} == {
         "content-length",
@@ -111,7 +111,7 @@ def test_a_body_that_was_written_anew(inbox: Inbox, signed: Sign) -> None:
     assert inbox.deliver(delivery._replace(body=compact)).status_code == 400
     (row,) = rejected(inbox)
     assert row["razon"] == "bad_signature"
-    assert row["causa"].startswith("the secret is right and the body was rewritten")
+    assert row["causa"].startswith("the secret is right, but the body was rewritten")
     assert "a space after commas and colons" in row["causa"]
 
 
@@ -121,7 +121,7 @@ def test_a_clock_that_is_wrong(inbox: Inbox, signed: Sign, age: float, reason: s
     assert inbox.deliver(signed(age=age)).status_code == 400
     (row,) = rejected(inbox)
     assert row["razon"] == reason
-    assert "the clocks differ by 2 h almost exactly" in row["causa"]
+    assert "the clocks differ by almost exactly 2 h" in row["causa"]
     assert re.search(r"7(19|20)\d s (ago|ahead)", row["detalle"])
 
 
@@ -153,7 +153,7 @@ def test_a_delivery_of_another_provider(inbox: Inbox) -> None:
     assert post(inbox, request, "stripe").status_code == 400
     (row,) = rejected(inbox)
     assert row["razon"] == "missing_header"
-    assert "as deliveries of paddle do" in row["causa"]
+    assert "of paddle" in row["causa"]
 
 
 def test_what_is_good_or_is_nobodys_is_not_kept(inbox: Inbox, signed: Sign) -> None:
@@ -566,7 +566,7 @@ def test_a_database_that_is_away_changes_no_answer(
         port = closed.getsockname()[1]
     inbox.configure(database_url=f"postgresql://postgres@127.0.0.1:{port}/postgres")
     assert inbox.deliver(bad).status_code == 400
-    assert any("cannot keep a refused delivery of" in message for message in caplog.messages)
+    assert any("cannot store a refused delivery of" in message for message in caplog.messages)
     inbox.configure(database_url=dsn)
     assert inbox.deliver(bad).status_code == 400
     assert len(rejected(inbox)) == 1

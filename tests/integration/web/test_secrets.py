@@ -129,7 +129,7 @@ async def hanging(_: str) -> str:
         (sealed, "the source of STRIPE_WEBHOOK_SECRET failed"),
         (broken, "the source of STRIPE_WEBHOOK_SECRET failed"),
         (hanging, "the source of STRIPE_WEBHOOK_SECRET did not answer within 0.01 s"),
-        (lambda _: ["hush"], "STRIPE_WEBHOOK_SECRET cannot be read: a list was returned"),
+        (lambda _: ["hush"], "STRIPE_WEBHOOK_SECRET cannot be read: the source returned a list"),
         (lambda _: "whsec_one;until=never", "STRIPE_WEBHOOK_SECRET cannot be read: until of secret 1 of 1"),
     ],
     ids=["sealed", "broken", "hanging", "no secrets", "no window"],

@@ -36,7 +36,7 @@ def test_a_connection_made_too_late_is_closed() -> None:
     exchange.cut()
     here, there = socket.socketpair()
     with there:
-        with pytest.raises(DeliveryFailed, match="was over before it was connected"):
+        with pytest.raises(DeliveryFailed, match="timed out before the connection"):
             exchange._secured(here)
         assert here.fileno() == -1
         assert there.recv(1) == b""

@@ -108,8 +108,8 @@ def test_a_new_secret_is_of_the_advised_length() -> None:
         (f"{ONE},whsec_aHVudGVyMg==", "secret 2 of 2 has 7 bytes"),
         (pair()[1], "public key"),
         ("whsk_aHVudGVyMg==", "secret 1 of 1 cannot sign"),
-        (f"{ONE};until=tomorrow", "cannot be read: until of secret 1 of 1 is no moment"),
-        (f"{ONE};until=2030-01-01T00:00:00Z", "leave since= and until= out"),
+        (f"{ONE};until=tomorrow", "cannot be read: until of secret 1 of 1 is not a time"),
+        (f"{ONE};until=2030-01-01T00:00:00Z", "omit since= and until="),
     ],
     ids=["nothing", "a comma", "no key", "no base64", "the second", "the other half", "short", "a word", "a moment"],
 )

@@ -1,14 +1,14 @@
-"""Limits of every connection, whatever parses it: deadlines, and a maximum number of connections.
+"""Limits of every connection, with either parser: deadlines, and a maximum number of connections.
 
 uvicorn has one deadline, for connections that are idle between two requests, and any byte ends it. Here a connection
-that waits for its client always has a deadline, which no trickle of bytes moves:
+that waits for its client always has a deadline, which slow single bytes do not extend:
 
-    accepted, or a request has begun     HEADER_SECONDS until its header fields are whole
+    accepted, or a request has begun     HEADER_SECONDS until its header fields are complete
     between two requests                 KEEP_ALIVE_SECONDS until the next one begins (uvicorn's own timer)
-    the body                             BODY_SECONDS of cauce.web.body, for the application reads it
-    an answer that fills the buffers     SEND_SECONDS until the client has taken some of it
+    the body                             BODY_SECONDS of cauce.web.body, where the application reads it
+    an answer that fills the buffers     SEND_SECONDS until the client has read some of it
 
-The application's work has none here: it has deadlines of its own, and the client waits for it, not the other way round.
+While the application works, no deadline runs here: the application has its own.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ else:
 logger = logging.getLogger("cauce.http")
 
 HEADER_SECONDS: Final = 10.0
-"""Seconds for a request's header fields: from its first byte or, of a connection's first one, from its acceptance."""
+"""Seconds for the header fields of a request, from its first byte; of a connection's first request, from the accept."""
 KEEP_ALIVE_SECONDS: Final = 75
-"""Seconds a connection may be idle between two requests, as in nginx: load balancers keep theirs for up to 60 s, and a
-server that closes first would cost them a request."""
+"""Seconds that a connection may be idle between two requests, as in nginx. Load balancers keep connections for up to
+60 s, and lose a request if the server closes first."""
 SEND_SECONDS: Final = 10.0
-"""Seconds within which a client takes some of what was sent to it, or its connection is cut."""
+"""Seconds within which a client must read some of the answer, or its connection is cut."""
 MAX_CONNECTIONS: Final = 1_000
-"""Open connections of a process, if its limit of descriptors allows for so many."""
+"""The most open connections of a process, if its limit of file descriptors allows so many."""
 SPARE_DESCRIPTORS: Final = 256
-"""Descriptors left for everything else (database, log, the application's own), or half of them if there are fewer."""
+"""File descriptors left for the database, the log and the application; at most half of them."""
 LOG_SECONDS: Final = 60.0
-"""Seconds between two lines in the log that say that connections were too many."""
+"""Seconds between two warnings in the log about too many connections."""
 
-_steps = count()  # not the time: uvloop tells it in milliseconds, and the order of what happens in one would be lost
+_steps = count()  # not the time: uvloop's has milliseconds, so events within one would have no order
 
 
 def max_connections() -> int:
-    """Return how many connections may be open: ``MAX_CONNECTIONS``, or as many as descriptors (ulimit -n) allow."""
+    """Return how many connections may be open: ``MAX_CONNECTIONS``, or as many as ``ulimit -n`` allows."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -61,21 +61,21 @@ class Bounded(Uvicorns):
     """A connection with deadlines: a mixin for uvicorn's protocols."""
 
     _told: ClassVar[float | None] = None
-    """When the log was last told that connections were too many."""
+    """When the log last had a warning about too many connections."""
     _timer: asyncio.TimerHandle | None = None
     since: int
-    """The step since which it has waited for its client, if it does."""
+    """The step since which it waits for its client, if it does."""
     _latest: Cycle | None = None
-    """The latest request whose header fields are whole, and its answer."""
+    """The latest request with complete header fields, and its answer."""
     _unsent = 0
-    """Bytes that the client had not taken when its deadline was set."""
+    """Bytes that the client had not read when its deadline was set."""
     _is_last = False
-    """No request comes after the latest."""
+    """No request follows the latest one."""
 
     # ---------------------------------------------------------------------------------------------- called by the loop
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begin; if there are too many connections, end the one that has waited longest for its client."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
+        """Begin. If there are too many connections, close the one that has waited longest for its client."""
         super().connection_made(transport)
         self.since = next(_steps)
         self._watch()
@@ -87,14 +87,14 @@ class Bounded(Uvicorns):
         super().data_received(data)
         self._watch()
 
-    # asyncio admits a bool here; uvicorn has it annotated without one
+    # asyncio allows a bool here, but uvicorn's annotation is None
     def eof_received(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Answer what a client asked before it stopped sending; without a whole request, close."""
+        """Answer a complete request that the client sent before it stopped sending; without one, close."""
         self._is_last = self.owes_answer
         return self._is_last
 
     def pause_writing(self) -> None:
-        """Wait until the client has read what there is."""
+        """Wait until the client has read the buffered answer."""
         super().pause_writing()
         self._watch()
 
@@ -112,7 +112,7 @@ class Bounded(Uvicorns):
     # --------------------------------------------------------------------------------------------- called by uvicorn
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the client to take the last answer."""
+        """Wait for the next request, or until the client has read the last answer."""
         super().on_response_complete()
         self.since = next(_steps)
         if self._is_last and not self.owes_answer:
@@ -121,7 +121,7 @@ class Bounded(Uvicorns):
             self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP; behind a whole request, whose answer that is not, by closing after its answer."""
+        """Refuse data that is not HTTP. If a complete request came before it, send its answer and close instead."""
         if self.owes_answer:
             self._is_last = True
             self.flow.pause_reading()
@@ -134,28 +134,28 @@ class Bounded(Uvicorns):
         self._watch()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: whoever offers another protocol (h2c) is answered in this one, and that is no fault."""
+        """Log nothing: a client that offers another protocol (h2c) gets an HTTP/1.1 answer, which is correct."""
 
     # ------------------------------------------------------------------------------------------------------ deadlines
 
     @property
     def is_answering(self) -> bool:
-        """Whether the application has a request in hand."""
+        """Whether the application is processing a request."""
         return self._latest is not None and not self._latest.response_complete
 
     @property
     def owes_answer(self) -> bool:
-        """Whether a request is whole and has no answer yet, be it in hand or in the queue."""
+        """Whether a complete request has no answer yet, in process or in the queue."""
         cycle = cast("Cycle | None", self.cycle)  # None before the first
         return cycle is not None and not cycle.response_complete and not cycle.more_body
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether the next move is the client's, and not the application's."""
+        """Whether the connection waits for the client, not for the application."""
         return not self.is_answering or self.cycle.more_body or self.flow.write_paused
 
     def _watch(self) -> None:
-        """Set the deadline of what is waited for, unless it has one; take it away while nothing is."""
+        """Set a deadline if the connection waits for its client and has none; otherwise remove it."""
         unread = self.transport.is_closing() or self.flow.write_paused
         if self.cycle is not self._latest:
             self._latest, self.since = self.cycle, next(_steps)
@@ -173,24 +173,24 @@ class Bounded(Uvicorns):
     def _time_out(self) -> None:
         self._timer = None
         if self._unsent and self.transport.get_write_buffer_size() < self._unsent:
-            self._watch()  # it reads on, though slowly
+            self._watch()  # the client reads, but slowly
         elif self.transport.is_closing() or self.flow.write_paused:
             self.transport.abort()  # closing would wait for the client to read
         elif self._latest is None:
             detalle = f"the header fields did not arrive within {HEADER_SECONDS:g} s"
             self._refuse(error(ErrorCode.SLOW_HEADERS, detalle, {"connection": "close"}))
-        else:  # its last request has its answer, and the next has not come: whatever was sent would answer neither
+        else:  # the last request has its answer, and the next is not complete: an error would answer neither
             self.transport.close()
             self._watch()
 
     def _make_room(self) -> None:
-        """End the connection that has waited longest for its client, or refuse this one if none waits."""
+        """Close the connection that has waited longest for its client, or refuse this one if none waits."""
         connections = cast("set[Bounded]", self.connections) - {self}
         waiting = [one for one in connections if one.waits_for_client and not one.transport.is_closing()]
         if waiting:
             min(waiting, key=lambda one: one.since).transport.abort()
         else:
-            detalle = f"{max_connections()} connections are open here, and all are being answered. Try again later"
+            detalle = f"{max_connections()} connections are open, and all are being answered. Try again later"
             headers = {"connection": "close", "retry-after": str(RETRY_AFTER_SECONDS)}
             self._refuse(error(ErrorCode.TOO_MANY_CONNECTIONS, detalle, headers))
         self._tell()
@@ -200,15 +200,15 @@ class Bounded(Uvicorns):
         if Bounded._told is None or now - Bounded._told >= LOG_SECONDS:
             Bounded._told = now
             logger.warning(
-                "more than %d connections are open: those that have waited longest for their clients are closed."
-                " The bound is %d, or ulimit -n less %d",
+                "more than %d connections are open; closing those that have waited longest for their clients."
+                " The limit is %d, or ulimit -n minus %d",
                 max_connections(),
                 MAX_CONNECTIONS,
                 SPARE_DESCRIPTORS,
             )
 
     def _refuse(self, answer: Answer) -> None:
-        """Send an answer that no request is waited for, and close."""
+        """Send an answer without waiting for a request, and close."""
         lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in fields(answer)]
         self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body)

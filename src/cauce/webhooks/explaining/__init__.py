@@ -1,4 +1,4 @@
-"""Explaining: why a webhook was refused, in words for whoever has to mend it.
+"""Explains to an operator why a webhook was refused, and what to do.
 
-Pure, as all of ``cauce.webhooks``. The command line and the quarantine print what it says.
+Pure, like all of ``cauce.webhooks``. The command line prints the explanation; the quarantine stores its cause.
 """

@@ -1,4 +1,4 @@
-"""Why a signature does not fit: the verifier tries the request as it may have been before something changed it.
+"""Finds out why a signature does not match, by verifying the request as it may have been before something changed it.
 
 Guessing is safe here, because nothing is accepted.
 """
@@ -27,14 +27,14 @@ from cauce.webhooks.verdict import Reason, Rejected, Verified
 
 _HALF_HOUR: Final = 1800
 _NEAR: Final = 5
-"""Seconds within which a difference counts as whole half hours."""
+"""Seconds by which a difference may miss a multiple of half an hour."""
 _ZONES: Final = 28
 """The largest offset of a time zone from UTC, in half hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What was found (empty: nothing), and what to do about it."""
+    """The cause of a refusal (empty: unknown), and what to do about it."""
 
     found: str
     todo: str
@@ -42,7 +42,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
-    """A refused request and its provider; ``others`` are the secrets in other settings."""
+    """A refused request and its provider; ``others`` are the secrets of other settings."""
 
     provider: Provider
     request: WebhookRequest
@@ -51,7 +51,7 @@ class Inquiry:
     others: Mapping[str, Sequence[Secret]]
 
     def cause(self, rejected: Rejected) -> Cause:
-        """Return the cause, as far as it can be found."""
+        """Return the cause, if it can be found."""
         found: Cause | None = None
         if rejected.reason is Reason.BAD_SIGNATURE:
             found = (
@@ -72,26 +72,26 @@ class Inquiry:
         return found or Cause("", rejected.reason.advice)
 
     def _fits(self, request: WebhookRequest, secrets: Sequence[Secret]) -> bool:
-        """Return whether the signature is good, however old it is."""
+        """Return whether the signature is good, whatever its age."""
         verdict = self.provider.verify(request, secrets, self.now)
         return isinstance(verdict, Verified) or verdict.reason in (Reason.STALE, Reason.FUTURE, Reason.CONTRADICTION)
 
     def _window(self) -> Cause | None:
-        """Try the secrets whose window is closed now."""
+        """Try the secrets that are not accepted at present."""
         for secret in self.secrets:
             bare = Secret(secret.text)
             if secret.accepted_at(self.now) or not secret.text.strip() or not self._fits(self.request, [bare]):
                 continue
             if secret.until is not None and secret.expired_at(self.now):
-                past = f"the window of its secret ended {self.now - secret.until.timestamp():.0f} s before"
-                return Cause(f"the signature is good, and {past}", Reason.EXPIRED_SECRET.advice)
+                past = f"its secret expired {self.now - secret.until.timestamp():.0f} s earlier"
+                return Cause(f"the signature is good, but {past}", Reason.EXPIRED_SECRET.advice)
             if secret.since is not None:
-                ahead = f"the window of its secret opens {secret.since.timestamp() - self.now:.0f} s later"
-                return Cause(f"the signature is good, and {ahead}", Reason.EARLY_SECRET.advice)
+                ahead = f"its secret is accepted only {secret.since.timestamp() - self.now:.0f} s later"
+                return Cause(f"the signature is good, but {ahead}", Reason.EARLY_SECRET.advice)
         return None
 
     def _meant_secret(self) -> Cause | None:
-        """Try the secret without usual copying mistakes, and the secrets of other settings."""
+        """Try the secret without common copying mistakes, and the secrets of other settings."""
         setting = self.provider.secret_setting
         for secret in self.secrets:
             bare = secret.text.strip().strip("'\"")
@@ -101,32 +101,32 @@ class Inquiry:
                 ("with a whsec_ that is not the provider's", bare.removeprefix("whsec_")),
             ):
                 if text != secret.text and self._fits(self.request, [Secret(text)]):
-                    return Cause(f"{setting} holds the secret {said}", "Set it exactly as the provider shows it.")
+                    return Cause(f"{setting} has the secret {said}", "Set it exactly as the provider shows it.")
         for other, secrets in self.others.items():
             if other != setting and self._fits(self.request, secrets):
-                found = f"it is signed with the secret in {other}, and was checked with {setting}"
-                return Cause(found, "Send it to the endpoint that it is for, or exchange the two secrets.")
+                found = f"the request is signed with the secret in {other}, but was verified with {setting}"
+                return Cause(found, "Send it to the right endpoint, or swap the two secrets.")
         return None
 
     def _rewritten_body(self) -> Cause | None:
-        """Try the body as it may have been sent: if one fits, the secret is right."""
+        """Try the body as it may have been sent: if the signature matches one form, the secret is right."""
         if not self.provider.signed.raw_body:
             return None
         for name, body in rewritings(self.request.body):
             if body != self.request.body and self._fits(replace(self.request, body=body), self.secrets):
                 return Cause(
-                    f"the secret is right and the body was rewritten: the signature fits the same content {name}",
-                    "Find what parses it and writes it again (a proxy, a middleware, a test tool), and have it pass the"
-                    " bytes on as they came.",
+                    f"the secret is right, but the body was rewritten: the signature matches the same content {name}",
+                    "Find what parses and rewrites it (a proxy, a middleware, a test tool), and let it forward the raw"
+                    " bytes.",
                 )
         return None
 
     def _rewritten_url(self) -> Cause | None:
-        """Find the signed spelling of the URL."""
+        """Try other spellings of the URL."""
         return self._public_url(rewritten(self.request.url), "another spelling of it")
 
     def _forwarded_url(self) -> Cause | None:
-        """Try the URLs in a proxy's headers, which the inbox never trusts, as a hint."""
+        """Try the URLs in a proxy's headers. The inbox never trusts these; here they are a hint."""
         headers = self.request.headers
         scheme, _, rest = self.request.url.partition("://")
         host, slash, path = rest.partition("/")
@@ -138,7 +138,7 @@ class Inquiry:
         return self._public_url(urls, "X-Forwarded-* names it")
 
     def _public_url(self, urls: Iterable[str], hint: str) -> Cause | None:
-        """Return how to configure the first URL that the signature fits."""
+        """Return how to configure the first URL that the signature matches."""
         seen = self.request.url
         if not self.provider.signed.url:
             return None
@@ -147,63 +147,63 @@ class Inquiry:
                 continue
             base = public_base(url)
             if base and base != public_base(seen):
-                todo = f"Set CAUCE_PUBLIC_URL={base}, which is what senders have before {INBOX}."
+                todo = f"Set CAUCE_PUBLIC_URL={base}, the part of the public address before {INBOX}."
             else:
                 todo = f"Configure the provider with public_url={url.partition('?')[0]!r}."
             signed, here = shown_url(url), shown_url(seen)
-            return Cause(f"the provider signed {signed} ({hint}), and the inbox sees {here}", todo)
+            return Cause(f"the provider signed {signed} ({hint}), but the inbox sees {here}", todo)
         return None
 
     def _undecided(self) -> Cause:
-        """Return what is known: a wrong secret or a changed body."""
+        """Return the remaining causes: a wrong secret or a changed body."""
         setting, signed, body = self.provider.secret_setting, self.provider.signed, self.request.body
         if not signed.raw_body and "crc32" not in signed.fields:
             covered = ", ".join(signed.names()) or "the token"
             return Cause(
-                f"only {covered} count here, so no other change of the body is the cause: the secret is another one, or"
-                " one of those was changed",
-                f"Set {setting} to the secret of this very endpoint; test and live mode have their own.",
+                f"the secret is wrong, or one of the signed parts was changed: only {covered} are signed here, so no"
+                " other change can be the cause",
+                f"Set {setting} to the secret of this endpoint; test and live mode have different ones.",
             )
         declared = self.request.headers.get("content-length") or ""
         if declared.isdecimal() and int(declared) != len(body):
-            found = f"the body was changed after it was sent: of {declared} bytes it has {len(body)}"
-            return Cause(found, "Capture the request again, whole.")
-        length = "; its length is the one that was sent, so the secret is the likelier of the two" if declared else ""
+            found = f"the body was changed after it was sent: it has {len(body)} of {declared} bytes"
+            return Cause(found, "Capture the whole request again.")
+        length = "; its length was not changed, so the secret is more likely" if declared else ""
         return Cause(
-            f"another secret, or a body whose content was changed: none of the usual rewritings fits{length}",
-            f"Compare {setting} with the secret of this very endpoint: every endpoint, test and live mode, and a"
-            " forwarder on the command line each have their own. If it is the same, look for what changes the body"
-            + (f", or the URL, which is signed and was seen as {self.request.url}." if signed.url else "."),
+            f"the secret is wrong, or the body's content was changed: no usual rewriting explains it{length}",
+            f"Compare {setting} with the secret of this endpoint. Each endpoint has its own, and so have test mode,"
+            " live mode, and a forwarder on the command line. If it is the same, find what changes the body"
+            + (f", or the URL, which is signed and was received as {self.request.url}." if signed.url else "."),
         )
 
     def _clock(self) -> Cause | None:
-        """Distinguish a wrong clock from an old request; the signature itself is good."""
+        """Distinguish a wrong clock from an old request; the signature is good."""
         moment = signed_at(self.provider, self.request)
         if moment is None:
             return None
         skew = self.now - moment
-        judged = f"The signature is good; --at {iso(moment)} judges it as of then."
+        judged = f"The signature is good; --at {iso(moment)} verifies it as of that time."
         halves = round(skew / _HALF_HOUR)
         if 0 < abs(halves) <= _ZONES and abs(skew - halves * _HALF_HOUR) < _NEAR:
-            found = f"the clocks differ by {abs(halves) / 2:g} h almost exactly, as if one showed local time for UTC"
+            found = f"the clocks differ by almost exactly {abs(halves) / 2:g} h, as if one took local time for UTC"
             return Cause(found, f"Set the clock of this host by NTP. {judged}")
         with suppress(ValueError, TypeError):
             sent = parsedate_to_datetime(self.request.headers.get("date") or "").timestamp()
             if abs(sent - moment) <= self.provider.tolerance:
-                return Cause("its Date header says that it was fresh when it was sent: it was held on its way", judged)
+                return Cause("by its Date header it was fresh when it was sent: it was delayed on its way", judged)
         if skew < 0:
             return Cause("the clock of this host is behind the provider's", f"Set it by NTP. {judged}")
-        return Cause("it is old: a capture, a request that was held on its way, or a replay", judged)
+        return Cause("it is old: a captured request, a delayed request, or a replay", judged)
 
     def _other_provider(self) -> Cause | None:
-        """Recognize another provider by the header of its signature."""
+        """Recognize another provider by its signature header."""
         own = signature_headers(self.provider)
         for origen, other in PROVIDERS.items():
             there = [name for name in signature_headers(other) if name not in own and self.request.headers.all(name)]
             if there:
                 return Cause(
-                    f"it carries {there[0]}, as deliveries of {origen} do, and it was sent to {self.provider.origen}",
-                    f"Send it to /api/webhooks/{origen}; here, --provider {origen} tries that.",
+                    f"it has the header {there[0]} of {origen}, but was sent to {self.provider.origen}",
+                    f"Send it to /api/webhooks/{origen}; to try that here, use --provider {origen}.",
                 )
         return None
 
@@ -214,7 +214,7 @@ def _first(header: str | None) -> str:
 
 
 def signature_headers(provider: Provider) -> tuple[str, ...]:
-    """Return the names of the headers that may hold a provider's signature, in lower case."""
+    """Return the names of the headers that may contain a provider's signature, in lower case."""
     if isinstance(provider, TemplateProvider):
         return (provider.header.lower(),)
     if isinstance(provider, StandardWebhooks):

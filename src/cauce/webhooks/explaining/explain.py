@@ -1,4 +1,4 @@
-"""A delivery explained line by line: its headers, what is signed, when, with which secret, or why it is refused."""
+"""Explains a delivery line by line: its headers, what is signed, when and with which secret, or why it is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAMES: Final = {"raw_body": "the whole body", "timestamp": "a time", "url": "th
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A verdict, and the lines that explain it, each a label and a text."""
+    """A verdict, and the lines that explain it as (label, text)."""
 
     verdict: Verdict
     lines: tuple[tuple[str, str], ...]
@@ -37,7 +37,7 @@ def explain(
 ) -> Explanation:
     """Verify a request as of ``now`` (Unix seconds) and explain the verdict.
 
-    ``others`` are the secrets in other settings, tried when none of the provider's fits.
+    ``others`` are the secrets of other settings, which are tried if none of the provider's matches.
     """
     verdict = provider.verify(request, secrets, now)
     lines = [("request", _request_line(request)), ("provider", f"{provider}, {provider.documentation}")]
@@ -67,25 +67,25 @@ def _headers(provider: Provider, request: WebhookRequest) -> Iterator[str]:
         values = request.headers.all(name)
         if values:
             text = values[0][:SHOWN] + ("..." if len(values[0]) > SHOWN else "")
-            yield f"{name}: {text}" + (f" (came {len(values)} times)" if len(values) > 1 else "")
+            yield f"{name}: {text}" + (f" (sent {len(values)} times)" if len(values) > 1 else "")
         elif name in {one.lower() for one in needed}:
-            yield f"{name} is not there"
+            yield f"{name} is missing"
 
 
 def _scope(provider: Provider) -> Iterator[tuple[str, str]]:
     """Yield what is signed, and what is not."""
     covered = [_NAMES.get(name, name) for name in provider.signed.names()]
-    yield "signed", ", ".join(covered) or "nothing: the request shows that its sender knows the token, and no more"
+    yield "signed", ", ".join(covered) or "nothing: the request only shows that its sender knows the token"
     if not provider.signed.raw_body:
-        yield "unsigned", "whatever else is in the body: who holds one delivery can change it"
+        yield "unsigned", "the rest of the body: whoever has one delivery can change it"
 
 
 def _time(provider: Provider, request: WebhookRequest, now: float) -> str:
     if not provider.signed.timestamp:
-        return "not signed: a delivery never gets too old, and its id stops repetitions"
+        return "not signed: a delivery never expires; its id prevents duplicates"
     moment = signed_at(provider, request)
     if moment is None:
-        return "there is no timestamp that can be read"
+        return "no readable timestamp"
     away = f"{now - moment:.0f} s before" if now >= moment else f"{moment - now:.0f} s after"
     return f"{iso(moment)}, {away} {iso(now)}; {provider.tolerance:.0f} s are allowed"
 
@@ -97,16 +97,16 @@ def _accepted(
     which = "the secret" if len(secrets) == 1 else f"secret {index + 1} of {len(secrets)}"
     until = secrets[index].until
     window = f"; it is accepted until {written(until)}" if until is not None else ""
-    yield "secret", f"{which} in {provider.secret_setting} fits ({verified.scheme}){window}"
+    yield "secret", f"{which} in {provider.secret_setting} matches ({verified.scheme}){window}"
     question = provider.handshake(request)
     if question is not None:
-        yield "verified", f"a question of the provider's and no event: answered {question.status}, and not stored"
+        yield "verified", f"a handshake of the provider, not an event: answered {question.status}, not stored"
         return
     for event in provider.describe(request, verified):
         marked = f"; unsigned: {', '.join(event.sin_firmar)}" if event.sin_firmar else ""
         yield "event", f"{event.tipo}, id {event.id_externo}{marked}"
         if event.error is not None:
-            yield "event", f"it would be kept raw, in error: {event.error}"
+            yield "event", f"would be stored raw, in state error: {event.error}"
     answer = provider.respond(Outcome.STORED)
     yield "verified", f"stored, and answered {answer.status if answer else 200}"
 

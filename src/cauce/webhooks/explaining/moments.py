@@ -1,4 +1,4 @@
-"""When a request claims to be signed, read leniently: for explanations, never for verification."""
+"""Reads the time at which a request claims to be signed. It reads leniently: for explanations, not for verification."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def signed_at(provider: Provider, request: WebhookRequest) -> float | None:
 
 
 def moment_of(text: str) -> float | None:
-    """Read Unix seconds, Unix milliseconds, or ISO 8601 with an offset; None for anything else."""
+    """Read Unix seconds, Unix milliseconds, or ISO 8601 with an offset; None for any other text."""
     if re.fullmatch("[0-9]{1,15}", text):
         return float(text) / (1000 if len(text) >= _MILLISECONDS else 1)
     with suppress(ValueError, OverflowError):
