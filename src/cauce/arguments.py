@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import re
 from types import NoneType
-from typing import Final
-
-from psycopg import AsyncConnection, Connection
+from typing import TYPE_CHECKING, Final
 
 from cauce.errors import WrongArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PUBLISHING: Final = "publishing"
 """The guide about connections and events; ``cauce docs NAME`` prints a guide."""
@@ -29,19 +30,38 @@ SETTINGS: Final = "settings"
 _PLAIN: Final = re.compile(r"[\w.*/-]{1,60}")
 """Text that an error may quote. The address of a database, which contains a password, does not match."""
 
-_ELSEWHERE: Final = {
-    "sqlalchemy": "it wraps a psycopg connection: connection.connection.driver_connection, of a session"
-    " session.connection().connection.driver_connection, of an async connection"
-    " (await connection.get_raw_connection()).driver_connection; use it in a transaction that SQLAlchemy has begun",
-    "django": "it wraps a psycopg connection: django.db.connection.connection; use it inside transaction.atomic()",
-    "psycopg_pool": "take one from the pool: with pool.connection() as conn",
-    "asyncpg": "with this driver publish in SQL: select cauce.publicar_evento($1, $2, $3)",
-    "psycopg2": "with this driver publish in SQL: select cauce.publicar_evento(%s, %s, %s)",
-    "psycopg": "a cursor has its connection: cursor.connection",
-    "contextlib": "enter it first: with pool.connection() as conn, async with for an async pool",
-    "builtins": "make one: psycopg.connect(...)",
+_POOL: Final = "take one from the pool: with pool.connection() as conn"
+_SESSIONMAKER: Final = "make a session: with maker.begin() as session, async with for an async one"
+_ENTER: Final = "enter it first, and give the connection: with pool.connection() as conn"
+_CURSOR: Final = "a cursor has its connection: cursor.connection"
+_TRANSACTION: Final = "a transaction has its connection: transaction.connection"
+_INSTEAD: Final = {
+    "sqlalchemy.engine.base.Engine": "begin a transaction: with engine.begin() as connection",
+    "sqlalchemy.engine.base.Transaction": _TRANSACTION,
+    "sqlalchemy.ext.asyncio.engine.AsyncEngine": "begin a transaction: async with engine.begin() as connection",
+    "sqlalchemy.ext.asyncio.engine.AsyncTransaction": _TRANSACTION,
+    "sqlalchemy.ext.asyncio.session.AsyncSessionTransaction": "give the session: transaction.session",
+    "sqlalchemy.ext.asyncio.session.async_sessionmaker": _SESSIONMAKER,
+    "sqlalchemy.orm.session.SessionTransaction": "give the session: transaction.session",
+    "sqlalchemy.orm.session.sessionmaker": _SESSIONMAKER,
+    "sqlalchemy.pool.base.PoolProxiedConnection": "it has the driver's connection: connection.driver_connection",
+    "django.db.backends.utils.CursorWrapper": "a cursor has its connection: cursor.db",
+    "django.db.utils.ConnectionHandler": "choose one: connections['default']",
+    "django.db.transaction.Atomic": "give django.db.connection, inside the block",
+    "psycopg_pool.pool.ConnectionPool": _POOL,
+    "psycopg_pool.pool_async.AsyncConnectionPool": "take one from the pool: async with pool.connection() as conn",
+    "psycopg2.pool.AbstractConnectionPool": "take one from the pool: pool.getconn()",
+    "psycopg2.extensions.cursor": _CURSOR,
+    "psycopg.AsyncCursor": _CURSOR,
+    "psycopg.Cursor": _CURSOR,
+    "asyncpg.pool.Pool": "take one from the pool: async with pool.acquire() as conn, conn.transaction()",
+    "asyncpg.pool.PoolAcquireContext": "enter it first: async with pool.acquire() as conn",
+    "asyncpg.transaction.Transaction": "give the connection on which you began it",
+    "contextlib.AbstractContextManager": _ENTER,
+    "contextlib.AbstractAsyncContextManager": f"{_ENTER}, async with for an async pool",
+    "builtins.str": "make one: psycopg.connect(...)",
 }
-"""For each library, how to get a psycopg connection from one of its objects."""
+"""By qualified name of a type: what to give instead of one of its objects."""
 
 
 def wrong(what: str, given: object, wanted: str, guide: str, hint: str = "") -> WrongArgument:
@@ -68,17 +88,25 @@ def expect(given: object, kinds: type | tuple[type, ...], what: str, wanted: str
         raise wrong(what, given, wanted, guide)
 
 
-def expect_connection(given: object, function: str) -> None:
-    """Check that an argument is a psycopg 3 connection, sync or async.
+def names_of(kind: type) -> Iterator[str]:
+    """Return the qualified names of a type and its bases: a library is recognized by them and not imported."""
+    return (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
 
-    Raises:
-        WrongArgument: it is not. For known libraries the message says how to get the psycopg connection.
-    """
-    if not isinstance(given, (Connection, AsyncConnection)):
-        library = type(given).__module__.partition(".")[0]
-        wanted = "the psycopg.Connection or AsyncConnection that your transaction runs on"
-        hint = "await it first" if inspect.iscoroutine(given) else _ELSEWHERE.get(library, "")
-        raise wrong(f"the connection of {function}", given, wanted, PUBLISHING, hint)
+
+def wrong_connection(given: object, function: str) -> WrongArgument:
+    """Return the error about an object that no transaction runs on, which says what to give instead."""
+    wanted = "the connection or session that your transaction runs on"
+    hints = (_INSTEAD[name] for name in names_of(type(given)) if name in _INSTEAD)
+    hint = "await it first" if inspect.iscoroutine(given) else next(hints, "")
+    return wrong(f"the connection of {function}", given, wanted, PUBLISHING, hint)
+
+
+def other_database(library: str, vendor: str) -> WrongArgument:
+    """Return the error about a library's connection to a database that is not PostgreSQL."""
+    return WrongArgument(
+        f"the connection to publish on is {library}'s to {vendor}, and should be one to PostgreSQL, in the database"
+        f" of the events. See: cauce docs {PUBLISHING}"
+    )
 
 
 def expect_names(**names: object) -> None:

@@ -1,10 +1,16 @@
 """What type checkers infer of the public face: every payload's type, through catalog, handlers and publishing."""
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
-from typing import Any, assert_type
+from typing import Any, Protocol, assert_type
 
+import sqlalchemy as sa
+import sqlalchemy.ext.asyncio as sa_async
+import sqlmodel
+import sqlmodel.ext.asyncio.session as sqlmodel_async
 from psycopg import AsyncConnection, Connection
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from cauce import (
     Attempt,
@@ -121,6 +127,82 @@ async def publish(conn: Connection[Any], aconn: AsyncConnection[Any]) -> None:
     assert_type(await publicar_evento(aconn, ReservaEvents.notas, {"a": 1}), int)
     assert_type(publicar_eventos(conn, nuevos), list[int])
     assert_type(await publicar_eventos(aconn, nuevos), list[int])
+
+
+class OfPsycopg2(Protocol):
+    """What the stubs of psycopg2 say of a connection; it has no types of its own."""
+
+    autocommit: bool
+
+    def commit(self) -> None: ...  # noqa: D102 - the stubs'
+    def rollback(self) -> None: ...  # noqa: D102 - the stubs'
+    def cursor(self, name: str | None = None) -> Any: ...  # noqa: D102 - the stubs'
+    def get_transaction_status(self) -> int: ...  # noqa: D102 - the stubs'
+
+
+class OfDjango(Protocol):
+    """What the stubs of Django say of a connection."""
+
+    in_atomic_block: bool
+    autocommit: bool
+
+    def commit(self) -> None: ...  # noqa: D102 - the stubs'
+    def get_autocommit(self) -> bool: ...  # noqa: D102 - the stubs'
+
+
+class OfAsyncpg(Protocol):
+    """What the stubs of asyncpg say of a connection, and of a pool's proxy."""
+
+    async def fetchval(self, query: str, *args: object) -> Any: ...  # noqa: D102 - the stubs'
+    def is_in_transaction(self) -> bool: ...  # noqa: D102 - the stubs'
+    def get_server_pid(self) -> int: ...  # noqa: D102 - the stubs'
+
+
+async def publish_with_libraries(
+    session: Session,
+    scoped: scoped_session[Session],
+    connection: sa.Connection,
+    model: sqlmodel.Session,
+    older: OfPsycopg2,
+    django: OfDjango,
+) -> None:
+    """Sync ones return."""
+    creada = ReservaCreada(reserva_id=1)
+    nuevos = [NuevoEvento(ReservaEvents.reserva_creada, creada)]
+    assert_type(publicar_evento(session, ReservaEvents.reserva_creada, creada), int)
+    assert_type(publicar_evento(scoped, ReservaEvents.reserva_creada, creada, clave="a"), int)
+    assert_type(publicar_evento(connection, ReservaEvents.reserva_creada, creada), int)
+    assert_type(publicar_evento(model, ReservaEvents.reserva_creada, creada), int)
+    assert_type(publicar_evento(older, ReservaEvents.reserva_creada, creada), int)
+    assert_type(publicar_evento(django, ReservaEvents.reserva_creada, creada), int)
+    assert_type(publicar_eventos(session, nuevos), list[int])
+    assert_type(publicar_eventos(scoped, nuevos), list[int])
+    assert_type(publicar_eventos(connection, nuevos), list[int])
+    assert_type(publicar_eventos(model, nuevos), list[int])
+    assert_type(publicar_eventos(older, nuevos), list[int])
+    assert_type(publicar_eventos(django, nuevos, own_transaction=True), list[int])
+
+
+async def publish_with_async_libraries(
+    session: AsyncSession,
+    scoped: async_scoped_session[AsyncSession],
+    connection: sa_async.AsyncConnection,
+    model: sqlmodel_async.AsyncSession,
+    other: OfAsyncpg,
+) -> None:
+    """Async ones are awaited."""
+    creada = ReservaCreada(reserva_id=1)
+    nuevos = [NuevoEvento(ReservaEvents.reserva_creada, creada)]
+    assert_type(await publicar_evento(session, ReservaEvents.reserva_creada, creada), int)
+    assert_type(await publicar_evento(scoped, ReservaEvents.reserva_creada, creada), int)
+    assert_type(await publicar_evento(connection, ReservaEvents.reserva_creada, creada), int)
+    assert_type(await publicar_evento(model, ReservaEvents.reserva_creada, creada), int)
+    assert_type(await publicar_evento(other, ReservaEvents.reserva_creada, creada), int)
+    assert_type(await publicar_eventos(session, nuevos), list[int])
+    assert_type(await publicar_eventos(scoped, nuevos), list[int])
+    assert_type(await publicar_eventos(connection, nuevos), list[int])
+    assert_type(await publicar_eventos(model, nuevos), list[int])
+    assert_type(await publicar_eventos(other, nuevos), list[int])
 
 
 async def test(conn: Connection[Any], aconn: AsyncConnection[Any], settings: Settings) -> None:

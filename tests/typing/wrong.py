@@ -1,14 +1,21 @@
 """What type checkers must refuse: a marked line must be an error for mypy --strict and for pyright."""
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
+import sqlite3
 from typing import Any
 
-from psycopg import AsyncConnection, Connection
+import sqlalchemy as sa
+import sqlalchemy.ext.asyncio as sa_async
+from psycopg import AsyncConnection, Connection, Cursor
+from psycopg_pool import ConnectionPool
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, sessionmaker
 
 from cauce import Attempt, Catalog, Evento, EventType, NuevoEvento, Subscriber, publicar_evento, publicar_eventos
 from cauce.testing import call, call_async
 from tests.typing.right import (
     CheckoutSession,
+    OfAsyncpg,
     ReservaCreada,
     ReservaEvents,
     StripeEvents,
@@ -62,6 +69,38 @@ async def publish(conn: Connection[Any], aconn: AsyncConnection[Any]) -> None:
     await publicar_evento(conn, ReservaEvents.reserva_creada, creada)  # type: ignore[misc]
     publicar_eventos(aconn, [NuevoEvento(ReservaEvents.reserva_creada, creada)])  # type: ignore[unused-coroutine]
     NuevoEvento(ReservaEvents.reserva_creada, session)  # type: ignore[misc]
+
+
+async def publish_with_libraries(session: Session, asession: AsyncSession, other: OfAsyncpg) -> None:
+    """The same mistakes on sessions; and what no transaction runs on."""
+    checkout, creada = CheckoutSession(id="x"), ReservaCreada(reserva_id=1)
+    publicar_evento(session, ReservaEvents.reserva_creada, checkout)  # type: ignore[misc]
+    await publicar_evento(session, ReservaEvents.reserva_creada, creada)  # type: ignore[misc]
+    publicar_evento(asession, ReservaEvents.reserva_creada, creada)  # type: ignore[unused-coroutine]
+    publicar_eventos(asession, [NuevoEvento(ReservaEvents.reserva_creada, creada)])  # type: ignore[unused-coroutine]
+    await publicar_evento(asession, ReservaEvents.reserva_creada, checkout)  # type: ignore[misc]
+    publicar_evento(other, ReservaEvents.reserva_creada, creada)  # type: ignore[unused-coroutine]
+    await publicar_evento(other, ReservaEvents.reserva_creada, checkout)  # type: ignore[misc]
+
+
+def publish_on_what_is_no_connection(
+    engine: sa.Engine,
+    async_engine: sa_async.AsyncEngine,
+    maker: sessionmaker[Session],
+    pool: ConnectionPool,
+    cursor: Cursor[Any],
+    lite: sqlite3.Connection,
+) -> None:
+    """Engines, factories, pools, cursors, other databases."""
+    creada = ReservaCreada(reserva_id=1)
+    publicar_evento(engine, ReservaEvents.reserva_creada, creada)  # type: ignore[call-overload]
+    publicar_evento(async_engine, ReservaEvents.reserva_creada, creada)  # type: ignore[call-overload]
+    publicar_evento(maker, ReservaEvents.reserva_creada, creada)  # type: ignore[call-overload]
+    publicar_evento(pool, ReservaEvents.reserva_creada, creada)  # type: ignore[call-overload]
+    publicar_evento(cursor, ReservaEvents.reserva_creada, creada)  # type: ignore[call-overload]
+    publicar_evento(lite, ReservaEvents.reserva_creada, creada)  # type: ignore[call-overload]
+    publicar_evento("postgresql://", ReservaEvents.reserva_creada, creada)  # type: ignore[call-overload]
+    publicar_eventos(engine, [NuevoEvento(ReservaEvents.reserva_creada, creada)])  # type: ignore[call-overload]
 
 
 async def test(conn: Connection[Any], aconn: AsyncConnection[Any]) -> None:

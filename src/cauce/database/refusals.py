@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
-from psycopg import errors
 
 from cauce.errors import (
     FOREIGN_RESTORE,
@@ -34,36 +33,49 @@ POOLER: Final = (
 )
 
 
-def _lease_lost(error: psycopg.Error) -> CauceError:
-    return LeaseLost(_said(error))
+class ErrorResponse(NamedTuple):
+    """What PostgreSQL said when it refused a statement, whichever driver raised the error."""
+
+    sqlstate: str
+    message: str
+    detail: str = ""
+    hint: str = ""
+
+    @classmethod
+    def of(cls, sqlstate: str | None, said: Any) -> ErrorResponse:  # noqa: ANN401 - psycopg's Diagnostic, or psycopg2's, which has no type
+        """Read the diagnostics of libpq, which psycopg and psycopg2 both call ``diag``."""
+        return cls(sqlstate or "", said.message_primary or "", said.message_detail or "", said.message_hint or "")
 
 
-def _foreign_restore(error: psycopg.Error) -> CauceError:
-    return ForeignRestore(f"{_said(error)}. {error.diag.message_hint}")
+def _lease_lost(said: ErrorResponse) -> CauceError:
+    return LeaseLost(said.message)
 
 
-def _owned_elsewhere(error: psycopg.Error) -> CauceError:
-    owned = (error.diag.message_detail or "").splitlines()
-    return CatalogError([f"{one}. {error.diag.message_hint}" for one in owned])
+def _foreign_restore(said: ErrorResponse) -> CauceError:
+    return ForeignRestore(f"{said.message}. {said.hint}")
 
 
-def _pooler(_: psycopg.Error) -> CauceError:
+def _owned_elsewhere(said: ErrorResponse) -> CauceError:
+    return CatalogError([f"{one}. {said.hint}" for one in said.detail.splitlines()])
+
+
+def _pooler(_: ErrorResponse) -> CauceError:
     return ConfigError(POOLER)
 
 
-def _missing_column(error: psycopg.Error) -> CauceError:
+def _missing_column(said: ErrorResponse) -> CauceError:
     return SchemaError(
-        f"the tables of schema cauce are missing or old in this database ({_said(error)});"
+        f"the tables of schema cauce are missing or old in this database ({said.message});"
         " run: cauce migrate module:bus"
     )
 
 
-def _missing(error: psycopg.Error) -> CauceError | None:
+def _missing(said: ErrorResponse) -> CauceError | None:
     """Return the error if what is missing is Cauce's; None if it is the application's."""
-    return _missing_column(error) if "cauce" in _said(error) else None
+    return _missing_column(said) if "cauce" in said.message else None
 
 
-_TABLE: Final[Mapping[str, Callable[[psycopg.Error], CauceError | None]]] = {
+_TABLE: Final[Mapping[str, Callable[[ErrorResponse], CauceError | None]]] = {
     LEASE_LOST: _lease_lost,
     NOT_HELD: _lease_lost,
     FOREIGN_RESTORE: _foreign_restore,
@@ -77,28 +89,41 @@ _TABLE: Final[Mapping[str, Callable[[psycopg.Error], CauceError | None]]] = {
 }
 
 
+_UNSTORABLE: Final = frozenset({"22P05", "22P02"})
+"""Untranslatable character, invalid text representation: what PostgreSQL says of JSON that it cannot store."""
+_TOO_LONG: Final = "22001"
+_DATA: Final = "22"
+"""The class of errors about data."""
+_CHECK: Final = "23514"
+
+
 def explained(error: psycopg.Error) -> CauceError | None:
     """Return Cauce's error for one of PostgreSQL's; None where PostgreSQL's says enough.
 
     The caller raises it ``from`` PostgreSQL's.
     """
-    explain = _TABLE.get(error.sqlstate or "")
-    return None if explain is None else explain(error)
+    return _explained(ErrorResponse.of(error.sqlstate, error.diag))
 
 
-def unpublished(error: psycopg.Error, what: object) -> CauceError | None:
+def _explained(said: ErrorResponse) -> CauceError | None:
+    explain = _TABLE.get(said.sqlstate)
+    return None if explain is None else explain(said)
+
+
+def unpublished(said: ErrorResponse, what: object) -> CauceError | None:
     """Return the error that says why an event was not published; None for a lost connection or a lock.
 
     ``what``: the beginning of the message, which names the event.
     """
-    if (better := explained(error)) is not None:
+    if (better := _explained(said)) is not None:
         return better
-    if isinstance(error, (errors.UntranslatableCharacter, errors.InvalidTextRepresentation)):
-        return InvalidPayload(f"{what}: PostgreSQL cannot store its payload: {error}")
-    if isinstance(error, errors.StringDataRightTruncation) and "varying(500)" in str(error):
+    if said.sqlstate in _UNSTORABLE:
+        detail = said.detail and f" ({said.detail})"
+        return InvalidPayload(f"{what}: PostgreSQL cannot store its payload: {said.message}{detail}")
+    if said.sqlstate == _TOO_LONG and "varying(500)" in said.message:
         return PublishError(f"{what}: clave is too long: {MAX_TEXT} characters are allowed")
-    if isinstance(error, (errors.DataError, errors.CheckViolation)):
-        return PublishError(f"{what}: {_said(error) or error}")
+    if said.sqlstate.startswith(_DATA) or said.sqlstate == _CHECK:
+        return PublishError(f"{what}: {said.message}")
     return None
 
 
@@ -111,7 +136,3 @@ def explaining() -> Generator[None]:
         if (better := explained(error)) is not None:
             raise better from error
         raise
-
-
-def _said(error: psycopg.Error) -> str:
-    return error.diag.message_primary or ""

@@ -28,8 +28,8 @@ from cauce import (
     WrongArgument,
     publicar_evento,
     publicar_eventos,
-    publishing,
 )
+from cauce.publishing import statements
 from tests.integration.engine.kit import Conn, claim, column, drain, outcome, publish, settle, states, value
 
 
@@ -319,7 +319,7 @@ def test_many_are_sent_while_they_are_made(conn: Conn) -> None:
             yield NuevoEvento(PruebaEvents.anotada, nota)
 
     assert len(publicar_eventos(conn, endless(), own_transaction=True)) == 2000
-    assert most <= 2 * publishing.COPY_LINES + 1
+    assert most <= 2 * statements.COPY_LINES + 1
 
 
 @pytest.mark.parametrize("wrong", [Nota.model_construct(texto=5), "no note"])
