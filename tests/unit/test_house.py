@@ -128,7 +128,7 @@ def test_sql_of_several_lines_is_a_file() -> None:
     found = [
         f"{path.name}:{node.lineno}"
         for path in (TOP / "src/cauce").rglob("*.py")
-        if path.name != "publishing.py"
+        if path.parts[-2:] != ("publishing", "statements.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.lineno != node.end_lineno
         if statement.match(node.value)
