@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib import request as http
-from urllib.error import HTTPError
 
 import psycopg
 from pydantic import SecretStr
@@ -30,6 +28,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from cauce.cli.loading import load_bus
+from cauce.cli.simulator import Answered, send
 from cauce.config import Settings
 from cauce.database import operations, schema
 from cauce.embedded import EmbeddedPostgres
@@ -212,9 +211,9 @@ def _send_webhooks(stage: Stage) -> None:
         ("the same again, as Stripe does", checkout, secret, 200),
         ("one signed with another secret", checkout, "whsec_wrong", 400),
     ):
-        status, answer = _post(stage, body, key)
-        out.print(f"   {status} {answer}  [dim]{what}[/]")
-        stage.check(status == expected, f"{what}: answered {status}, not {expected}")
+        answer = _post(stage, body, key)
+        out.print(f"   {answer.status} {answer.text or answer.problem}  [dim]{what}[/]")
+        stage.check(answer.status == expected, f"{what}: answered {answer.status}, not {expected}")
 
 
 def _wait_for_the_end(stage: Stage) -> list[Detail]:
@@ -281,11 +280,5 @@ def _event(number: str, tipo: str, thing: dict[str, Any]) -> bytes:
     ).encode()
 
 
-def _post(stage: Stage, body: bytes, secret: str) -> tuple[int, str]:
-    signed = PROVIDERS["stripe"].sign(Draft(body, url=stage.url), Secret(secret), time.time())
-    sent = http.Request(stage.url, data=signed.body, headers=dict(signed.headers), method="POST")  # noqa: S310 - our own loopback address
-    try:
-        with http.urlopen(sent, timeout=10) as answer:  # noqa: S310 - our own loopback address
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        return error.code, error.read().decode()
+def _post(stage: Stage, body: bytes, secret: str) -> Answered:
+    return send(PROVIDERS["stripe"].sign(Draft(body, url=stage.url), Secret(secret), time.time()), timeout=10)

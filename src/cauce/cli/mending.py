@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from cauce.catalog import PRINCIPAL, TODOS
 from cauce.cli import codes, many
+from cauce.cli.asking import NO_TERMINAL, Yes, agreed
 from cauce.cli.loading import load_bus, load_settings
 from cauce.cli.tables import as_json, complain
 from cauce.database import operations, schema
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 QUOTES: Final = """; in a shell, put it between single quotes: '{"id": 1}'"""
 """The usual remedy for a payload that is not JSON."""
+QUESTION: Final = "Give these deliveries up,"
 
 
 def migrate(
@@ -169,7 +171,7 @@ def dismiss(
     *eventos: Annotated[str, Parameter(allow_leading_hyphen=True)],
     grupo: str | None = None,
     suscriptor: str | None = None,
-    yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
+    yes: Yes = False,
     json: bool = False,
 ) -> int:
     """Give up failed or waiting deliveries for good: those of events or, with --suscriptor alone, all of a subscriber.
@@ -182,13 +184,12 @@ def dismiss(
         json: Print JSON.
     """
     if not yes and ("-" in eventos or not sys.stdin.isatty()):
-        return complain("dismissing is for good, and there is no terminal to ask on: say --yes")
+        return complain(NO_TERMINAL)
     if suscriptor is not None and not eventos:
         return _dismiss_all(suscriptor, grupo, yes=yes, json=json)
     ids = many.read_ids(eventos)
     with connect(load_settings()) as conn:
         if not yes and not _confirmed(conn, ids, grupo, suscriptor):
-            print("cauce: nothing was dismissed", file=sys.stderr)
             return codes.NOT_DONE
         done = many.followed(operations.dismiss_many(conn, ids, grupo=grupo, suscriptor=suscriptor), len(ids))
         return _told(conn, done, ("dismiss", "dismissed"), json=json)
@@ -199,8 +200,7 @@ def _dismiss_all(suscriptor: str, grupo: str | None, *, yes: bool, json: bool) -
     if not yes:
         where = f"group {grupo}" if grupo else "any group"
         print(f"every failed or waiting delivery of subscriber {suscriptor}, in {where}", file=sys.stderr)
-        if not _agreed():
-            print("cauce: nothing was dismissed", file=sys.stderr)
+        if not agreed(QUESTION):
             return codes.NOT_DONE
     with connect(load_settings()) as conn:
         count = operations.dismiss_subscriber(conn, suscriptor, grupo=grupo)
@@ -274,9 +274,4 @@ def _confirmed(conn: Connection[Any], eventos: Sequence[int], grupo: str | None,
         print(f"and whatever failed or waits of {len(eventos) - many.NAMED:,} other events", file=sys.stderr)
     elif not shown:
         return True  # there is nothing to lose, and dismiss says why
-    return _agreed()
-
-
-def _agreed() -> bool:
-    print("Give these deliveries up, for good? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return agreed(QUESTION)

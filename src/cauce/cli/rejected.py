@@ -6,11 +6,12 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
 from cauce.cli import codes, tables
+from cauce.cli.asking import NO_TERMINAL, Yes, agreed
 from cauce.cli.loading import load_settings
 from cauce.cli.means import Means, Options
 from cauce.cli.secrets import other_secrets
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
 
     from cauce.config import Settings
+
+
+WHICH: Final = "say which: their numbers, or --origen for all of an origin"
 
 
 def rejected(
@@ -94,7 +98,7 @@ def reverify(
         json: Print JSON.
     """
     if not numbers and origen is None:
-        return complain("say which: their numbers, or --origen for all of an origin")
+        return complain(WHICH)
     settings = load_settings()
     try:
         means = Means.read(options)
@@ -117,7 +121,7 @@ def dismiss(
     *numbers: int,
     origen: str | None = None,
     razon: Reason | None = None,
-    yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
+    yes: Yes = False,
     json: bool = False,
 ) -> int:
     """Delete refused deliveries for good.
@@ -130,13 +134,12 @@ def dismiss(
         json: Print JSON.
     """
     if not numbers and origen is None:
-        return complain("say which: their numbers, or --origen for all of an origin")
+        return complain(WHICH)
     if not yes and not sys.stdin.isatty():
-        return complain("dismissing is for good, and there is no terminal to ask on: say --yes")
+        return complain(NO_TERMINAL)
     with connect(load_settings()) as conn:
         found = quarantine.select(conn, numbers, origen=origen, razon=razon)
-        if found and not yes and not _confirmed(len(found)):
-            print("cauce: nothing was dismissed", file=sys.stderr)
+        if found and not yes and not agreed(f"Delete {_deliveries(len(found))}"):
             return codes.NOT_DONE
         count = quarantine.dismiss(conn, found)
     if json:
@@ -225,11 +228,6 @@ def _sendable(request: WebhookRequest) -> WebhookRequest:
     """Leave out Content-Length, which is written again."""
     pairs = [pair for pair in request.headers.raw() if pair[0] != b"content-length"]
     return replace(request, headers=Headers(pairs))
-
-
-def _confirmed(count: int) -> bool:
-    print(f"Delete {_deliveries(count)} for good? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _deliveries(count: int) -> str:

@@ -254,16 +254,8 @@ class EmbeddedPostgres:
                 "unix_socket_directories": '"' + sockets.replace('"', '""') + '"',
                 **self._settings,
             }
-            command = [
-                sys.executable,
-                "-I",
-                "-S",
-                watch.__file__,
-                str(self.folder),
-                str(user.uid),
-                str(user.gid),
-                sockets,
-            ]
+            command = [sys.executable, "-I", "-S", watch.__file__]
+            command += [str(self.folder), str(user.uid), str(user.gid), sockets]
             command += ["temporary" if self._temporary else "kept"]
             command += [binary("postgres", self.folder, user), "-D", str(self._data)]
             for name, value in settings.items():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+L = TypeVar("L", "_Lent", "_LentAsync")
 
 MADE_UP: Final = "prueba"
 """Origin and name of an event whose type the test does not say."""
@@ -64,7 +65,7 @@ def call(  # noqa: PLR0913 - the event's columns, by name
         if tx is None:
             raise _no_tx(function, "cauce_db.connect()")
         if shape.is_async:
-            run(_in_async(_lend_async(tx.pgconn), function, *arguments), "call")
+            run(_in_async(_lend(_LentAsync, tx.pgconn), function, *arguments), "call")
         else:
             _in(tx, function, *arguments)
     elif shape.is_async:
@@ -104,7 +105,7 @@ async def call_async(  # noqa: PLR0913 - the event's columns, by name
         if shape.is_async:
             await _in_async(tx, function, *arguments)
         else:
-            await asyncio.to_thread(_in, _lend(tx.pgconn), function, *arguments)
+            await asyncio.to_thread(_in, _lend(_Lent, tx.pgconn), function, *arguments)
     elif shape.is_async:
         await function(*arguments)
     else:
@@ -125,17 +126,10 @@ class _LentAsync(AsyncConnection[Any]):
         """Leave it open."""
 
 
-def _lend(pgconn: PGconn) -> Connection[Any]:
-    """Return a sync face of an async connection."""
-    lent = _Lent(pgconn)
+def _lend(face: type[L], pgconn: PGconn) -> L:
+    """Return another face of a connection."""
+    lent = face(pgconn)
     lent.prepare_threshold = None  # the names of prepared statements are the other face's to give
-    return lent
-
-
-def _lend_async(pgconn: PGconn) -> AsyncConnection[Any]:
-    """Return an async face of a sync connection."""
-    lent = _LentAsync(pgconn)
-    lent.prepare_threshold = None
     return lent
 
 

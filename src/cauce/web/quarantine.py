@@ -91,18 +91,11 @@ class Quarantine:
     async def _write(self) -> None:
         while self._waiting:
             inquiry, rejected = self._waiting.popleft()
-            origen = inquiry.provider.origen
+            provider, request, origen = inquiry.provider, inquiry.request, inquiry.provider.origen
             try:
                 causa = await _cause(inquiry, rejected)
-                number = await self._connections.run(
-                    partial(
-                        quarantine.keep,
-                        provider=inquiry.provider,
-                        request=inquiry.request,
-                        rejected=rejected,
-                        causa=causa,
-                    )
-                )
+                keep = partial(quarantine.keep, provider=provider, request=request, rejected=rejected, causa=causa)
+                number = await self._connections.run(keep)
             except psycopg.Error as problem:
                 logger.warning("cannot store a refused delivery of %s: %s", origen, problem)
             except Exception:
