@@ -61,11 +61,6 @@ class Route:
         """Return the consumer of that name, or None."""
         return next((c for c in (*self.plain, *self.transactional) if c.nombre == nombre), None)
 
-    @property
-    def validate(self) -> Callable[[str], Any]:
-        """Pydantic's validator of JSON text; calling it directly saves one call per event."""
-        return self.tipo.adapter.validator.validate_json
-
 
 class Bus:
     """An application's events and everything that listens to them.
@@ -88,7 +83,7 @@ class Bus:
     Raises:
         CatalogError: the bus has faults; the error lists all: an event without a handler or with two, a handler of an
             imported event, a subscriber of an unknown event, a name used twice, a handler with another payload type or
-            with parameters that no handler has.
+            with parameters that no handler has, a version without an upcaster to the next.
         WrongArgument: an argument has the wrong type.
     """
 
@@ -144,7 +139,13 @@ class Bus:
     def rows(self) -> list[dict[str, Any]]:
         """Return the application's own events as rows of the table ``catalogo``."""
         return [
-            {"origen": tipo.origen, "tipo": tipo.tipo, "prioridad": tipo.prioridad, "clave": tipo.clave}
+            {
+                "origen": tipo.origen,
+                "tipo": tipo.tipo,
+                "prioridad": tipo.prioridad,
+                "clave": tipo.clave,
+                "version": tipo.version,
+            }
             for tipo in _types(self.catalogs)
         ]
 
@@ -163,6 +164,10 @@ class Bus:
         own, imported = _types(self.catalogs), _types(self.imports)
         declared = Counter((*own, *imported))
         yield from (f"the event {tipo} is declared {n} times" for tipo, n in declared.items() if n > 1)
+        for tipo in declared:
+            missing = ", ".join(str(old) for old in range(1, tipo.version) if old not in tipo.upcasters)
+            if missing:
+                yield f"the event {tipo} has version {tipo.version} and no upcaster from version {missing}"
         yield from (f"the event {tipo} has two handlers" for tipo in dict.fromkeys(self.event_handlers.twice))
         yield from (
             f"the event {tipo} has no handler" for tipo in dict.fromkeys(own) if tipo not in self.event_handlers

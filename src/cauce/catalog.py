@@ -6,17 +6,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
-from secrets import token_hex
-from types import GenericAlias, NoneType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
-
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from cauce.arguments import FIRST_STEPS, HANDLERS, PUBLISHING, expect, wrong
-from cauce.errors import CatalogError, InvalidPayload
+from cauce.payloads import PayloadType
 from cauce.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -24,8 +19,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from psycopg import AsyncConnection, Connection
-    from pydantic.plugin._schema_validator import PluggableSchemaValidator
-    from pydantic_core import SchemaSerializer, SchemaValidator
 
     from cauce.evento import Evento
     from cauce.outcome import Attempt
@@ -36,14 +29,6 @@ MANEJADOR = "manejador"
 """The subscriber name of an event's own handler in stored deliveries."""
 TODOS = "*"
 """Stands for every subscriber of a group in a stored delivery."""
-
-MARK: Final = token_hex(16)
-END: Final = f',"{MARK}"]]'
-"""The JSON text after the last of many payloads."""
-BETWEEN: Final = f',"{MARK}"],['
-"""The JSON text between two payloads."""
-
-_FINITE: Final = json.JSONEncoder(allow_nan=False)
 
 T = TypeVar("T")
 
@@ -61,7 +46,7 @@ AnyHandler = Callable[..., Any]
 """A handler whose payload type has been checked already."""
 
 
-class EventType(Generic[T]):
+class EventType(PayloadType[T]):
     """An event of a catalog: its name and the type of its payload, which may be any type that pydantic validates.
 
     Args:
@@ -69,21 +54,26 @@ class EventType(Generic[T]):
         payload: the payload's type. For Stripe it is ``StripeEvent[...]``: the payload is the whole Stripe event.
         clave: the name of the payload's field that holds the event's key, which is stored in the column ``clave``.
         prioridad: from 0 (first) to 9 (last); by default that of the catalog that declares the event.
+        version: the version of the payload's type. It grows with each change that stored events do not fit, and has an
+            ``upcast`` function from each earlier version.
 
     Raises:
-        WrongArgument: the name is not a str.
+        WrongArgument: the name is not a str, or the version is not a whole number from 1 to 32767.
         TypeError: ``clave`` is not a field of the payload, or the priority is out of range.
     """
 
     origen: str = ""
     """Set by the catalog that declares the event; empty in a type that no catalog declares."""
 
-    def __init__(self, tipo: str, payload: type[T], *, clave: str | None = None, prioridad: int | None = None) -> None:
+    def __init__(
+        self, tipo: str, payload: type[T], *, clave: str | None = None, prioridad: int | None = None, version: int = 1
+    ) -> None:
         expect(tipo, str, "the name of an EventType", "a str, as in EventType('reserva.creada', Reserva)", FIRST_STEPS)
         if clave is not None and clave not in _fields(payload):
             raise TypeError(f"{tipo}: clave={clave!r} is not a field of {getattr(payload, '__name__', payload)}")
         _check_priority(tipo, prioridad)
-        self.tipo, self.payload, self.clave, self.prioridad = tipo, payload, clave, prioridad
+        self.tipo, self.clave, self.prioridad = tipo, clave, prioridad
+        super().__init__(payload, version)
 
     def handled_by(
         self, handler: Handler[T], /, *, retry: RetryPolicy | None = None, timeout: float | None = None
@@ -113,112 +103,6 @@ class EventType(Generic[T]):
         # decorators of other libraries may set an attribute of the same name
         policy = own if retry is None and isinstance(own, RetryPolicy) else retry
         return Binding(self, cast("AnyHandler", handler), policy, timeout)
-
-    def dump(self, payload: T) -> str:
-        """Return the payload as JSON text.
-
-        Args:
-            payload: a value of the payload's type.
-
-        Raises:
-            InvalidPayload: the payload is not of this event's type.
-        """
-        try:
-            valid = self._validator.validate_python(payload)
-            return self._checked(self._serializer, valid)
-        except (ValidationError, ValueError) as error:
-            raise InvalidPayload(f"the payload of {self} is not a valid {self.payload_name}: {error}") from error
-
-    def dump_all(self, payloads: Sequence[T]) -> list[str]:
-        """Return each payload as JSON text, in a third of the time that single calls of ``dump`` would take.
-
-        Pydantic takes longer to read ``warnings="error"`` than to write a small payload. So one call writes all of
-        them with a random mark in between, and the text is split at the marks.
-
-        Args:
-            payloads: values of the payload's type.
-
-        Raises:
-            InvalidPayload: one of them is not of this event's type.
-        """
-        if not payloads:
-            return []
-        try:
-            valid = self._marked.validator.validate_python([(payload, MARK) for payload in payloads])
-            text = self._checked(self._marked.serializer, valid)
-        except (ValidationError, ValueError):
-            return [*map(self.dump, payloads)]  # one by one, so that the error names the wrong payload
-        return text[2 : -len(END)].split(BETWEEN)
-
-    def _checked(self, serializer: SchemaSerializer, valid: object) -> str:
-        """Write a validated value as JSON, and refuse a value that would be read back as another one.
-
-        Pydantic writes NaN and infinity in a float field as null, so only text that contains null is checked. In a
-        field of type Any the null stays.
-
-        Raises:
-            ValueError: the value contains NaN or infinity, or a field that is not of its declared type.
-        """
-        # pydantic does not validate an instance of a model again after its fields changed; the serializer does
-        text = serializer.to_json(valid, by_alias=True, warnings="error").decode()
-        if "null" in text and self._loses_nan:
-            try:
-                _FINITE.encode(serializer.to_python(valid, mode="json", by_alias=True, warnings=False))
-            except ValueError:
-                raise ValueError(
-                    "it holds NaN or an infinity, which JSON does not have; a model with ser_json_inf_nan='strings'"
-                    " writes them as text"
-                ) from None
-        return text
-
-    @cached_property
-    def _loses_nan(self) -> bool:
-        """Whether the payload's type contains a float and no setting of how to write NaN."""
-        found, nodes = False, [cast("object", self.adapter.core_schema)]
-        while nodes:
-            node = nodes.pop()
-            if isinstance(node, dict):
-                fields = cast("dict[str, object]", node)
-                if fields.get("ser_json_inf_nan", "null") != "null":
-                    return False
-                found = found or fields.get("type") == "float"
-                nodes += [value for name, value in fields.items() if name != "metadata"]
-            elif isinstance(node, (list, tuple)):
-                nodes += cast("list[object]", node)
-        return found
-
-    @cached_property
-    def _marked(self) -> TypeAdapter[Any]:
-        pair = GenericAlias(tuple, (self.payload, str))
-        return TypeAdapter(cast("Any", GenericAlias(list, (pair,))))
-
-    @cached_property
-    def adapter(self) -> TypeAdapter[T]:
-        """Pydantic's validator and serializer of the payload.
-
-        Raises:
-            CatalogError: pydantic cannot validate the payload's type.
-        """
-        try:
-            return TypeAdapter(self.payload)
-        except PydanticUserError as error:
-            reason = str(error).partition("\n")[0]
-            fault = f"the payload of {self}, {self.payload_name}, is not a type that pydantic can validate: {reason}"
-            raise CatalogError([fault]) from error
-
-    # Used directly: the adapter's methods around them take a quarter of the Python time of a publish.
-    @cached_property
-    def _validator(self) -> SchemaValidator | PluggableSchemaValidator:
-        return self.adapter.validator
-
-    @cached_property
-    def _serializer(self) -> SchemaSerializer:
-        return self.adapter.serializer
-
-    @property
-    def payload_name(self) -> str:
-        """The name of the payload's type in errors."""
-        return getattr(self.payload, "__name__", str(self.payload))
 
     def __eq__(self, other: object) -> bool:
         """Equal by (origen, tipo)."""
@@ -278,9 +162,8 @@ def _check_priority(where: str, prioridad: int | None) -> None:
 class Catalog:
     """The events of one origin; subclass it and declare each event once.
 
-    Args:
-        origen: the origin of all its events, such as ``stripe`` or the name of a part of the application.
-        prioridad: from 0 (first) to 9 (last), of events that declare none; 5 by default.
+    The subclass names its ``origen``, such as ``stripe`` or the name of a part of the application, and may give a
+    ``prioridad`` from 0 (first) to 9 (last) to the events that declare none; it is 5 by default.
 
     Examples:
         >>> class ReservaEvents(Catalog, origen="reserva"):
@@ -292,6 +175,10 @@ class Catalog:
 
     def __init_subclass__(cls, *, origen: str, prioridad: int = 5) -> None:
         """Set the origin, and the default priority, of the declared events.
+
+        Args:
+            origen: the origin of all events of the catalog.
+            prioridad: from 0 (first) to 9 (last), of events that declare none.
 
         Raises:
             TypeError: the origin is empty, the priority out of range, or an event belongs to another catalog already.

@@ -8,6 +8,8 @@ CauceError
 │   ├── NotInTransaction    the connection is in autocommit, so the event would commit by itself
 │   ├── UnknownEvent        no catalog declares the event
 │   └── InvalidPayload      the payload is not of the event's type, or PostgreSQL cannot store it
+├── UpcastError             an old payload cannot be brought to the type's version
+├── NewerVersion            a stored payload has a version that this program does not know
 ├── SchemaError             the database's tables are missing, older or newer than this program
 ├── ForeignRestore          the database was restored into a younger cluster
 ├── LeaseLost               the lease of this worker's batch expired, and another worker took it over
@@ -68,6 +70,14 @@ class UnknownEvent(PublishError):
 
 class InvalidPayload(PublishError):
     """The payload is not of the event's type, or PostgreSQL cannot store it."""
+
+
+class UpcastError(CauceError):
+    """A stored payload of an older version cannot be brought to the type's: its upcaster failed, or is missing."""
+
+
+class NewerVersion(CauceError):
+    """A stored payload has a newer version than this program's type."""
 
 
 class SchemaError(CauceError):

@@ -376,7 +376,9 @@ CREATE TABLE cauce.catalogo (
     tipo cauce.nombre NOT NULL,
     prioridad cauce.nivel NOT NULL,
     clave text,
-    actualizado_en timestamp with time zone DEFAULT now() NOT NULL
+    version smallint DEFAULT 1 NOT NULL,
+    actualizado_en timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT catalogo_version_check CHECK ((version > 0))
 );
 
 CREATE TABLE cauce.causas (

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from cauce import Catalog, EventHandlers, EventType, InvalidPayload, RetryPolicy
-from cauce.catalog import BETWEEN, END, MARK
+from cauce.payloads import BETWEEN, END, MARK
 
 
 class Reserva(BaseModel):

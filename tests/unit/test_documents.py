@@ -23,6 +23,7 @@ TRANSLATED = {
     "publishing": "publicar",
     "handlers": "manejadores",
     "groups": "grupos",
+    "changing": "cambiar",
     "testing": "pruebas",
     "deploying": "desplegar",
     "monitoring": "vigilar",
@@ -196,7 +197,7 @@ def test_every_guide_is_translated() -> None:
 def test_every_document_that_the_code_points_to_is_there() -> None:
     """`cauce docs NAME` in an error or a help text names a page, and no text names a path that a wheel lacks."""
     names = {page.stem for page in (TOP / "docs").glob("**/*.md")}
-    guides = {arguments.PUBLISHING, arguments.HANDLERS, arguments.FIRST_STEPS, arguments.DEPLOYING}
+    guides = {arguments.CHANGING, arguments.PUBLISHING, arguments.HANDLERS, arguments.FIRST_STEPS, arguments.DEPLOYING}
     for source in (TOP / "src").glob("**/*.py"):
         guides |= set(re.findall(r"cauce docs ([a-z-]+)[^a-z-]", source.read_text()))
     assert guides - names == {"lists"}, "what `cauce docs` itself says"

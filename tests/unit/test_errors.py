@@ -18,6 +18,8 @@ TREE = {
     "NotInTransaction": "PublishError",
     "UnknownEvent": "PublishError",
     "InvalidPayload": "PublishError",
+    "UpcastError": "CauceError",
+    "NewerVersion": "CauceError",
     "SchemaError": "CauceError",
     "ForeignRestore": "CauceError",
     "LeaseLost": "CauceError",

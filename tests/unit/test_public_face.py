@@ -12,10 +12,10 @@ import cauce
 
 FACE = [
     "Attempt", "Bus", "Catalog", "CatalogError", "CauceError", "ConfigError", "Discard", "Estado", "EventHandlers",
-    "EventType", "Evento", "ForeignRestore", "InvalidPayload", "LeaseLost", "NotFound", "NotInTransaction",
-    "NuevoEvento",
-    "PublishError", "RetryAfter", "RetryPolicy", "SchemaError", "Settings", "Subscriber", "TransactionEnded",
-    "UnknownEvent", "WrongArgument", "publicar_evento", "publicar_eventos",
+    "EventType", "Evento", "ForeignRestore", "InvalidPayload", "LeaseLost", "NewerVersion", "NotFound",
+    "NotInTransaction", "NuevoEvento", "PublishError", "RetryAfter", "RetryPolicy", "SchemaError", "Settings",
+    "Subscriber", "TransactionEnded", "UnknownEvent", "UpcastError", "WrongArgument", "publicar_evento",
+    "publicar_eventos",
 ]  # fmt: skip
 
 

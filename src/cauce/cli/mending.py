@@ -106,12 +106,15 @@ def publish(
     """
     text = sys.stdin.read() if payload == "-" else payload
     _check_json(text)
+    version: int | None = None
     if bus is None:
         print("cauce: the payload is not checked against its type; to check it, give --bus module:bus", file=sys.stderr)
     else:
-        _check_payload(load_bus(bus, app_dir), origen, tipo, text)
+        version = _check_payload(load_bus(bus, app_dir), origen, tipo, text)
     with connect(load_settings()) as conn:
-        evento = operations.publish(conn, origen, tipo, text, clave=clave, prioridad=prioridad, id_externo=id_externo)
+        evento = operations.publish(
+            conn, origen, tipo, text, clave=clave, prioridad=prioridad, id_externo=id_externo, version=version
+        )
     print(as_json({"id": evento}) if json else f"published event {evento}")
 
 
@@ -128,8 +131,8 @@ def _check_json(text: str) -> None:
             raise InvalidPayload(f"nothing was published: the payload is not JSON: {error}{QUOTES}") from error
 
 
-def _check_payload(bus: Bus, origen: str, tipo: str, text: str) -> None:
-    """Check that a bus has the event, and that the payload has its type.
+def _check_payload(bus: Bus, origen: str, tipo: str, text: str) -> int:
+    """Check that a bus has the event, and that the payload has its type; return the type's version.
 
     Raises:
         UnknownEvent: the bus does not have the event.
@@ -140,9 +143,10 @@ def _check_payload(bus: Bus, origen: str, tipo: str, text: str) -> None:
         there = ", ".join(map(str, bus.types.values()))
         raise UnknownEvent(f"{origen}/{tipo} was not published: the bus has no such event; it has {there}")
     try:
-        event_type.adapter.validate_json(text)
+        event_type.load(text, event_type.version)
     except ValidationError as error:
         raise InvalidPayload(f"{origen}/{tipo} was not published: {' '.join(str(error).split())}") from error
+    return event_type.version
 
 
 def retry(

@@ -293,10 +293,10 @@ async def subscriptions(conn: AsyncConnection[Any], grupo: str) -> tuple[int, li
     return rows[0][0], [SubscriptionRow._make(row[1:]) for row in rows if row[1] is not None]
 
 
-async def is_in_catalog(conn: AsyncConnection[Any], origen: str, tipo: str) -> bool:
-    """Return whether any application's catalog has this event."""
+async def deployed_version(conn: AsyncConnection[Any], origen: str, tipo: str) -> int:
+    """Return the highest version of an event that was ever deployed; 0: no application's catalog has the event."""
     row = await (await _cursor(conn).execute(sql.query("event_known"), {"origen": origen, "tipo": tipo})).fetchone()
-    return bool(row and row[0])
+    return int(row[0]) if row else 0
 
 
 def _cursor(conn: AsyncConnection[Any], results: Format = Format.TEXT) -> AsyncCursor[TupleRow]:

@@ -7,6 +7,7 @@ the columns and JSON keys.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from cauce.database import schema
 from cauce.database.look import look
 from cauce.database.refusals import explaining
 from cauce.errors import InvalidPayload, NotFound, UnknownEvent
+from cauce.payloads import VERSION
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -421,6 +423,7 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
     clave: str | None = None,
     prioridad: int | None = None,
     id_externo: str | None = None,
+    version: int | None = None,
 ) -> int:
     """Publish an event by its name, without the application's types; return its id.
 
@@ -432,6 +435,7 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
         clave: the event's key; by default the payload's field that the catalog names.
         prioridad: 0 (first) to 9; by default the catalog's.
         id_externo: an id that makes the event unique in its origin: publishing it again returns the stored id.
+        version: the payload's; by default the highest that was ever deployed.
 
     Raises:
         UnknownEvent: no catalog has the event, so nobody would handle it.
@@ -440,14 +444,20 @@ def publish(  # noqa: PLR0913 - the event's columns, by name
         SchemaError: the tables are missing, older or newer.
     """
     schema.check_version(conn)
-    if not _number(conn, "event_known", {"origen": origen, "tipo": tipo}):
+    deployed = _number(conn, "event_known", {"origen": origen, "tipo": tipo})
+    if not deployed:
         raise UnknownEvent(
             f"{origen}/{tipo} was not published: no catalog in this database has it; run: cauce migrate module:bus"
         )
-    values = {"origen": origen, "tipo": tipo, "payload": payload, "clave": clave, "prioridad": prioridad}
+    version = version or deployed
+    headers = None if version == 1 else json.dumps({VERSION: version})
+    values = {
+        "origen": origen, "tipo": tipo, "payload": payload, "clave": clave, "prioridad": prioridad,
+        "id_externo": id_externo, "cabeceras": headers,
+    }  # fmt: skip
     try:
         with explaining():
-            return _number(conn, "publish", values | {"id_externo": id_externo}) or 0
+            return _number(conn, "publish", values) or 0
     except psycopg.errors.DataError as error:
         raise InvalidPayload(f"{origen}/{tipo} was not published: {error.diag.message_primary}") from error
 

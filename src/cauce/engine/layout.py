@@ -19,14 +19,16 @@ from cauce.engine.causes import MAX_ERROR, message_of, one_line, storable
 from cauce.engine.deadlines import STOPS
 from cauce.engine.report import Delivery, Report
 from cauce.engine.routing import GIVE_BACK_SECONDS
+from cauce.errors import NewerVersion
 from cauce.evento import Evento
+from cauce.payloads import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from cauce.bus import Route
-    from cauce.database.claims import Batch, Row
+    from cauce.database.claims import Batch, Failure, Row
     from cauce.engine.connections import Connections
     from cauce.engine.routing import Recipients, Routing
 
@@ -50,8 +52,12 @@ class Layout:
 
     def __init__(self, routing: Routing, busy: Callable[[], bool]) -> None:
         self._routing, self._busy = routing, busy
-        self._in_catalog: dict[tuple[str, str], bool] = {}
+        self._deployed: dict[tuple[str, str], int] = {}
         """The database's answers about events of the current batch."""
+        self._newer: list[tuple[Row, Recipients, NewerVersion, int]] = []
+        """Rows of the current batch whose payloads have versions that this program does not know."""
+        self._told: set[tuple[str, str, int]] = set()
+        """The versions that a warning has named."""
 
     async def read(self, batch: Batch, connections: Connections) -> Report:
         """Lay out a batch: find each event's recipients, and decide the deliveries that have none here."""
@@ -60,7 +66,8 @@ class Layout:
             async with connections.lend() as conn:
                 await self._routing.read(conn)
         known, nobody = self._routing.known, self._routing.nobody
-        self._in_catalog.clear()
+        self._deployed.clear()
+        self._newer.clear()
         for number, row in enumerate(batch.rows):
             if not number % BREATH and self._busy():
                 await asyncio.sleep(0)
@@ -72,6 +79,8 @@ class Layout:
                 await self._not_here(row, to, report, connections)
             if route is not None:
                 self._lay_out(row, to, route, report)
+        for newer in self._newer:
+            await self._not_yet(*newer, report, connections)
         return report
 
     def _lay_out(self, row: Row, to: Recipients, route: Route, report: Report) -> None:
@@ -79,17 +88,23 @@ class Layout:
         if row.payload is None:
             self._misfit(row, to, report, NO_JSON)
             return
+        headers, version = NO_HEADERS, 1
+        if row.cabeceras:
+            try:
+                headers = _headers(row.cabeceras)
+                version = version_of(headers)
+            except UNREADABLE as error:
+                self._misfit(row, to, report, f"Python cannot read the headers (`cabeceras`): {error}")
+                return
         try:
-            payload = route.validate(row.payload)
+            payload = route.tipo.load(row.payload, version)
         except (MemoryError, *STOPS):
             raise
-        except BaseException as error:  # noqa: BLE001 - a validator of the application may raise anything
-            self._misfit(row, to, report, f"the payload is not a valid {route.tipo.payload_name}: {message_of(error)}")
+        except NewerVersion as error:
+            self._newer.append((row, to, error, version))
             return
-        try:
-            headers = _headers(row.cabeceras) if row.cabeceras else NO_HEADERS
-        except UNREADABLE as error:
-            self._misfit(row, to, report, f"Python cannot read the headers (`cabeceras`): {error}")
+        except BaseException as error:  # noqa: BLE001 - a validator of the application may raise anything
+            self._misfit(row, to, report, route.tipo.why_not(error, message_of(error), version))
             return
         evento = Evento(
             row.id, row.origen, row.tipo, payload, row.intento, row.prioridad, row.creado_en,
@@ -130,7 +145,7 @@ class Layout:
         event = f"{row.origen}/{row.tipo}"
         if row.payload is None:
             self._dead(row, name, report, NO_JSON)
-        elif (moment := to.removed.get(MANEJADOR)) is None and await self._is_in_catalog(row, connections):
+        elif (moment := to.removed.get(MANEJADOR)) is None and await self._deployed_version(row, connections):
             report.say(row.id, name, Resultado.DEVUELTA, row.intento, {"espera": GIVE_BACK_SECONDS})
         elif whole and _is_webhook(row):
             if name == TODOS:
@@ -140,13 +155,35 @@ class Layout:
         else:
             self._dead(row, name, report, f"no handler for {event} in this application nor in any catalog")
 
-    async def _is_in_catalog(self, row: Row, connections: Connections) -> bool:
-        """Ask the database, once a batch, whether any catalog has this event."""
+    async def _not_yet(  # noqa: PLR0913, PLR0917 - the row, and why it waits
+        self,
+        row: Row,
+        to: Recipients,
+        error: NewerVersion,
+        version: int,
+        report: Report,
+        connections: Connections,
+    ) -> None:
+        """Give back what a newer program reads; end what no program reads that was ever deployed."""
+        deployed = await self._deployed_version(row, connections)
+        if version > deployed:
+            remedy = f"deploy a program that has version {version}, and try again: cauce retry {row.id}"
+            self._misfit(row, to, report, f"{error}; the highest that was ever deployed is {deployed}: {remedy}")
+            return
+        for consumer in (*to.plain, *to.transactional):
+            waits: Failure = {"espera": GIVE_BACK_SECONDS}
+            report.say(row.id, consumer.nombre, Resultado.DEVUELTA, row.intento, waits)
+        if (key := (row.origen, row.tipo, version)) not in self._told:
+            self._told.add(key)
+            logger.warning("event %s and others like it wait for workers of a newer program: %s", row.id, error)
+
+    async def _deployed_version(self, row: Row, connections: Connections) -> int:
+        """Ask the database, once a batch, for the highest version of an event in any catalog; 0: it is in none."""
         key = row.origen, row.tipo
-        if key not in self._in_catalog:
+        if key not in self._deployed:
             async with connections.lend() as conn:
-                self._in_catalog[key] = await claims.is_in_catalog(conn, *key)
-        return self._in_catalog[key]
+                self._deployed[key] = await claims.deployed_version(conn, *key)
+        return self._deployed[key]
 
     def _misfit(self, row: Row, to: Recipients, report: Report, error: str) -> None:
         """End the deliveries of an event that cannot be handed to the handlers of this program."""

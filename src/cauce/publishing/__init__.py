@@ -69,7 +69,7 @@ def publicar_evento(  # noqa: PLR0913 - the event's columns, by name
         prioridad: from 0 (first) to 9 (last); by default the catalog's.
         id_externo: an id that makes the event unique in its origin, at most 500 characters. Publishing it again stores
             nothing and returns the stored event's id.
-        cabeceras: headers, any JSON object.
+        cabeceras: headers, any JSON object. The key ``version`` is the payload's: leave it out.
         own_transaction: allow a connection in autocommit and in no transaction: the event is committed by itself.
 
     Returns:

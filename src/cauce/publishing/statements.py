@@ -14,10 +14,11 @@ from functools import cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeAlias, TypeVar, cast
 
-from cauce.arguments import PUBLISHING, expect_names, wrong
+from cauce.arguments import CHANGING, PUBLISHING, expect_names, wrong
 from cauce.catalog import NuevoEvento, expect_event
 from cauce.database.refusals import MAX_TEXT
-from cauce.errors import PublishError, UnknownEvent
+from cauce.errors import PublishError, UnknownEvent, WrongArgument
+from cauce.payloads import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +42,10 @@ NULL: Final = r"\N"
 PUBLICAR: LiteralString = (
     "insert into cauce.eventos (origen, tipo, payload, prioridad, carril) values ($1, $2, $3::jsonb, $4, $5)"
     " returning id, cauce.avisar()"
+)
+PUBLICAR_CON_CABECERAS: LiteralString = (
+    "insert into cauce.eventos (origen, tipo, payload, prioridad, carril, cabeceras)"
+    " values ($1, $2, $3::jsonb, $4, $5, $6::jsonb) returning id, cauce.avisar()"
 )
 PUBLICAR_CON_TODO: LiteralString = "select cauce.publicar_evento($1, $2, $3::jsonb, $4, $5::smallint, $6, $7::jsonb)"
 PUBLICAR_VARIOS: LiteralString = "select cauce.publicar_eventos($1::jsonb)"
@@ -88,11 +93,12 @@ def statement_of(  # noqa: PLR0913, PLR0917 - the event's columns, in the order 
     expect_event(tipo, "publicar_evento")
     _check_catalog(tipo)
     nivel, carril = _levels(tipo, prioridad, clave)
-    if clave is None and id_externo is None and cabeceras is None:
-        return PUBLICAR, (tipo.origen, tipo.tipo, tipo.dump(payload), nivel, carril)
+    headers = _headers(tipo, cabeceras)
+    if clave is None and id_externo is None:
+        plain = (tipo.origen, tipo.tipo, tipo.dump(payload), nivel, carril)
+        return (PUBLICAR, plain) if headers is None else (PUBLICAR_CON_CABECERAS, (*plain, headers))
     expect_names(clave=clave, id_externo=id_externo)
     _check_texts(tipo, clave=clave, id_externo=id_externo)
-    headers = None if cabeceras is None else _headers(cabeceras)
     return PUBLICAR_CON_TODO, (tipo.origen, tipo.tipo, tipo.dump(payload), clave, nivel, id_externo, headers)
 
 
@@ -151,8 +157,7 @@ def _written(write: Callable[[NuevoEvento[Any], str], str], eventos: Sequence[Nu
         for evento in eventos:
             expect_event(evento.tipo, "publicar_eventos")
             expect_names(clave=evento.clave, id_externo=evento.id_externo)
-            if evento.cabeceras is not None:
-                _headers(evento.cabeceras)
+            _headers(evento.tipo, evento.cabeceras)
         raise
 
 
@@ -187,7 +192,8 @@ def _document(evento: NuevoEvento[Any], payload: str) -> str:
         "id_externo": evento.id_externo,
     }
     fields |= {name: value for name, value in optional.items() if value is not None}
-    headers = "" if evento.cabeceras is None else f', "cabeceras": {_headers(evento.cabeceras)}'
+    written = _headers(tipo, evento.cabeceras)
+    headers = "" if written is None else f', "cabeceras": {written}'
     return f'{json.dumps(fields)[:-1]}{headers}, "payload": {payload}}}'
 
 
@@ -199,9 +205,10 @@ def _line(evento: NuevoEvento[Any], payload: str) -> str:
         _check_texts(tipo, clave=evento.clave)
     text = payload.replace("\\", r"\\")  # JSON has no raw tab or line end
     clave = NULL if evento.clave is None else _escaped(evento.clave)
-    headers = NULL if evento.cabeceras is None else _escaped(_headers(evento.cabeceras))
+    headers = _headers(tipo, evento.cabeceras)
+    written = NULL if headers is None else _escaped(headers)
     lane = NULL if carril is None else carril
-    return f"{_head(tipo.origen, tipo.tipo)}{text}\t{clave}\t{nivel}\t{lane}\t{headers}\n"
+    return f"{_head(tipo.origen, tipo.tipo)}{text}\t{clave}\t{nivel}\t{lane}\t{written}\n"
 
 
 @cache
@@ -218,15 +225,40 @@ def alone(before: int, sent: int, last: int | None) -> list[int] | None:
     return list(range(before + 1, last + 1)) if last is not None and last - before == sent else None
 
 
-def _headers(cabeceras: Mapping[str, Any]) -> str:
+def _headers(tipo: EventType[Any], cabeceras: Mapping[str, Any] | None) -> str | None:
+    """Return an event's headers as JSON, with the version of its payload unless that is 1; None: it has no headers."""
+    if cabeceras is None:
+        return None if tipo.version == 1 else _only_version(tipo.version)
     try:
-        return json.dumps(cabeceras if isinstance(cabeceras, dict) else dict(cabeceras), allow_nan=False)
+        headers = cabeceras if isinstance(cabeceras, dict) else dict(cabeceras)
+        if tipo.version > 1 or VERSION in headers:
+            headers = _with_version(tipo, headers)
+        return json.dumps(headers, allow_nan=False)
+    except WrongArgument:
+        raise
     except RecursionError as error:
         wanted, hint = "a dict that JSON can hold", "it is nested too deeply"
         raise wrong("cabeceras", cabeceras, wanted, PUBLISHING, hint) from error
     except (TypeError, ValueError) as error:
         hint = str(error) if isinstance(cast("object", cabeceras), Mapping) else ""
         raise wrong("cabeceras", cabeceras, "a dict that JSON can hold", PUBLISHING, hint) from error
+
+
+@cache
+def _only_version(version: int) -> str:
+    return json.dumps({VERSION: version})
+
+
+def _with_version(tipo: EventType[Any], headers: dict[str, Any]) -> dict[str, Any]:
+    """Add the version of an event's payload to its headers.
+
+    Raises:
+        WrongArgument: they name another version already.
+    """
+    if (given := headers.get(VERSION, tipo.version)) != tipo.version:
+        wanted = f"left out: the payload of {tipo} has version {tipo.version}"
+        raise wrong(f"{VERSION!r} in cabeceras", given, wanted, CHANGING)
+    return {**headers, VERSION: tipo.version}
 
 
 def _check_texts(tipo: EventType[Any], **columns: str | None) -> None:

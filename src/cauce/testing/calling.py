@@ -143,7 +143,7 @@ def _lay_out(
     """Return the handler, how it is to be called, and with what; ``tx`` is not among that."""
     clave, id_externo, cabeceras = columns
     if tipo is not None:
-        payload = tipo.adapter.validate_json(tipo.dump(payload))
+        payload = tipo.load(tipo.dump(payload), tipo.version)
     evento = Evento(
         id=1,
         origen=tipo.origen if tipo else MADE_UP,

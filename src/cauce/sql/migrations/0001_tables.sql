@@ -92,6 +92,7 @@ create table cauce.catalogo (
     tipo           cauce.nombre not null,     -- '*': the default for all events of that origin
     prioridad      cauce.nivel not null,
     clave          text,                      -- the field of the payload that holds the event's key
+    version        smallint    not null default 1 check (version > 0),   -- the highest that was ever deployed
     actualizado_en timestamptz not null default now(),
     primary key (origen, tipo)
 );

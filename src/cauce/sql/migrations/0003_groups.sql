@@ -65,7 +65,7 @@ revoke execute on function cauce.tomar_turno, cauce.crear_grupo from public;
 
 select cauce.crear_grupo('principal');
 
--- Stores an application's catalog, [{"origen", "tipo", "prioridad", "clave"}], and its subscriptions,
+-- Stores an application's catalog, [{"origen", "tipo", "prioridad", "clave", "version"}], and its subscriptions,
 -- [{"grupo", "suscriptor", "origen", "tipo"}]; creates new groups.
 --
 -- reemplazar  true for a deploy: overwrites what is stored and removes the application's other subscriptions. False for the
@@ -98,12 +98,15 @@ begin
                   hint = 'Give it up in one of them, or give this bus the name of that application. '
                          'To move it here for good: cauce migrate module:bus --take-over';
     end if;
-    insert into cauce.catalogo as c (origen, tipo, prioridad, clave)
-    select t.origen, t.tipo, t.prioridad, t.clave
+    -- A version never goes back: after a rollback its events wait for the newer program, and do not end in `error`.
+    insert into cauce.catalogo as c (origen, tipo, prioridad, clave, version)
+    select t.origen, t.tipo, t.prioridad, t.clave, coalesce(t.version, 1)
       from jsonb_populate_recordset(null::cauce.catalogo, $2) t
     on conflict (origen, tipo) do update
-       set prioridad = excluded.prioridad, clave = excluded.clave, actualizado_en = now()
-     where $4 and (c.prioridad, c.clave) is distinct from (excluded.prioridad, excluded.clave);
+       set prioridad = case when $4 then excluded.prioridad else c.prioridad end,
+           clave = case when $4 then excluded.clave else c.clave end,
+           version = greatest(c.version, excluded.version), actualizado_en = now()
+     where $4 and (c.prioridad, c.clave) is distinct from (excluded.prioridad, excluded.clave) or c.version < excluded.version;
     return query
     update cauce.suscripciones s set retirada_en = now()
      where $4 and s.aplicacion = $1 and s.retirada_en is null

@@ -1,3 +1,3 @@
--- Whether any application's catalog has this event, as 1 or 0.
+-- The highest version of this event that was ever deployed; 0 if no application's catalog has it.
 -- Index   catalogo_pkey
-select count(*) from cauce.catalogo c where c.origen = %(origen)s and c.tipo = %(tipo)s and c.tipo <> '*'
+select coalesce(max(c.version), 0) from cauce.catalogo c where c.origen = %(origen)s and c.tipo = %(tipo)s and c.tipo <> '*'
