@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-# processes that share the tests out; a chosen few are not worth starting several
+# processes that share the tests; for a selection of tests, one process is faster
 JOBS ?= $(if $(ARGS),0,logical)
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
@@ -14,7 +14,7 @@ PYTEST = $(CLOCK) $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist wor
 DAYS ?=
 CLOCK = $(if $(DAYS),CAUCE_TEST_DAYS=$(DAYS) LD_PRELOAD=$(CURDIR)/build/clock.so)
 
-# an installed PostgreSQL that is older than the wheel's, the oldest that Cauce runs on; and the tests of what it does
+# the oldest supported PostgreSQL that is installed, and the tests that use a database
 OLDER := $(firstword $(sort $(wildcard /usr/lib/postgresql/1[567]/bin)))
 OLDER_TESTS = $(addprefix tests/,integration/engine integration/plans integration/web integration/test_operations.py \
   acceptance/test_crashes.py)
@@ -25,7 +25,7 @@ OLDER_TESTS = $(addprefix tests/,integration/engine integration/plans integratio
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  %-12s %s\n", $$1, $$2 }'
 
-demo: $(STAMP) ## see an event travel, on a PostgreSQL of its own
+demo: $(STAMP) ## see an event travel, on an embedded PostgreSQL
 	@$(BIN)/cauce demo $(ARGS)
 
 test: $(STAMP) $(if $(DAYS),build/clock.so) ## run the tests (ARGS='-k word', JOBS=2, DAYS=400 to move the clock)
@@ -35,7 +35,7 @@ build/clock.so: tests/clock.c
 	@mkdir -p $(@D)
 	@$(CC) -shared -fPIC -O2 -o $@ $<
 
-test-15: $(STAMP) ## run the tests of the database on Debian's PostgreSQL 15, if it is there
+test-15: $(STAMP) ## run the database tests on Debian's PostgreSQL 15, if it is installed
 ifeq ($(OLDER),)
 	@echo "skipped: there is no PostgreSQL 15, 16 or 17 in /usr/lib/postgresql; apt-get install postgresql-15" >&2
 else
@@ -43,17 +43,17 @@ else
 	@CAUCE_TEST_DATABASE_URL= CAUCE_TEST_POSTGRES_BIN=$(OLDER) $(PYTEST) $(OLDER_TESTS) $(ARGS)
 endif
 
-mutants: $(STAMP) ## remove each guard in turn; a test must notice (ARGS='-k word -j 2')
+mutants: $(STAMP) ## remove each guard in turn; a test must fail (ARGS='-k word -j 2')
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
-check: $(STAMP) ## lint, format, types, floors of the house
+check: $(STAMP) ## lint, format, types, import contracts
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
 
-docs: $(STAMP) ## build the documentation site in build/site; a link that leads nowhere is an error
+docs: $(STAMP) ## build the documentation site in build/site; a dead link is an error
 	@$(BIN)/zensical build --strict --config-file zensical.toml
 	@$(BIN)/zensical build --strict --config-file zensical.es.toml
 

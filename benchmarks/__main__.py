@@ -51,7 +51,7 @@ PHASES: Final[dict[str, Callable[[Server, Plan], Iterator[Comparison]]]] = {
     "kept": kept.run,
     "inbox": inbox.run,
 }
-"""By name; one gives several lines of the table."""
+"""By name. A phase may give several lines of the table."""
 PACKAGES: Final = ("cauce", "psycopg", "psycopg-binary", "pydantic", "uvloop", "asyncpg", "starlette", "uvicorn")
 
 
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def measure(server: Server, plan: Plan, phases: list[str], output: Path) -> int:
-    """Run the phases; print each line when it is known, and the whole table in the end."""
+    """Run the phases; print each line when it is known, and the whole table at the end."""
     comparisons: list[Comparison] = []
     failed = False
     say(HEAD)

@@ -1,8 +1,8 @@
 """The bus under test: a Stripe-like payload, validated, and handlers that do nothing but count.
 
-``listo`` has its dedicated handler and nobody else. ``abanico`` has three recipients: its handler and two subscribers.
-``fallido`` has a handler that never succeeds, a few calls deep in the application, for a reason that names the payment.
-``perdido`` has the same, and is given up after its second attempt.
+``listo`` has only its dedicated handler. ``abanico`` has three recipients: its handler and two subscribers.
+``fallido`` has a handler that always fails, a few calls deep in the application, with an error that names the payment.
+``perdido`` has the same handler, and is dead after its second attempt.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PENDING: Final = """
 select count(*) from cauce.eventos e
   join cauce.suscripciones s on s.grupo = 'principal' and (s.origen, s.tipo) = (e.origen, e.tipo)
  where e.estado <> 'procesado'"""
-"""Deliveries not yet recorded as done."""
+"""Counts the deliveries that are not done."""
 
 
 class Metadata(BaseModel):
@@ -102,7 +102,7 @@ Kind: TypeAlias = EventType[Payment]
 
 
 class Seen:
-    """What the handlers tell of the events they see; by default nobody listens."""
+    """Called by the handlers with each event; by default it does nothing."""
 
     def __init__(self) -> None:
         self.tell: Callable[[int], None] = lambda _: None
@@ -114,7 +114,7 @@ seen: Final = Seen()
 
 
 async def handle(evento: Evento[Payment]) -> None:
-    """Do nothing, but say so."""
+    """Do nothing but report the event."""
     seen.tell(evento.payload.seq)
 
 
@@ -145,7 +145,7 @@ class GatewayError(Exception):
 
 
 async def fail(evento: Evento[Payment]) -> None:
-    """Say so, and fail."""
+    """Report the event, and fail."""
     seen.tell(evento.payload.seq)
     await charge(evento.payload)
 
@@ -159,7 +159,7 @@ async def charge(payment: Payment) -> None:
 
 
 def connect(number: int) -> None:
-    """Find the gateway closed."""
+    """Raise an error: the gateway is closed."""
     raise ConnectionRefusedError(111, f"connection {number} refused")
 
 
@@ -168,7 +168,7 @@ HANDLERS: Final[dict[str, Callable[[Evento[Payment]], Any]]] = {
     "async": pause,
     "sync": pause_sync,
 }
-"""What ``listo`` may be handled by."""
+"""The handlers that ``listo`` may have."""
 
 
 def make_bus(handler: str = "nothing") -> Bus:
@@ -200,28 +200,28 @@ class Publisher:
         self._conn: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True)
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._conn.close()
 
     async def publish(self, numbers: Iterable[int]) -> None:
-        """Publish events, one a transaction."""
+        """Publish events, one in each transaction."""
         for number in numbers:
             publicar_evento(self._conn, BenchEvents.listo, Payment(data=DATA, seq=number), own_transaction=True)
 
     async def publish_with_business(self, numbers: Iterable[int]) -> None:
-        """Write a business row and publish its event, one pair a transaction."""
+        """Write a business row and publish its event, one pair in each transaction."""
         for number in numbers:
             with self._conn.transaction():
                 self._conn.execute("insert into reservas (referencia, importe) values (%s, %s)", ("r", number))
                 publicar_evento(self._conn, BenchEvents.listo, Payment(data=DATA, seq=number))
 
     async def bulk(self, numbers: Iterable[int], *, fan: bool = False, padding: str = "") -> None:
-        """Publish many events, a thousand a call."""
+        """Publish many events, a thousand in each call."""
         tipo = BenchEvents.abanico if fan else BenchEvents.listo
         await self.many(tipo, numbers, padding=padding)
 
     async def many(self, tipo: Kind, numbers: Iterable[int], *, padding: str = "") -> None:
-        """Publish many events of a type, a thousand a call."""
+        """Publish many events of a type, a thousand in each call."""
         rest = iter(numbers)
         while chunk := list(islice(rest, CHUNK)):
             payments = (Payment(data=DATA, seq=number, padding=padding) for number in chunk)

@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the child shall tell."""
+    """What the child reports."""
 
     marks: list[int] = field(default_factory=list[int])
-    """Handler calls at which it tells the time and the CPU it has used."""
+    """After this many handler calls it reports the time and the CPU time that it has used."""
     numbers: int = 0
-    """If not 0: after so many different events, tell when each was seen first."""
+    """If not 0: after so many different events, report when each was seen first."""
     handler: str = "nothing"
     """Which of ``application.HANDLERS`` works."""
     seconds: float = 0.0
-    """How long it takes."""
+    """How long the handler takes."""
 
 
 def tell(what: str, **more: object) -> None:
-    """Write a line to whoever started us."""
+    """Write a line to the parent process."""
     sys.stdout.write(json.dumps({"what": what, **more}) + "\n")
     sys.stdout.flush()
 
 
 def counter(options: Options) -> Callable[[int], None]:
-    """Return what the handlers call; as little as can be."""
+    """Return the function that the handlers call; it does as little as possible."""
     if options.numbers:
         return _recorder(options.numbers)
     marks, count, pid = frozenset(options.marks), 0, os.getpid()

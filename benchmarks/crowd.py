@@ -1,6 +1,6 @@
 """P16: sixteen publishers at once while workers listen, against the same without any wake-up.
 
-A commit that notifies waits for a lock of the whole cluster; this is what the doorbell must not cost.
+A commit that sends NOTIFY waits for a lock of the whole cluster; the doorbell must avoid that cost.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""D1, D2, E, G: how fast ready events are drained, and what that writes.
+"""D1, D2, E, G: how fast ready events are drained, and how much WAL that writes.
 
-A drain counts from the first call of a handler to the first look that finds nothing undone in the database.
+A drain is timed from the first call of a handler to the first query that finds no event left to do.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 LIMIT: Final = 300.0
 """Seconds a drain may take."""
 STEPS: Final = 50
-"""Times that a worker tells how far it is. Nobody looks into the database before the last handlers are called: a look
-reads the whole table, and one that comes late would be counted as the worker's time."""
+"""How often a worker reports its progress. The database is not queried before the last handlers are called: a query
+reads the whole table, and one that ends late would be counted as the worker's time."""
 LOOK: Final = 0.005
-"""Seconds between two looks from then on."""
+"""Seconds between two queries from then on."""
 PAYLOAD_BYTES: Final = 231, 4_096
 """G: sizes of the payload as compact JSON. The larger does not fit into the row and is stored out of line."""
 WAL_BARS: Final = 200, 400

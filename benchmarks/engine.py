@@ -1,4 +1,4 @@
-"""Claims and settlements without a worker around them, timed: what the phases about the engine alone use."""
+"""Timed claims and settlements without a worker, for the phases that measure the engine alone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 LEASE: Final = 300.0
-"""Seconds: nobody renews these leases, and none shall expire."""
+"""Seconds. Nothing renews these leases, and none must expire."""
 
 
 def nothing(_: Batch) -> list[Entrega]:
-    """Say that all went well."""
+    """Report that all deliveries succeeded."""
     return []
 
 
@@ -36,7 +36,7 @@ class Engine:
         self._publisher = Publisher(dsn)
         self._published = 0
         self.claimed = 0
-        """Events handed out so far."""
+        """Events claimed so far."""
         self._conn: psycopg.AsyncConnection[Any] | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,7 +72,7 @@ class Engine:
     async def drain(self, size: int, report: Callable[[Batch], Sequence[Entrega]] = nothing) -> tuple[int, int, float]:
         """Claim and settle until nothing is left, as a worker does; return claims, deliveries and seconds.
 
-        ``report``: what there is to say of a batch; by default that all went well.
+        ``report`` makes the report of a batch; by default all deliveries succeeded.
         """
         conn, wanted = self._connected, self._wanted(size)
         asked = events = 0

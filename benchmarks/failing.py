@@ -1,9 +1,9 @@
-"""Deliveries that all fail: how many a second one worker process gets through, and what they leave in ``entregas``.
+"""Deliveries that all fail: how many per second one worker process handles, and how many dead rows ``entregas`` gets.
 
-The rate is measured while new events are left, so that the worker is never idle: half of what it then claims are
-retries that have become due. The application's own retry policy is on, and every failure is recorded with its cause.
-The rows are counted where every event is given up after its second attempt, once all of them are: what a worker gives
-back when it stops is no failure.
+The rate is measured while new events are left, so that the worker is never idle: half of each claim are then due
+retries. The application's own retry policy is on, and every failure is recorded with its cause. The rows are counted
+with events that are dead after their second attempt, once all are dead: a delivery that a worker gives back when it
+stops is not a failure.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from benchmarks.server import Server
 
 RATE: Final = 8_000.0
-"""Failing deliveries a second and process, at least."""
+"""The fewest failing deliveries per second and process."""
 WAITING: Final = "select count(*) from cauce.eventos where estado <> 'error'"
 OTHERS: Final = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-"""Sessions that may not have told yet what they wrote."""
+"""Sessions that may not have reported yet what they wrote."""
 WRITES: Final = """
     select s.n_tup_upd + s.n_tup_del, (select count(*) from cauce.fallos where intento > 1)
       from pg_stat_user_tables s where s.relid = 'cauce.entregas'::regclass"""

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 BATCH: Final = 500
 """Jobs claimed at once: the best of 100, 500 and 1000."""
 LOOK: Final = 0.2
-"""Seconds between looks while nothing rings."""
+"""The polling interval in seconds while no NOTIFY arrives."""
 FAN: Final = 3
-"""Jobs of an event that three recipients want: a queue has a job for each."""
+"""Jobs for an event with three recipients: a queue needs a job for each."""
 
 PENDING: Final = "select count(*) from trabajos where estado <> 'hecho'"
 
@@ -69,7 +69,7 @@ class Publisher:
         return cls(await asyncpg.connect(dsn))
 
     async def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         await self._conn.close()
 
     async def publish(self, numbers: Iterable[int]) -> None:
@@ -146,7 +146,7 @@ class RingingPublisher:
         self._conn: psycopg.Connection[Any] = psycopg.connect(dsn, autocommit=True)
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._conn.close()
 
     async def publish(self, numbers: Iterable[int]) -> None:

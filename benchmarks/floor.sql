@@ -1,4 +1,4 @@
--- The floor: the smallest queue that loses nothing. One table, one index of what is ready, leases, no retries.
+-- The floor: the smallest queue that loses nothing. One table, one index of ready jobs, leases, no retries.
 create table trabajos (
     id             bigint      generated always as identity primary key,
     tipo           text        not null,

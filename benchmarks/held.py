@@ -1,4 +1,4 @@
-"""H: claims while somebody holds the horizon: a reader's old snapshot, a writer's open transaction.
+"""H: claims while another session holds the horizon: a reader's old snapshot, or a writer's open transaction.
 
 Under a held horizon no dead row can be removed. A queue slows down with every claim; the log must not, and neither must
 the queue of what failed, where each failure leaves a dead row.
@@ -30,9 +30,9 @@ SIZE: Final = 10
 """Events of a claim."""
 SLICES: Final = 10
 ROUND: Final = 100
-"""Claims of new events between two calls of the publisher, which each open a new window; publishing is not timed."""
+"""Claims of new events between two calls of the publisher, each of which opens a window; publishing is not timed."""
 ATTEMPTS: Final = 3
-"""Attempts of a delivery that fails: all but the last do."""
+"""Attempts of a failing delivery: all but the last fail."""
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def compare(server: Server, phase: str, what: str, claims: int, report: Report) 
 
 
 def failures(batch: Batch) -> list[Entrega]:
-    """Say that every delivery failed and is due again at once, until its last attempt succeeds."""
+    """Report that every delivery failed and is due again at once; its last attempt succeeds."""
     report: list[Entrega] = []
     for row in batch.rows:
         entrega: Entrega = {

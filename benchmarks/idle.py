@@ -1,4 +1,4 @@
-"""idle: what a worker with nothing to do asks of the server, writes, and keeps open."""
+"""idle: the transactions, the WAL and the connections of a worker with nothing to do."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from benchmarks.server import Server
 
 EVENTS: Final = 2_000
-"""Handled before: at rest is a worker that has worked."""
+"""Events that the worker handles before it is measured."""
 GROUPS: Final = 1
-"""Of the application; what a worker does for all of its groups counts for this one."""
+"""The application has one group, so it is charged with all that the worker does."""
 # The worker's sessions report what they have done with a delay of a second, of ten while they do nothing else.
 LOOK: Final[LiteralString] = """
     select xact_commit + xact_rollback, pg_current_wal_insert_lsn() - '0/0',

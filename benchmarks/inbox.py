@@ -38,22 +38,22 @@ if TYPE_CHECKING:
     from cauce.webhooks.payload import JsonValue
 
 App = Literal["cauce", "pool", "bare"]
-"""What benchmarks.web serves."""
+"""The applications that benchmarks.web serves."""
 PARALLEL: Final = 32
-"""Deliveries under way at once."""
+"""Concurrent deliveries."""
 WARM: Final = 500
-"""Deliveries before the clock starts: connections, caches, prepared statements."""
+"""Warm-up deliveries: they open connections, fill caches and prepare statements."""
 LINES: Final = 4
 """Lines of the invoice that is delivered: 2.5 kB with Stripe's indentation."""
 BUSY: Final = 0.5
-"""The sender's share of a core above which a measurement would be one of the sender."""
+"""The sender's share of a core above which the sender would be the bottleneck."""
 SHARE: Final = 0.85
 """Of the floor's rate that the inbox must reach; its 99th percentile may be as much longer."""
 MIB: Final = 2**20
 FLOODS: Final = 8
-"""Oversized bodies under way at once. Each may be held up to the cap before it is seen to be too long."""
+"""Concurrent oversized bodies. The server may hold each up to the limit before it is found to be too long."""
 MEMORY_BAR: Final = 2 * FLOODS
-"""MiB that the process may grow: what may be held at once, and as much again for an allocator's idea of it. A leak of
+"""MiB that the process may grow: what it may hold at once, and as much again for the allocator. A leak of
 2 kB a body would pass it within the ten thousand, and a server that buffered what it refuses at once."""
 PIECE: Final = 65_536
 """Bytes of a chunk."""

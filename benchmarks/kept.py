@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.server import Server
 
 WORKERS: Final = 2
-"""Who empties the million that is kept."""
+"""The processes that process the million events that are kept."""
 
 
 def run(server: Server, plan: Plan) -> Iterator[Comparison]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.server import Server, Side
 
 APART: Final = 0.05
-"""Seconds between two events: the worker has long gone to sleep again."""
+"""Seconds between two events: long enough for the worker to sleep again."""
 LIMIT: Final = 60.0
 """Seconds until the last event must have been seen."""
 

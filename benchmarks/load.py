@@ -1,6 +1,6 @@
-"""Senders of webhooks, as cheap as can be made: what is measured shall be the server.
+"""Senders of webhooks. They use as little CPU as possible, so that the server is measured.
 
-A delivery is bytes that were signed beforehand, and an answer is read no further than to know that it is whole.
+Deliveries are bytes that were signed beforehand; an answer is only read to find its end.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _GOOD: Final = b"HTTP/1.1 200 "
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What sending came to."""
+    """The result of sending."""
 
     rate: float
     """Deliveries a second."""
     times: list[float]
-    """Milliseconds from each delivery's first byte to its answer's last."""
+    """Milliseconds from the first byte of each delivery to the last byte of its answer."""
     cpu: float
-    """The sender's CPU seconds a second: above a half, it is the sender that is measured."""
+    """The sender's CPU seconds per second: above a half, the sender is the bottleneck."""
 
 
 async def deliver(port: int, requests: Sequence[bytes], parallel: int) -> Load:
@@ -63,7 +63,7 @@ async def deliver(port: int, requests: Sequence[bytes], parallel: int) -> Load:
 async def shoot(port: int, requests: Sequence[bytes], parallel: int) -> Counter[int]:
     """Send every request on a connection of its own, so many at once; count the answers by status.
 
-    A server that hangs up on a sender who still sends may cut its own answer off; those count as 0.
+    A server that closes the connection while the client still sends may lose its answer; those count as 0.
 
     Raises:
         BenchError: it took longer than ``LIMIT``.
@@ -85,7 +85,7 @@ async def shoot(port: int, requests: Sequence[bytes], parallel: int) -> Counter[
 
 
 class _KeptAlive(asyncio.Protocol):
-    """Sends the next request when the answer to the last one is whole."""
+    """Sends the next request when the answer to the last one is complete."""
 
     def __init__(self, requests: Iterator[bytes], times: list[float]) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -129,7 +129,7 @@ class _KeptAlive(asyncio.Protocol):
 
 
 class _Shot(asyncio.Protocol):
-    """Sends one request and reads until the server hangs up."""
+    """Sends one request and reads until the server closes the connection."""
 
     def __init__(self, request: bytes) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -17,8 +17,8 @@ A fan of 3 is one event with three recipients: its handler and two subscribers. 
 retries, leases and heartbeat, time limits, validation of every payload, the doorbell in every publishing transaction.
 
 The harness has its events as dicts, so the payload's type is a TypedDict, as in a program that has dicts: they are
-validated when they are published and again by the worker. Making models of them first, in the time that is measured,
-took as long as all of the rest.
+validated when they are published and again by the worker. To make models of them first, in the measured time, took as
+long as all the rest.
 """
 
 # This file is run as a script with the harness's own modules around it, so it imports nothing of `benchmarks`.
@@ -91,7 +91,7 @@ class PeerEvents(Catalog, origen="banco"):
 
 
 async def handle(evento: Evento[Payment]) -> None:
-    """Do nothing, but say so."""
+    """Do nothing but report the event."""
     hit(evento.payload["seq"])
 
 
@@ -103,12 +103,12 @@ bus = Bus(
 
 
 class Peer:
-    """What the harness calls. Its connection is synchronous, as in most business code."""
+    """The functions that the harness calls. The connection is synchronous, as in most business code."""
 
     conn: psycopg.Connection[Any]
 
     async def setup(self) -> None:
-        """Make the tables and write the catalog."""
+        """Create the tables and store the catalog."""
         with psycopg.connect(DSN, autocommit=True) as conn:
             schema.migrate(conn, bus)
 

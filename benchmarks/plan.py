@@ -1,4 +1,4 @@
-"""How much every phase does: the full measure, and a tiny one that only shows that the benchmarks work."""
+"""The sizes of all phases: the full ones, and tiny ones that only show that the benchmarks work."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def retry_claims(self) -> int:
-        """H: claims under each holder that settle failures and hand out retries."""
+        """H: claims of retries under each holder, which also settle failures."""
         return round(self.claims * RETRY_SHARE)
 
 
@@ -79,4 +79,4 @@ QUICK: Final = Plan(
     deliveries=300,
     floods=100,
 )
-"""Shows that every phase works, and measures nothing."""
+"""Sizes that show that every phase works, too small to measure."""

@@ -49,12 +49,12 @@ class Crew:
             raise
 
     def go(self) -> None:
-        """Let them begin."""
+        """Start them."""
         for process in self._processes:
             self._write(process)
 
     def expect(self, what: str, seconds: float) -> dict[str, Any]:
-        """Return the next line of that kind; lines of others are passed over.
+        """Return the next line of that kind; skip other lines.
 
         Raises:
             BenchError: it did not come in time, or a process ended.
@@ -71,7 +71,7 @@ class Crew:
                 raise BenchError(f"{self.kind}: a process ended before it said {what!r}; see {LOG}")
 
     def check(self) -> None:
-        """Make sure that all of them still run.
+        """Check that all of them still run.
 
         Raises:
             BenchError: one has ended.
@@ -80,7 +80,7 @@ class Crew:
             raise BenchError(f"{self.kind}: a process ended in the middle of its work; see {LOG}")
 
     def stop(self) -> None:
-        """End them: politely, then not."""
+        """End them: ask first, then kill."""
         for process in self._processes:
             self._write(process)
             if process.stdin is not None:
@@ -110,7 +110,7 @@ class Crew:
 
 @contextlib.contextmanager
 def crew(kind: str, dsn: str, options: Options, size: int = 1) -> Iterator[Crew]:
-    """Start workers that have loaded everything and wait for ``go``; stop them in the end."""
+    """Start workers that have loaded everything and wait for ``go``; stop them at the end."""
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("ab") as log:
         workers = Crew(kind, dsn, options, size, log)

@@ -1,8 +1,8 @@
-"""Where a worker's time goes: one drain by the clock, the same under the standard library's profiler, and in SQL.
+"""The time of a worker: one drain by the clock, the same under the standard library's profiler, and in SQL.
 
     python -m benchmarks profile
 
-The profiler makes small functions look dearer than they are; shares, not sums, are what it tells.
+The profiler overstates the time of small functions: compare shares, not sums.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.server import Server
 
 EXTRA_SETTINGS: Final = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track": "all"}
-"""Of the server, for the times of the statements inside the functions."""
+"""Settings of the server, for the times of statements inside functions."""
 TOP: Final = 25
 STATEMENTS: Final = """
 select calls, mean_exec_time, total_exec_time, regexp_replace(left(query, 200), '\\s+', ' ', 'g')

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Work = Callable[[application.Publisher | floor.Publisher, range], Awaitable[None]]
 
 WARM: Final = 50
-"""Events before the clock starts: connection, caches, prepared statements."""
+"""Warm-up events: they open the connection, fill caches and prepare statements."""
 
 
 async def alone(publisher: application.Publisher | floor.Publisher, numbers: range) -> None:
@@ -60,7 +60,7 @@ def run(server: Server, plan: Plan) -> Iterator[Comparison]:
 
 
 def ours(server: Server, work: Work, events: int) -> float:
-    """Return our rate: a synchronous psycopg connection, in a program without a loop to speak of."""
+    """Return our rate, with a synchronous psycopg connection."""
     with server.database("cauce") as dsn:
         publisher = application.Publisher(dsn)
         try:

@@ -1,4 +1,4 @@
-"""What a phase came to: samples of ours and of the floor, in pairs; their ratio; the bar; the table and the file."""
+"""The results of a phase: samples of ours and of the floor, in pairs; their ratio; the bar; the table and the file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class BenchError(Exception):
-    """A measurement could not be made, or would not mean what it says."""
+    """A measurement failed, or would be misleading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What ours must reach: a bound on the ratio to the floor, or on our own number."""
+    """The bar: a bound on the ratio to the floor, or on our own number."""
 
     kind: Literal["at least", "at most"]
     limit: float
     of: Literal["ratio", "ours"] = "ratio"
 
     def verdict(self, ratio: float, ours: float) -> str:
-        """Say "met", or by how much of the bar it is missed; where the bar is 0, by how much."""
+        """Return "met", or by what share of the bar it is missed; if the bar is 0, by how much."""
         value = ratio if self.of == "ratio" else ours
         short = (self.limit - value) if self.kind == "at least" else (value - self.limit)
         if short <= 0:
@@ -40,7 +40,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A phase's samples. Sample k of ours and sample k of the floor were measured one right after the other."""
+    """A phase's samples. Sample k of ours and sample k of the floor were measured directly after each other."""
 
     phase: str
     title: str
@@ -50,7 +50,7 @@ class Comparison:
     floor: Sequence[float]
     floor_is: str
     more: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Whatever else is worth keeping, for the file: JSON of any shape."""
+    """Other results for the file: any JSON."""
 
     @property
     def ratio(self) -> float:
@@ -65,7 +65,7 @@ class Comparison:
         return self.bar.verdict(self.ratio, median(self.ours))
 
     def document(self) -> dict[str, Any]:
-        """Return what the file says of this phase."""
+        """Return this phase's object in the file."""
         return {
             "title": self.title,
             "ours": median(self.ours),
@@ -102,7 +102,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def worst_but_one(values: Iterable[float]) -> float:
-    """Return the second highest: one claim may pay for what all others are spared."""
+    """Return the second highest: one claim may do the work for all others."""
     return sorted(values)[-2]
 
 

@@ -1,4 +1,4 @@
-"""The server that is measured, and a fresh database for every measurement."""
+"""The measured server, and a fresh database for every measurement."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SETTINGS: Final = {
     "checkpoint_timeout": "1h",  # the benchmarks write their checkpoints themselves, between measurements
     "max_connections": "100",
 }
-"""Of a server started here: durable, with room enough that the disk's size is not what is measured."""
+"""Settings of a server started here: durable, with enough WAL that no checkpoint runs during a measurement."""
 QUICK_SETTINGS: Final = {"fsync": "off", "shared_buffers": "128MB"}
-"""Where nothing is measured."""
+"""Settings of a server where nothing is measured."""
 TOLD: Final = (
     "server_version", "fsync", "synchronous_commit", "wal_level", "full_page_writes", "shared_buffers", "max_wal_size",
     "checkpoint_timeout", "autovacuum", "jit", "data_checksums",
@@ -57,7 +57,7 @@ class Server:
 
     @contextlib.contextmanager
     def database(self, side: Side) -> Iterator[str]:
-        """Make a fresh database and write a checkpoint; drop it afterwards with whoever is still connected."""
+        """Create a database and write a checkpoint; afterwards drop it, even if sessions are connected."""
         name = f"{self._prefix}_{side}_{secrets.token_hex(3)}"
         template = self._template(side)
         with self._admin() as admin:
@@ -78,7 +78,7 @@ class Server:
         self._templates.clear()
 
     def settings(self) -> dict[str, str]:
-        """Return the settings that matter, as the server has them."""
+        """Return the server's values of the settings that matter."""
         with self._admin() as admin:
             rows = admin.execute(
                 "select name, case when unit in ('8kB', 'MB', 'kB', 's') then current_setting(name) else setting end"

@@ -1,6 +1,6 @@
 """A publisher that stays open over a million uncommitted rows, and what it leaves when it commits: a straggler.
 
-Claims must neither wait for it nor read its rows again and again; when it has committed, its million comes in batches.
+Claims must neither wait for it nor read its rows again and again. After its commit, its million is claimed in batches.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SMALL: Final = 10
 """Events of a claim while the publisher is open."""
 LARGE: Final = 500
-"""Events of a claim of what it leaves."""
+"""Events of a claim after its commit."""
 WARM: Final = 20
 
 
@@ -73,7 +73,7 @@ async def _measure(dsn: str, plan: Plan) -> tuple[list[float], list[float], list
 
 
 async def _publish_and_stay_open(conn: psycopg.AsyncConnection[Any], engine: Engine, rows: int) -> int:
-    """Publish so many events in one transaction, with a small one of somebody else's after each call; return those."""
+    """Publish so many events in one transaction, and a small one of another session after each call; return those."""
     between = 0
     for start in range(0, rows, CHUNK):
         numbers = range(start, min(rows, start + CHUNK))

@@ -1,4 +1,4 @@
-"""handlers: how many handlers that wait a worker runs in a second, beside what its concurrency allows."""
+"""handlers: how many waiting handlers a worker runs per second, beside what its concurrency allows."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Kind:
 
     @property
     def seconds(self) -> float:
-        """How long it takes."""
+        """How long the handler takes."""
         return self.milliseconds / 1e3
 
 
 KINDS: Final = Kind("async", 1), Kind("async", 10), Kind("sync", 50)
 BAR: Final = 0.9
-"""Of what the same number of tasks, or threads, do that draw from a list in memory."""
+"""The share of the rate of as many tasks, or threads, that take their work from a list in memory."""
 
 
 def run(server: Server, plan: Plan) -> Iterator[Comparison]:
@@ -63,7 +63,7 @@ def run(server: Server, plan: Plan) -> Iterator[Comparison]:
 
 
 async def bare(kind: Kind, events: int, at_once: int) -> float:
-    """Return how many such waits a second the loop, or the threads, come to with nothing else to do."""
+    """Return how many such waits per second the loop, or the threads, reach with nothing else to do."""
     numbers = iter(range(events))
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(at_once) as threads:

@@ -1,4 +1,4 @@
-"""The web application: its routes, which would stand here beside those of its pages."""
+"""The web application: its routes. Those of the pages would be added here."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -12,7 +12,7 @@ from .api.webhooks.stripe.route import route as webhooks_stripe
 
 
 def lifespan(_: Starlette) -> AbstractAsyncContextManager[Any]:
-    """Close the endpoints' connections at the end."""
+    """Close the connections of the endpoints at the end."""
     return endpoints.router.lifespan_context(endpoints)
 
 

@@ -1,4 +1,4 @@
-"""The worker, as ``cauce worker events:bus`` would run it; this file is for who wants to start it from Python."""
+"""The worker, started from Python; ``cauce worker events:bus`` does the same."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from events import bus
 
 
 async def main() -> None:
-    """Work until SIGTERM or Ctrl-C; what is in hand is finished first."""
+    """Work until SIGTERM or Ctrl-C; running handlers finish first."""
     worker = Worker(bus, Settings())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, worker.stop)

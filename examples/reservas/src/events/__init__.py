@@ -1,4 +1,4 @@
-"""The map: who handles each event, and who else listens."""
+"""The map: the handler and the subscribers of each event."""
 
 from cauce import Bus, EventHandlers, Subscriber
 from events.reserva.handlers.reserva_cancelada import reserva_cancelada

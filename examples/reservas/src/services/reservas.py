@@ -9,16 +9,16 @@ from events.types.eventos import ReservaCancelada, ReservaCreada, ReservaEvents
 
 
 def apartar_reserva(conn: Connection[Any], cliente: str, correo: str, *, noches: int, importe: int) -> int:
-    """Keep a room for a customer who goes to Stripe to pay; return the id that Stripe is given to bring back.
+    """Hold a room for a customer who goes to Stripe to pay; return the id to give to Stripe.
 
-    Nothing is published: the reservation stands when ``checkout.session.completed`` comes.
+    Nothing is published: ``checkout.session.completed`` confirms the reservation.
     """
     with conn.transaction():
         return _insert(conn, cliente, correo, noches, importe, "pendiente")
 
 
 def crear_reserva(conn: Connection[Any], cliente: str, correo: str, *, noches: int, importe: int) -> int:
-    """Make a reservation that is paid at the desk, and return its id."""
+    """Create a reservation that is paid at the desk, and return its id."""
     with conn.transaction():
         reserva_id = _insert(conn, cliente, correo, noches, importe, "pagada")
         creada = ReservaCreada(reserva_id=reserva_id, cliente=cliente, correo=correo)
@@ -27,7 +27,7 @@ def crear_reserva(conn: Connection[Any], cliente: str, correo: str, *, noches: i
 
 
 def cancelar_reserva(conn: Connection[Any], reserva_id: int, motivo: str) -> bool:
-    """Cancel a reservation; False: there is none, or it is cancelled already."""
+    """Cancel a reservation; False: it does not exist, or is cancelled already."""
     with conn.transaction():
         row = conn.execute(
             "update reservas set estado = 'cancelada' where id = %s and estado <> 'cancelada' returning correo",

@@ -1,4 +1,4 @@
-"""The log book: one line an event, whatever it is about."""
+"""The log book: one line for each event of any type."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from cauce import Evento
 
 
 async def bitacora(evento: Evento[Any], tx: AsyncConnection[Any]) -> None:
-    """Write the line in the settling transaction: once, however often the event is delivered."""
+    """Write the line in the settling transaction: exactly once, even if the event is delivered again."""
     nota = f"{evento.origen}: {evento.tipo}"
     if evento.clave is not None:
         nota += f" ({evento.clave})"

@@ -1,4 +1,4 @@
-"""The guest's e-mail. It leaves the house, hence no ``tx``: it is sent at least once, always under one Message-ID."""
+"""The guest's e-mail. It takes no ``tx``: it is sent at least once, always with the same Message-ID."""
 
 import os
 import smtplib
@@ -11,15 +11,15 @@ from events.types.eventos import ReservaCancelada, ReservaCreada
 SENDER: Final = "reservas@example.com"
 TIMEOUT_SECONDS: Final = 10.0
 PERMANENT: Final = 500
-"""SMTP's replies from here on are final (RFC 5321, section 4.2.1)."""
+"""SMTP replies from this code on are permanent failures (RFC 5321, section 4.2.1)."""
 
 
 def correo(evento: Evento[ReservaCreada] | Evento[ReservaCancelada], attempt: Attempt) -> None:
-    """Write to the guest, over the server that ``SMTP_SERVER`` names (host:port, by default localhost:25).
+    """Send the guest an e-mail through the server in ``SMTP_SERVER`` (host:port, by default localhost:25).
 
     Raises:
-        Discard: the server will never take a message for that address.
-        OSError: the server cannot be reached, or asks to be tried again; so it is.
+        Discard: the server permanently refuses that address.
+        OSError: the server cannot be reached, or refuses for now; the delivery is retried.
     """
     message = compose(evento.payload)
     message["Message-ID"] = f"<{attempt.idempotency_key.replace(':', '.')}@reservas.example.com>"
@@ -34,7 +34,7 @@ def correo(evento: Evento[ReservaCreada] | Evento[ReservaCancelada], attempt: At
 
 
 def compose(payload: ReservaCreada | ReservaCancelada) -> EmailMessage:
-    """Write the message."""
+    """Compose the message."""
     message = EmailMessage()
     message["From"], message["To"] = SENDER, payload.correo
     match payload:

@@ -1,6 +1,6 @@
 """The catalog: every event's name once, with the type of its payload.
 
-What the seed calls the union ``EventType`` is a class here: each name is an ``EventType`` of its own payload.
+Each name is an ``EventType`` of its own payload.
 """
 
 from pydantic import BaseModel, Field
@@ -10,27 +10,27 @@ from cauce.stripe import StripeEvent
 
 
 class CheckoutSession(BaseModel):
-    """As much of Stripe's session as we use (https://docs.stripe.com/api/checkout/sessions/object)."""
+    """The fields of Stripe's session that we use (https://docs.stripe.com/api/checkout/sessions/object)."""
 
     id: str
     payment_status: str
     client_reference_id: int | None = None
-    """The reservation's id: we hand it to Stripe when the customer goes there to pay."""
+    """The reservation's id, which we give Stripe when the customer goes there to pay."""
 
 
 class PaymentIntent(BaseModel):
-    """As much of Stripe's payment as we use (https://docs.stripe.com/api/payment_intents/object)."""
+    """The fields of Stripe's payment that we use (https://docs.stripe.com/api/payment_intents/object)."""
 
     id: str
     amount_received: int
     """Cents."""
     currency: str
     metadata: dict[str, str] = Field(default_factory=dict)
-    """Holds ``reserva_id``, if the payment is for a reservation."""
+    """Has ``reserva_id`` if the payment is for a reservation."""
 
 
 class ReservaCreada(BaseModel):
-    """A reservation stands: it is paid."""
+    """A reservation is confirmed: it is paid."""
 
     reserva_id: int
     cliente: str
@@ -38,7 +38,7 @@ class ReservaCreada(BaseModel):
 
 
 class ReservaCancelada(BaseModel):
-    """A reservation is no more."""
+    """A reservation was cancelled."""
 
     reserva_id: int
     correo: str
@@ -46,7 +46,7 @@ class ReservaCancelada(BaseModel):
 
 
 class StripeEvents(Catalog, origen="stripe", prioridad=0):
-    """What Stripe tells us; before everything else, for somebody has paid."""
+    """Stripe's events. They come before all others, because somebody has paid."""
 
     checkout_session_completed = EventType("checkout.session.completed", StripeEvent[CheckoutSession])
     payment_intent_succeeded = EventType("payment_intent.succeeded", StripeEvent[PaymentIntent])

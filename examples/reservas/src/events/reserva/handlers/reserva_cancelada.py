@@ -1,4 +1,4 @@
-"""A reservation is no more: what was paid for it goes back."""
+"""A reservation was cancelled: refund what was paid for it."""
 
 from typing import Any
 
@@ -9,5 +9,5 @@ from events.types.eventos import ReservaCancelada
 
 
 async def reserva_cancelada(evento: Evento[ReservaCancelada], tx: AsyncConnection[Any]) -> None:
-    """Mark the reservation's payments to be given back."""
+    """Mark the reservation's payments for refund."""
     await tx.execute("update pagos set devolver = true where reserva_id = %s", [evento.payload.reserva_id])

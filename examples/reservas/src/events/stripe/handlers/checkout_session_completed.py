@@ -1,4 +1,4 @@
-"""A customer has paid at Stripe's: the reservation stands."""
+"""A customer has paid with Stripe: confirm the reservation."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from events.types.eventos import CheckoutSession, ReservaCreada, ReservaEvents
 
 
 async def checkout_session_completed(evento: Evento[StripeEvent[CheckoutSession]], tx: AsyncConnection[Any]) -> None:
-    """Mark the reservation as paid and say that it stands, both or neither."""
+    """Mark the reservation as paid and publish that it is confirmed, in one transaction."""
     session = evento.payload.data.object
     if session.payment_status == "unpaid":
         return  # a bank transfer on its way

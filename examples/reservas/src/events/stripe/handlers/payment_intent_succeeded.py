@@ -1,4 +1,4 @@
-"""Money has come in: keep a record of it."""
+"""A payment has succeeded: record it."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from events.types.eventos import PaymentIntent
 
 
 def payment_intent_succeeded(evento: Evento[StripeEvent[PaymentIntent]], tx: Connection[Any]) -> None:
-    """Record the payment; a handler may be sync, and runs in a thread then, inside the same transaction."""
+    """Record the payment. This handler is sync, so it runs in a thread, inside the settling transaction."""
     payment = evento.payload.data.object
     tx.execute(
         "insert into pagos (payment_intent, reserva_id, importe, moneda) values (%s, %s, %s, %s)"
