@@ -38,6 +38,21 @@ CREATE FUNCTION cauce.adoptar_entregas(aplicacion text) RETURNS void
     LANGUAGE plpgsql
     AS (...);
 
+CREATE TABLE cauce.posiciones (
+    grupo text NOT NULL,
+    carril cauce.nivel NOT NULL,
+    n bigint NOT NULL,
+    desde pg_snapshot NOT NULL,
+    hasta pg_snapshot NOT NULL,
+    orden xid8 NOT NULL,
+    id bigint NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+CREATE FUNCTION cauce.al_dia(posicion cauce.posiciones) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS (...);
+
 CREATE TABLE cauce.lotes (
     id bigint NOT NULL,
     ficha bigint DEFAULT hashtextextended((gen_random_uuid())::text, (0)::bigint) NOT NULL,
@@ -89,17 +104,6 @@ CREATE FUNCTION cauce.atribuir(desde bigint[], hasta bigint[], causas bigint[], 
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS (...);
-
-CREATE TABLE cauce.posiciones (
-    grupo text NOT NULL,
-    carril cauce.nivel NOT NULL,
-    n bigint NOT NULL,
-    desde pg_snapshot NOT NULL,
-    hasta pg_snapshot NOT NULL,
-    orden xid8 NOT NULL,
-    id bigint NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
 
 CREATE FUNCTION cauce.avanzar(posicion cauce.posiciones, maximo integer) RETURNS bigint[]
     LANGUAGE plpgsql
@@ -162,7 +166,7 @@ CREATE FUNCTION cauce.deshabilitar_destino(destino text, motivo text) RETURNS vo
     LANGUAGE sql
     AS (...);
 
-CREATE FUNCTION cauce.elegir(grupo text, aplicacion text, trabajador text, maximo integer, timbre boolean, OUT ids bigint[], OUT reintentos bigint[], OUT suscriptores text[], OUT sospechosa boolean) RETURNS record
+CREATE FUNCTION cauce.elegir(grupo text, aplicacion text, trabajador text, maximo integer, OUT ids bigint[], OUT reintentos bigint[], OUT suscriptores text[], OUT sospechosa boolean) RETURNS record
     LANGUAGE plpgsql
     AS (...);
 
@@ -345,7 +349,16 @@ CREATE FUNCTION cauce.tocar_timbre() RETURNS boolean
     LANGUAGE plpgsql
     AS (...);
 
-CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text, timbre boolean DEFAULT false) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text, causa bigint, correlacion bigint, version bigint)
+CREATE FUNCTION cauce.tomar(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text, causa bigint, correlacion bigint, version bigint)
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS (...);
+
+CREATE FUNCTION cauce.tomar_al_timbre(grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean DEFAULT false, aplicacion text DEFAULT ''::text) RETURNS TABLE(lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint, id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint, creado_en timestamp with time zone, payload text, cabeceras text, causa bigint, correlacion bigint, version bigint)
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'

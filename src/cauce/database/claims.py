@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, Required, TypedDict
 
 from psycopg import AsyncConnection, AsyncCursor, AsyncTransaction
 from psycopg.pq import Format
@@ -22,7 +22,8 @@ from cauce.errors import ENDED, LeaseLost, TransactionEnded
 if TYPE_CHECKING:
     from cauce.causing import Lineage
 
-TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s, %s)"
+TOMAR = "select * from cauce.tomar(%s, %s, %s, make_interval(secs => %s), %s, %s)"
+TOMAR_AL_TIMBRE = "select * from cauce.tomar_al_timbre(%s, %s, %s, make_interval(secs => %s), %s, %s)"
 TERMINAR = "select cauce.terminar(%(lote)s, %(ficha)s, %(ids)s::bigint[], %(entregas)s::jsonb)"
 SEVERAL: Final = "?"
 """The cause, while handlers of several events share a transaction."""
@@ -133,10 +134,10 @@ class Batch:
 
 
 class Claim(NamedTuple):
-    """How to ask for a batch: the parameters of ``cauce.tomar``, in order.
+    """How to ask for a batch: the parameters of ``cauce.tomar``, in order, and at last which function is asked.
 
     ``careful``: the claim must outlive a crash of the server. ``aplicacion``: the application whose retries are claimed
-    too. ``rung``: a publisher has just rung, so new events come before retries.
+    too. ``rung``: a publisher has just rung, so new events come before retries (``cauce.tomar_al_timbre``).
     """
 
     grupo: str
@@ -146,6 +147,11 @@ class Claim(NamedTuple):
     careful: bool = False
     aplicacion: str = ""
     rung: bool = False
+
+    @property
+    def call(self) -> tuple[LiteralString, tuple[object, ...]]:
+        """The statement that claims, and its parameters."""
+        return (TOMAR_AL_TIMBRE if self.rung else TOMAR), self[:-1]
 
 
 class CauseUnknown(Exception):  # noqa: N818 - no error of anybody: the batch is taken apart
@@ -188,7 +194,7 @@ async def claim(conn: AsyncConnection[Any], wanted: Claim) -> Batch | None:
         ForeignRestore: the database was restored into a younger cluster.
     """
     with explaining():
-        cursor = await _cursor(conn, Format.BINARY).execute(TOMAR, wanted)
+        cursor = await _cursor(conn, Format.BINARY).execute(*wanted.call)
     return _batch(await cursor.fetchall())
 
 
@@ -283,7 +289,7 @@ async def settle_and_claim(
         held = {"lote": batch.lote, "ficha": batch.ficha, "entregas": _document(entregas)}
         await settled.execute(sql.query("settle_held"), held)
         await pipeline.sync()
-        await claimed.execute(TOMAR, wanted)
+        await claimed.execute(*wanted.call)
     return _only(await settled.fetchone()), _batch(await claimed.fetchall())
 
 

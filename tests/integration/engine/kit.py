@@ -101,8 +101,10 @@ def claim(
 ) -> Claimed:
     """Claim a batch."""
     cursor = conn.execute(
-        "select * from cauce.tomar(%s, %s, %s, %s::interval, aplicacion => %s, timbre => %s)",
-        (grupo, size, worker, lease if isinstance(lease, str) else f"{lease} s", aplicacion, rung),
+        sql.SQL("select * from {}(%s, %s, %s, %s::interval, aplicacion => %s)").format(
+            sql.Identifier("cauce", "tomar_al_timbre" if rung else "tomar")
+        ),
+        (grupo, size, worker, lease if isinstance(lease, str) else f"{lease} s", aplicacion),
     )
     return Claimed([Row._make(row) for row in cursor])
 

@@ -29,6 +29,7 @@ def assert_refused(conn: Conn) -> None:
         lambda: conn.execute("""select cauce.publicar_eventos('[{"origen": "p", "tipo": "x", "payload": {}}]')"""),
         lambda: psycopg.RawCursor(conn).execute(inbox.insert_of(1), ["p", "x", "1", "{}", None, "{}", None]),
         lambda: claim(conn),
+        lambda: claim(conn, rung=True),
     ]
     for way in ways:
         with pytest.raises(psycopg.DatabaseError, match="restored into a younger PostgreSQL cluster") as refused:

@@ -118,7 +118,7 @@ class RetryQueue:
         size, worker = self._draw(st.integers(1, 6)), self._draw(st.sampled_from("ab"))
         suspect_in_hand = any(batch.suspect and batch.worker == worker for batch in self.batches.values())
         self._seed()
-        batch = claim(self.conn, size, worker=worker, lease="1 day")
+        batch = claim(self.conn, size, worker=worker, lease="1 day", rung=self._draw(st.booleans()))
         if not batch:
             assert not any(self.waiting.values())
             assert self.clock_went_back or all(suspect_in_hand and self.rows[key].deaths for key in self._must_come)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 
 import psycopg
 import pytest
@@ -88,18 +89,18 @@ def test_a_prepared_transaction_is_a_straggler_like_any_other(conn: Conn, connec
     assert drain(conn) == []
 
 
-def test_what_a_claiming_transaction_publishes_later_is_delivered(conn: Conn) -> None:
+@pytest.mark.parametrize("rung", [False, True])
+def test_what_a_claiming_transaction_publishes_later_is_delivered(conn: Conn, *, rung: bool) -> None:
     """Claim, then publish, in one transaction: the own transaction counts as unfinished (review A2)."""
     first = publish(conn)
     with conn.transaction():
         conn.execute("select pg_current_xact_id()")
         value(conn, "select count(*) from cauce.eventos")
-        batch = claim(conn)
-        assert batch.ids == first
+        assert claim(conn, rung=rung).ids == first
         # somebody else's transaction completes, so that the own id lies below the end of the window that is saved
         with psycopg.connect(conn.info.dsn, autocommit=True) as other:
             later = publish(other)
-        assert claim(conn).ids == later
+        assert claim(conn, rung=rung).ids == later
         own = publish(conn)
     assert drain(conn) == own
 
@@ -142,11 +143,11 @@ def test_rows_returned_are_the_ids_claimed_under_concurrent_commits(
                 publish(mine)
         return 600
 
-    def consumer(mine: Conn) -> list[int]:
+    def consumer(mine: Conn, rings: Iterator[bool]) -> list[int]:
         got: list[int] = []
         while True:
             ended = stop.is_set()
-            batch = claim(mine, 50)
+            batch = claim(mine, 50, rung=next(rings))
             if batch:
                 assert batch.ids == value(mine, "select ids from cauce.lotes where id = %s", batch.lote)
                 got += batch.ids
@@ -155,7 +156,7 @@ def test_rows_returned_are_the_ids_claimed_under_concurrent_commits(
                 return got
 
     with ThreadPoolExecutor(6) as pool:
-        consumers = [pool.submit(consumer, connect()) for _ in range(2)]
+        consumers = [pool.submit(consumer, connect(), cycle([False, True])) for _ in range(2)]
         published = sum(pool.map(lambda _: publisher(), range(4)))
         stop.set()
         got = [evento for done in consumers for evento in done.result()]
@@ -184,10 +185,11 @@ def test_delivery_follows_commits_of_publishers_that_take_turns(conn: Conn, data
                     mine.execute("insert into orden_real (clave, evento) values (%s, %s)", (clave, evento))
 
     got: list[int] = []
+    rings = cycle([False, True])
     with ThreadPoolExecutor(8) as pool:
         producing = [pool.submit(producer, seed) for seed in range(8)]
         while not all(p.done() for p in producing):
-            batch = claim(conn, 40)
+            batch = claim(conn, 40, rung=next(rings))
             if batch:
                 got += batch.ids
                 settle(conn, batch)
@@ -201,13 +203,34 @@ def test_delivery_follows_commits_of_publishers_that_take_turns(conn: Conn, data
         assert [place[e] for e in order] == sorted(place[e] for e in order)
 
 
-def test_claims_demand_read_committed(conn: Conn) -> None:
+@pytest.mark.parametrize("rung", [False, True])
+def test_claims_demand_read_committed(conn: Conn, *, rung: bool) -> None:
     """A claim in REPEATABLE READ is refused, for it would not see what it claims."""
     publish(conn)
     conn.execute("begin isolation level repeatable read")
     with pytest.raises(psycopg.DatabaseError, match="READ COMMITTED") as refused:
-        claim(conn)
+        claim(conn, rung=rung)
     assert refused.value.sqlstate == "CA005"
+
+
+def test_a_claim_that_a_ring_woke_takes_the_first_lane_that_may_have_anything(
+    conn: Conn, connect: Callable[..., Conn]
+) -> None:
+    """A more urgent lane goes first, also if it is not up to date: half a window, a straggler behind the position."""
+    late = connect()
+    late.execute("begin")
+    straggler = publish(late, prioridad=2)
+    urgent = publish(conn, 2, prioridad=2)
+    assert claim(conn, rung=True).ids == urgent
+    rest = publish(conn, 3)
+    late.execute("commit")
+    more = publish(conn, 3, prioridad=1)
+    assert claim(conn, 2, rung=True).ids == more[:2]
+    assert claim(conn, 2, rung=True).ids == more[2:]
+    assert claim(conn, 2, rung=True).ids == straggler
+    assert claim(conn, 2, rung=True).ids == rest[:2]
+    assert claim(conn, 2, rung=True).ids == rest[2:]
+    assert not claim(conn, rung=True)
 
 
 STEPS = st.lists(
@@ -216,7 +239,7 @@ STEPS = st.lists(
         st.tuples(st.just("commit"), st.integers(0, 3), st.none()),
         st.tuples(st.just("rollback"), st.integers(0, 3), st.none()),
         st.tuples(st.just("noise"), st.integers(0, 3), st.none()),
-        st.tuples(st.just("claim"), st.integers(0, 1), st.integers(1, 7)),
+        st.tuples(st.sampled_from(["claim", "claim rung for"]), st.integers(0, 1), st.integers(1, 7)),
     ),
     min_size=5,
     max_size=60,
@@ -268,9 +291,9 @@ class Scene:
 
     def step(self, what: str, who: int, number: int | None) -> None:
         """Take one step."""
-        if what == "claim":
+        if what.startswith("claim"):
             grupo = self.groups[who]
-            if batch := claim(self.conn, number or 1, grupo=grupo):
+            if batch := claim(self.conn, number or 1, grupo=grupo, rung=what != "claim"):
                 self.got[grupo] += batch.ids
                 settle(self.conn, batch)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Final, LiteralString
 
 import psycopg
 import pytest
@@ -13,12 +14,13 @@ from tests.integration.engine.kit import Claimed, Conn, claim, drain, outcome, p
 from tests.integration.plans.conftest import FILL, FILL_LANE
 from tests.integration.plans.explained import Listener, know
 
+TOMAR: Final = "explain (analyze, buffers, format json) select * from cauce.tomar('principal', %s, 'w', '1 min')"
+TOMAR_AL_TIMBRE: Final = TOMAR.replace("tomar", "tomar_al_timbre")
 
-def buffers(conn: Conn, size: int = 100) -> int:
+
+def buffers(conn: Conn, size: int = 100, claiming: LiteralString = TOMAR) -> int:
     """Claim, settle, and count the pages that the claim touched."""
-    plan = value(
-        conn, "explain (analyze, buffers, format json) select * from cauce.tomar('principal', %s, 'w', '1 min')", size
-    )[0]["Plan"]
+    plan = value(conn, claiming, size)[0]["Plan"]
     conn.execute("select cauce.terminar(id, ficha, null) from cauce.lotes")
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
@@ -116,17 +118,18 @@ def test_a_held_reader_does_not_slow_claims_down(conn: Conn, database: str) -> N
     assert last <= first + 20, (first, last)
 
 
-def test_an_open_bulk_publisher_is_looked_through_once(conn: Conn, database: str) -> None:
+@pytest.mark.parametrize("claiming", [TOMAR, TOMAR_AL_TIMBRE], ids=["a look", "a ring"])
+def test_an_open_bulk_publisher_is_looked_through_once(conn: Conn, database: str, claiming: LiteralString) -> None:
     """Its uncommitted rows are passed by once, not by every claim and every idle look of the others (review B2)."""
-    normal = [buffers(conn, 10) for _ in range(3) if publish(conn, 10)]
+    normal = [buffers(conn, 10, claiming) for _ in range(3) if publish(conn, 10)]
     with psycopg.connect(database) as bulk:
         bulk.execute(FILL, (100_000,))
         later = []
         for _ in range(5):
             publish(conn, 10)
-            later.append(buffers(conn, 10))
+            later.append(buffers(conn, 10, claiming))
         bulk.execute(FILL, (100_000,))
-        idle = [buffers(conn, 10) for _ in range(5)]
+        idle = [buffers(conn, 10, claiming) for _ in range(5)]
     assert sum(n > 3 * max(normal) for n in later) <= 1, (normal, later)
     assert sum(n > 3 * max(normal) for n in idle) <= 1, (normal, idle)
 

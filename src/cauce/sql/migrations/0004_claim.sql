@@ -30,10 +30,17 @@ create function cauce.posicion(grupo text, carril smallint) returns setof cauce.
          where q.grupo = $1 and q.carril = $2 order by q.n desc limit 1) q on true
 $$;
 
+-- Whether a position is up to date: its window is read to the end, and nothing was in progress there. Then all that is new
+-- in the lane comes after the window. Inlined where it is called.
+create function cauce.al_dia(posicion cauce.posiciones) returns boolean language sql immutable as $$
+    select $1.orden = pg_snapshot_xmax($1.hasta) and pg_snapshot_xmin($1.hasta) = pg_snapshot_xmax($1.hasta)
+$$;
+
 -- The position of the first of these lanes, in the given order, that may have events for the group; null if none has. A
 -- lane that is skipped surely has none. After its position, a row is new unless it is visible in `desde`; before it, only
 -- rows of transactions that were in progress at `hasta` and have finished since are new. Also returned is a lane
--- whose position is missing, ahead of the cluster, or old: cauce.avanzar must see it.
+-- whose position is missing, ahead of the cluster, or old: cauce.avanzar must see it. So is a lane that is not up to
+-- date while nothing is in progress, since it can be brought up to date now.
 -- Locks   the caller holds the claim lock of the group
 -- Index   eventos_log, two probes a lane, one lane after the other, so that the lanes after the first one cost nothing
 create function cauce.primer_carril(grupo text, carriles smallint[]) returns cauce.posiciones
@@ -41,12 +48,14 @@ language plpgsql as $$
 declare
     ahora constant pg_snapshot := pg_current_snapshot();
     reciente constant xid8 := cauce.reciente(ahora);
+    calma constant boolean := pg_snapshot_xmin(ahora) = pg_snapshot_xmax(ahora);
     primera cauce.posiciones;
 begin
     select p.* into primera
       from unnest(carriles) l(carril) cross join lateral cauce.posicion(primer_carril.grupo, l.carril) p
      where case
-        when p.n is null or pg_snapshot_xmax(p.hasta) not between reciente and pg_snapshot_xmax(ahora) then true
+        when p.n is null or pg_snapshot_xmax(p.hasta) not between reciente and pg_snapshot_xmax(ahora)
+          or calma and not cauce.al_dia(p) then true
         when (select true from cauce.eventos e
                where e.carril = l.carril and (e.orden, e.id) > (p.orden, p.id)
                  and not pg_visible_in_snapshot(e.tx, p.desde) limit 1) then true
@@ -131,6 +140,7 @@ create function cauce.avanzar(posicion cauce.posiciones, maximo integer) returns
 language plpgsql as $$
 declare
     antes constant bigint := cauce.leidas();
+    atrasada constant boolean := not cauce.al_dia(posicion);
     -- reading this many entries again takes as long as writing a position
     pocas constant bigint := 300;
     ids bigint[] := '{}';
@@ -158,8 +168,9 @@ begin
         posicion := r.posicion;
         ids := ids || r.ids;
     end if;
-    -- For an empty window, the position is written only if reading the window again would cost more, or if it is old.
-    if cardinality(ids) > 0 or cauce.leidas() - antes > pocas
+    -- For an empty window, the position is written only if reading the window again would cost more, if it is old, or if it
+    -- is up to date afterwards, as cauce.tomar_al_timbre needs it.
+    if cardinality(ids) > 0 or cauce.leidas() - antes > pocas or atrasada and cauce.al_dia(posicion)
        or pg_snapshot_xmax(posicion.desde) < cauce.reciente(posicion.hasta) then
         with vieja as (
             delete from cauce.posiciones q
@@ -288,11 +299,10 @@ end $$;
 --
 -- Due retries come first, at most half of the claim; then new events of one lane, in window order. One claim in two, and one
 -- that finds nothing else, gets a delivery whose worker died, if there is one, and nothing besides it: if it kills the
--- process again, no other delivery is affected. After a ring of the doorbell (`timbre`) new events come first, and retries
--- only if there are none. The claim that settles this batch comes without `timbre`, so retries wait one batch at most.
+-- process again, no other delivery is affected.
 -- Locks   the caller holds the claim lock of the group; those of cauce.tomar_reintentos
 create function cauce.elegir(
-    grupo text, aplicacion text, trabajador text, maximo integer, timbre boolean,
+    grupo text, aplicacion text, trabajador text, maximo integer,
     out ids bigint[], out reintentos bigint[], out suscriptores text[], out sospechosa boolean)
 language plpgsql as $$
 declare
@@ -305,25 +315,20 @@ begin
     reintentos := '{}';
     suscriptores := '{}';
     sospechosa := false;
-    if timbre then
-        ids := cauce.siguientes(grupo, maximo);
-        if cardinality(ids) > 0 then
-            return;
-        end if;
-    elsif muerta_primero then
+    if muerta_primero then
         r := cauce.tomar_reintentos(grupo, aplicacion, trabajador, 1, true);
         sospechosa := r.reintentos is not null;
     end if;
     if not sospechosa then
         r := cauce.tomar_reintentos(grupo, aplicacion, trabajador, case when maximo > 1 then maximo / 2 else reintento_primero::integer end, false);
-        if not timbre and coalesce(cardinality(r.reintentos), 0) < maximo then
+        if coalesce(cardinality(r.reintentos), 0) < maximo then
             ids := cauce.siguientes(grupo, maximo - coalesce(cardinality(r.reintentos), 0));
         end if;
         if r.reintentos is null and cardinality(ids) = 0 then
             if maximo = 1 then
                 r := cauce.tomar_reintentos(grupo, aplicacion, trabajador, 1, false);
             end if;
-            if r.reintentos is null and (timbre or not muerta_primero) then
+            if r.reintentos is null and not muerta_primero then
                 r := cauce.tomar_reintentos(grupo, aplicacion, trabajador, 1, true);
                 sospechosa := r.reintentos is not null;
             end if;
@@ -376,7 +381,7 @@ end $$;
 --           workers set after a crash: their events may have caused it, so the crash must be counted against them.
 create function cauce.tomar(
     grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false,
-    aplicacion text default '', timbre boolean default false)
+    aplicacion text default '')
 returns table (
     lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint,
     id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint,
@@ -404,7 +409,7 @@ begin
         perform cauce.comprobar_instancia();
     end if;
     perform cauce.tomar_turno($1);
-    r := cauce.elegir($1, $6, $3, $2, $7);
+    r := cauce.elegir($1, $6, $3, $2);
     if cardinality(r.reintentos) = 0 and (cardinality(r.ids) = 0 or not prudente) then
         perform set_config('synchronous_commit', 'off', true);
     end if;
@@ -441,4 +446,75 @@ begin
     if encontrados <> cardinality(r.ids) then
         raise exception 'lote % claimed % events, % of them exist', turno, cardinality(r.ids), encontrados;
     end if;
+end $$;
+
+-- Claims as cauce.tomar does, for a worker that the doorbell has just woken: new events come first, and mostly one statement
+-- finds them and returns them. It takes events of the first lane that may have any, if that lane is up to date and nothing
+-- is in progress. Otherwise cauce.tomar decides.
+--
+-- It knows neither retries nor the draw of lanes. They wait for one batch at most: the claim that settles it is an ordinary one.
+-- Locks, Index, Owner, Isolation, Disk   as cauce.tomar
+create function cauce.tomar_al_timbre(
+    grupo text, maximo integer, trabajador text, arriendo interval, prudente boolean default false,
+    aplicacion text default '')
+returns table (
+    lote bigint, ficha bigint, suscriptor text, intento integer, caidas smallint,
+    id bigint, origen text, tipo text, clave text, id_externo text, prioridad smallint,
+    creado_en timestamptz, payload text, cabeceras text, causa bigint, correlacion bigint, version bigint)
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+as $$
+#variable_conflict use_column
+begin
+    if current_setting('transaction_isolation') = 'read committed' and current_setting('cauce.comprobada', true) = 'si'
+       and pg_current_xact_id_if_assigned() is null then
+        perform cauce.tomar_turno($1);
+        return query
+        with elegida as materialized (
+            select * from (
+                select p.carril, p.n, p.hasta, ahora, e.ids, e.orden,
+                       cauce.al_dia(p) and pg_snapshot_xmax(p.hasta) <= pg_snapshot_xmax(ahora) al_dia
+                  from pg_current_snapshot() ahora
+                 cross join generate_series(0, 9) l(carril)
+                 cross join lateral cauce.posicion($1, l.carril::smallint) p
+                 cross join lateral (
+                    select array_agg(e.id) ids, (array_agg(e.orden))[count(*)] orden from (
+                        select e.id, e.orden from cauce.eventos e
+                         where e.carril = l.carril and (e.orden, e.id) > (pg_snapshot_xmax(p.hasta), 0)
+                           and e.orden < pg_snapshot_xmax(ahora)
+                           and pg_visible_in_snapshot(e.tx, ahora) and not pg_visible_in_snapshot(e.tx, p.hasta)
+                         order by e.orden, e.id limit $2) e) e
+                 where pg_snapshot_xmin(ahora) = pg_snapshot_xmax(ahora)
+                   and (e.ids is not null or (cauce.al_dia(p) and pg_snapshot_xmax(p.hasta) <= pg_snapshot_xmax(ahora)) is not true)
+                 limit 1) primera
+             where al_dia and ids is not null),
+        vieja as (
+            delete from cauce.posiciones q using elegida p where q.grupo = $1 and q.carril = p.carril and q.n = p.n),
+        nueva as (
+            insert into cauce.posiciones (grupo, carril, n, desde, hasta, orden, id)
+            select $1, p.carril, p.n + 1, p.hasta, p.ahora,
+                   case when cardinality(p.ids) = $2 then p.orden else pg_snapshot_xmax(p.ahora) end,
+                   case when cardinality(p.ids) = $2 then p.ids[$2] else 0 end
+              from elegida p),
+        arrendado as (
+            insert into cauce.lotes as l (id, grupo, aplicacion, ids, trabajador, arriendo_hasta)
+            select nextval('cauce.lotes_id'), $1, $6, p.ids, $3, clock_timestamp() + $4 from elegida p
+            returning l.id, l.ficha)
+        select l.id, l.ficha, null::text, 1, 0::smallint, e.id, e.origen::text, e.tipo::text, e.clave::text,
+               e.id_externo::text, e.prioridad::smallint, e.creado_en, e.payload::text, e.cabeceras::text, e.causa, e.correlacion,
+               (select g.version from cauce.grupos g where g.grupo = $1)
+          from arrendado l cross join elegida p cross join unnest(p.ids) with ordinality u(id, o)
+          join cauce.eventos e on e.id = u.id order by u.o;
+        if found then
+            if not prudente then
+                set local synchronous_commit = off;
+            end if;
+            return;
+        end if;
+    end if;
+    return query select * from cauce.tomar($1, $2, $3, $4, $5, $6);
 end $$;
