@@ -49,7 +49,7 @@ def sincrona(evento: Evento[Cosa]) -> None:
     """Wait in a thread."""
     begin(evento)
     while not is_open():
-        time.sleep(0.01)  # likewise
+        time.sleep(0.01)  # between looks at the gate
 
 
 async def bloqueante(evento: Evento[Cosa]) -> None:

@@ -196,4 +196,4 @@ def test_providers_of_webhooks_are_checked() -> None:
     with pytest.raises(CatalogError, match="2 providers have the origen 'mine'"):
         Bus(catalogs=[], event_handlers=EventHandlers(), providers=[one, one])
     with pytest.raises(WrongArgument, match="one of the providers of a Bus is"):
-        Bus(catalogs=[], event_handlers=EventHandlers(), providers=[type(one)])  # type: ignore[list-item]
+        Bus(catalogs=[], event_handlers=EventHandlers(), providers=[type(one)])  # type: ignore[list-item]  # wrong on purpose

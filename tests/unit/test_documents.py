@@ -35,7 +35,8 @@ SETTINGS_OF_SESSIONS = {
 }  # fmt: skip
 """Settings of PostgreSQL's sessions, which are in no catalog."""
 UNSPOKEN = re.compile(
-    r"\b(?:anew|whence|thence|likewise|hitherto|in vain|is no more|nobody else's|says? whose|shall"
+    r"\b(?:anew|whence|thence|hence|thereby|lest|likewise|hitherto|in vain|is no more|nobody else's|one's own|be it"
+    r"|for ever|mend(?:s|ed|ing)?|says? whose|shall"
     r"|save (?:one|by|in|for|that|where))\b",
     re.IGNORECASE,
 )

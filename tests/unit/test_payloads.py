@@ -136,14 +136,14 @@ def test_a_wrong_upcaster_is_refused_where_it_is_declared() -> None:
     with pytest.raises(TypeError, match="has two upcasters from version 1"):
         tipo.upcast(1)
     with pytest.raises(WrongArgument, match="cauce docs changing"):
-        tipo.upcast("1")  # type: ignore[arg-type]
+        tipo.upcast("1")  # type: ignore[arg-type]  # wrong on purpose
 
     async def slow(payload: Any) -> Any:
         return payload
 
     for wrong in (slow, {"a": 1}):
         with pytest.raises(WrongArgument, match="a function that is not async"):
-            EventType("x", Precio, version=2).upcast(1)(wrong)  # type: ignore[type-var]
+            EventType("x", Precio, version=2).upcast(1)(wrong)  # type: ignore[type-var]  # wrong on purpose
 
 
 def test_a_bus_refuses_a_version_that_old_events_cannot_reach() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parents[1]
 CRON_SECRET = "the-cron-s-secret"  # noqa: S105 - known to the tests only
-STRIPE_SECRET = "whsec_of_the_tests"  # noqa: S105 - the same
+STRIPE_SECRET = "whsec_of_the_tests"  # noqa: S105 - known to the tests only
 
 
 @pytest.fixture(scope="session")

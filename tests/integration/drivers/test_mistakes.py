@@ -212,13 +212,13 @@ def test_no_library_is_imported_before_it_is_used() -> None:
         (NuevoEvento(Cosas.una, {"n": 1}), "put a single event in a list"),
         (Cosas.una, "the second argument of publicar_eventos is a cauce.catalog.EventType"),
         ([NuevoEvento("cosa.una", {})], "the event of publicar_eventos is the text 'cosa.una'"),  # type: ignore[arg-type]  # wrong on purpose
-        ([NuevoEvento("cosa.una", {}, id_externo="1")], "the event of publicar_eventos is the text"),  # type: ignore[arg-type]  # likewise
-        ([NuevoEvento(Cosas, {})], "the event of publicar_eventos is the class Cosas"),  # type: ignore[arg-type]  # likewise
-        ([NuevoEvento(Cosas.una, {"n": 1}, clave=7)], "clave is an int, and should be a str"),  # type: ignore[arg-type]  # likewise
+        ([NuevoEvento("cosa.una", {}, id_externo="1")], "the event of publicar_eventos is the text"),  # type: ignore[arg-type]  # wrong on purpose
+        ([NuevoEvento(Cosas, {})], "the event of publicar_eventos is the class Cosas"),  # type: ignore[arg-type]  # wrong on purpose
+        ([NuevoEvento(Cosas.una, {"n": 1}, clave=7)], "clave is an int, and should be a str"),  # type: ignore[arg-type]  # wrong on purpose
         ([NuevoEvento(Cosas.una, {"n": 1}, prioridad=-1)], "prioridad is an int, .* it is -1"),
         ([NuevoEvento(Cosas.una, {"n": 1}, id_externo="1", prioridad=10)], "prioridad is an int, .* it is 10"),
         ([NuevoEvento(Cosas.una, {"n": 1}, cabeceras={"a": set()})], "cabeceras is a dict, .* set is not JSON"),
-        ([NuevoEvento(Cosas.una, {"n": 1}, id_externo="1", cabeceras="abc")], "cabeceras is the text 'abc'"),  # type: ignore[arg-type]  # likewise
+        ([NuevoEvento(Cosas.una, {"n": 1}, id_externo="1", cabeceras="abc")], "cabeceras is the text 'abc'"),  # type: ignore[arg-type]  # wrong on purpose
     ],
 )
 def test_what_is_wrong_among_many_is_named(db: Database, given: Any, said: str) -> None:
@@ -258,7 +258,7 @@ def test_a_forgotten_await_names_the_function(db: Database, function: str) -> No
             if function == "publicar_evento":
                 publicar_evento(conn, Cosas.una, {"n": 1})  # type: ignore[unused-coroutine]  # on purpose
             else:
-                publicar_eventos(conn, [NuevoEvento(Cosas.una, {"n": 1})])  # type: ignore[unused-coroutine]  # likewise
+                publicar_eventos(conn, [NuevoEvento(Cosas.una, {"n": 1})])  # type: ignore[unused-coroutine]  # on purpose
             gc.collect()
 
     with warnings.catch_warnings(record=True) as caught:

@@ -159,7 +159,7 @@ async def until_async(fact: Callable[[], object], what: str = "what was awaited"
     ends = time.monotonic() + PATIENCE
     while not fact():
         assert time.monotonic() < ends, f"{what} did not happen within {PATIENCE:g} s"
-        await asyncio.sleep(0.005)  # likewise
+        await asyncio.sleep(0.005)  # between looks at the fact
 
 
 def until_blocked(observer: Conn, pid: int) -> None:

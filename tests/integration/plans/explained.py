@@ -50,12 +50,12 @@ class Ran(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Rows of large tables that it read, those too that it threw away; likewise."""
+        """Rows of large tables that it read, including those that it discarded; needs the same."""
         return round(sum(_read(node) for node in self.nodes if node.get("Relation Name") in LARGE))
 
     @property
     def pages(self) -> int:
-        """Pages that it touched, with what ran inside it; likewise."""
+        """Pages that it touched, nested statements included; needs the same."""
         root = self.nodes[0]
         return int(root["Shared Hit Blocks"] + root["Shared Read Blocks"])
 

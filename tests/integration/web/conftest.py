@@ -56,7 +56,7 @@ class Inbox:
         self.settings = Settings(
             database_url=dsn,
             stripe_webhook_secret=SECRET,  # type: ignore[arg-type] # pydantic makes a SecretStr of it
-            cron_secret=CRON_SECRET,  # type: ignore[arg-type] # likewise
+            cron_secret=CRON_SECRET,  # type: ignore[arg-type] # pydantic makes a SecretStr of it
         )
         self.app = create_app(BUS, self.settings)
 

@@ -12,7 +12,7 @@ Pairs = list[tuple[bytes, bytes]]
 
 
 def sent_with(pairs: Pairs, more: int) -> tuple[Pairs, Pairs]:
-    """Fill a request's headers up to MAX_HEADERS and beyond, and likewise up to MAX_HEADER_BYTES."""
+    """Fill a request's headers up to and over MAX_HEADERS, and up to and over MAX_HEADER_BYTES."""
     many = [*pairs, *[(b"x-filler", b"")] * (MAX_HEADERS - len(pairs) + more)]
     size = sum(len(name) + len(value) for name, value in pairs)
     return many, [*pairs, (b"x-filler", b"x" * (MAX_HEADER_BYTES - size - len(b"x-filler") + more))]
