@@ -397,7 +397,7 @@ def test_the_payload_travels_as_json_if_its_type_is_said(cauce_db: Database) -> 
         assert eventos(conn) == []
 
 
-def test_a_call_refuses_what_a_worker_refuses(cauce_db: Database) -> None:
+async def test_a_call_refuses_what_a_worker_refuses(cauce_db: Database) -> None:
     """No connection for a handler that takes one, a swallowed SQL error, a loop that runs already."""
     with pytest.raises(TypeError, match="creado takes tx: pass tx="):
         call(creado, Pedido(numero=1))
@@ -407,13 +407,10 @@ def test_a_call_refuses_what_a_worker_refuses(cauce_db: Database) -> None:
     async def noting(evento: Evento[Pedido]) -> None:
         """Do nothing."""
 
-    async def test() -> None:
-        with pytest.raises(TypeError, match="pass tx=, an AsyncConnection"):
-            await call_async(creado, Pedido(numero=1))
-        with pytest.raises(RuntimeError, match="await call_async"):
-            call(noting, Pedido(numero=1))
-
-    asyncio.run(test())
+    with pytest.raises(TypeError, match="pass tx=, an AsyncConnection"):
+        await call_async(creado, Pedido(numero=1))
+    with pytest.raises(RuntimeError, match="await call_async"):
+        call(noting, Pedido(numero=1))
 
 
 # -------------------------------------------------------------------------------------------------------------- waiting

@@ -90,17 +90,13 @@ def test_with_a_limit_of_two_every_second_death_decides() -> None:
     assert [Room(LIMIT).decides(batch(deaths)) for deaths in (0, 1, 2)] == [False, False, True]
 
 
-def test_a_cancelled_wait_leaves_the_room_open() -> None:
+async def test_a_cancelled_wait_leaves_the_room_open() -> None:
     """Whoever waited to be alone and was cancelled keeps nobody out."""
-
-    async def scene() -> None:
-        room = Room(LIMIT)
-        async with room.enter(batch(0)):
-            waiting = asyncio.create_task(room.enter(batch(2)).__aenter__())
-            await asyncio.sleep(0)  # it begins to wait
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            async with asyncio.timeout(10), room.enter(batch(0)):
-                pass
-
-    asyncio.run(scene())
+    room = Room(LIMIT)
+    async with room.enter(batch(0)):
+        waiting = asyncio.create_task(room.enter(batch(2)).__aenter__())
+        await asyncio.sleep(0)  # it begins to wait
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        async with asyncio.timeout(10), room.enter(batch(0)):
+            pass

@@ -81,17 +81,13 @@ def test_what_no_transaction_runs_on_is_refused(db: Database) -> None:
     engine.dispose()
 
 
-def test_what_no_transaction_of_asyncpg_runs_on_is_refused(db: Database) -> None:
+async def test_what_no_transaction_of_asyncpg_runs_on_is_refused(db: Database) -> None:
     """A pool, what its acquire returns before it is entered, a transaction."""
-
-    async def scene() -> None:
-        async with asyncpg.create_pool(db.dsn, min_size=1, max_size=1) as pool:
-            refused(pool, r"async with pool\.acquire\(\) as conn, conn\.transaction\(\)")
-            refused(pool.acquire(), r"enter it first")
-            async with pool.acquire() as conn:
-                refused(conn.transaction(), "the connection on which you began it")
-
-    asyncio.run(scene())
+    async with asyncpg.create_pool(db.dsn, min_size=1, max_size=1) as pool:
+        refused(pool, r"async with pool\.acquire\(\) as conn, conn\.transaction\(\)")
+        refused(pool.acquire(), r"enter it first")
+        async with pool.acquire() as conn:
+            refused(conn.transaction(), "the connection on which you began it")
 
 
 def test_another_database_is_refused() -> None:

@@ -38,78 +38,63 @@ async def pid(conn: AsyncConnection[Any]) -> int:
     return int(row[0])
 
 
-def test_many_that_need_one_for_a_moment_take_turns(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_that_need_one_for_a_moment_take_turns(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty looks at the same moment are made on one connection."""
     monkeypatch.setattr(connections, "PATIENCE", 30.0)
 
-    async def scene() -> None:
-        pool = Connections(quick(database))
-        used: set[int] = set()
+    pool = Connections(quick(database))
+    used: set[int] = set()
 
-        async def look() -> None:
-            async with pool.lend() as conn:
-                used.add(await pid(conn))
-
+    async def look() -> None:
         async with pool.lend() as conn:
             used.add(await pid(conn))
-            looks = asyncio.gather(*(look() for _ in range(20)))
-            await asyncio.sleep(0)  # they begin to wait
-        await looks
-        await pool.close()
-        assert len(used) == 1
 
-    asyncio.run(scene())
+    async with pool.lend() as conn:
+        used.add(await pid(conn))
+        looks = asyncio.gather(*(look() for _ in range(20)))
+        await asyncio.sleep(0)  # they begin to wait
+    await looks
+    await pool.close()
+    assert len(used) == 1
 
 
-def test_whoever_finds_none_for_a_while_gets_a_new_one(database: str) -> None:
+async def test_whoever_finds_none_for_a_while_gets_a_new_one(database: str) -> None:
     """While one is lent for long; given back, both are used again."""
-
-    async def scene() -> None:
-        pool = Connections(quick(database))
-        async with pool.lend() as long, pool.lend() as other:
-            pids = {await pid(long), await pid(other)}
-        assert len(pids) == 2
-        async with pool.lend() as one, pool.lend() as two:
-            assert {await pid(one), await pid(two)} == pids
-        await pool.close()
-
-    asyncio.run(scene())
+    pool = Connections(quick(database))
+    async with pool.lend() as long, pool.lend() as other:
+        pids = {await pid(long), await pid(other)}
+    assert len(pids) == 2
+    async with pool.lend() as one, pool.lend() as two:
+        assert {await pid(one), await pid(two)} == pids
+    await pool.close()
 
 
-def test_one_that_comes_back_broken_takes_the_idle_ones_along(database: str, conn: Conn) -> None:
+async def test_one_that_comes_back_broken_takes_the_idle_ones_along(database: str, conn: Conn) -> None:
     """The server has most likely restarted: nobody shall find that out one connection after the other."""
-
-    async def scene() -> None:
-        pool = Connections(quick(database))
-        async with pool.lend(), pool.lend():
-            pass
-        assert len(column(conn, MINE)) == 2
-        conn.execute(TERMINATE)
-        with pytest.raises(psycopg.OperationalError):
-            async with pool.lend() as lost:
-                await lost.execute("select 1")
-        assert pool.losses == 1
-        async with pool.lend() as mended, pool.lend() as other:
-            await mended.execute("select 1")
-            await other.execute("select 1")
-        assert pool.losses == 1
-        await pool.close()
-
-    asyncio.run(scene())
+    pool = Connections(quick(database))
+    async with pool.lend(), pool.lend():
+        pass
+    assert len(column(conn, MINE)) == 2
+    conn.execute(TERMINATE)
+    with pytest.raises(psycopg.OperationalError):
+        async with pool.lend() as lost:
+            await lost.execute("select 1")
+    assert pool.losses == 1
+    async with pool.lend() as mended, pool.lend() as other:
+        await mended.execute("select 1")
+        await other.execute("select 1")
+    assert pool.losses == 1
+    await pool.close()
 
 
-def test_one_that_comes_back_in_a_transaction_is_closed(database: str) -> None:
+async def test_one_that_comes_back_in_a_transaction_is_closed(database: str) -> None:
     """The next one to use it would find itself inside."""
-
-    async def scene() -> None:
-        pool = Connections(quick(database))
-        async with pool.lend() as conn:
-            await conn.execute("begin")
-        assert conn.closed
-        assert pool.losses == 0
-        await pool.close()
-
-    asyncio.run(scene())
+    pool = Connections(quick(database))
+    async with pool.lend() as conn:
+        await conn.execute("begin")
+    assert conn.closed
+    assert pool.losses == 0
+    await pool.close()
 
 
 @pytest.fixture
@@ -121,26 +106,22 @@ def limited(conn: Conn, database: str) -> Iterator[str]:
     conn.execute(sql.SQL("drop role {}").format(role))
 
 
-def test_a_server_that_has_none_left_is_asked_again(limited: str) -> None:
+async def test_a_server_that_has_none_left_is_asked_again(limited: str) -> None:
     """Until it has one, or until one of ours comes back, whichever is first."""
-
-    async def scene() -> None:
-        pool = Connections(quick(limited))
-        with psycopg.connect(limited):
-            async with pool.lend() as ours:
-                waiting = asyncio.create_task(pool.lend().__aenter__())
-                await asyncio.wait([waiting], timeout=0.2)  # it has been refused a few times by then
-                assert not waiting.done()
-            assert await waiting is ours
-        await ours.close()
-        with psycopg.connect(limited), psycopg.connect(limited):
+    pool = Connections(quick(limited))
+    with psycopg.connect(limited):
+        async with pool.lend() as ours:
             waiting = asyncio.create_task(pool.lend().__aenter__())
-            await asyncio.wait([waiting], timeout=0.2)
+            await asyncio.wait([waiting], timeout=0.2)  # it has been refused a few times by then
             assert not waiting.done()
-        await (await waiting).close()
-        await pool.close()
-
-    asyncio.run(scene())
+        assert await waiting is ours
+    await ours.close()
+    with psycopg.connect(limited), psycopg.connect(limited):
+        waiting = asyncio.create_task(pool.lend().__aenter__())
+        await asyncio.wait([waiting], timeout=0.2)
+        assert not waiting.done()
+    await (await waiting).close()
+    await pool.close()
 
 
 def test_three_connections_at_rest_whatever_slots_and_groups(

@@ -151,7 +151,7 @@ def test_a_worker_that_is_gone_is_remembered_for_an_hour(conn: Conn) -> None:
     assert value(conn, "select count(*) from cauce.presencia") == 0
 
 
-def test_behind_a_pooler_a_worker_writes_that_it_is_alive(
+async def test_behind_a_pooler_a_worker_writes_that_it_is_alive(
     conn: Conn, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seldom; and it holds no lock, which would be another session's the next moment."""
@@ -166,11 +166,8 @@ def test_behind_a_pooler_a_worker_writes_that_it_is_alive(
         assert value(conn, ASLEEP) == 0
         assert not value(conn, "select bool_or(con_cerrojo) from cauce.presencia")
 
-    async def play() -> None:
-        worker = Worker(bus(), quick(database, pooler=True, lease_seconds=0.3))
-        running = asyncio.create_task(worker.run())
-        await scene()
-        worker.stop()
-        await running
-
-    asyncio.run(play())
+    worker = Worker(bus(), quick(database, pooler=True, lease_seconds=0.3))
+    running = asyncio.create_task(worker.run())
+    await scene()
+    worker.stop()
+    await running

@@ -87,34 +87,31 @@ def test_every_event_published_after_migrate_reaches_the_new_subscriber(
     assert set(states(conn)) == {"procesado"}
 
 
-def test_a_migrate_between_a_claim_and_its_fan_out_loses_nothing(conn: Conn, database: str) -> None:
+async def test_a_migrate_between_a_claim_and_its_fan_out_loses_nothing(conn: Conn, database: str) -> None:
     """What was claimed before it goes to those of before; the next batch of the same worker goes to those of after."""
     older, newer = bus(), with_subscriber("nuevo", quiet)
     schema.migrate(conn, older)
     given_back = "select evento from cauce.entregas where suscriptor = 'nuevo' and intentos = 0 order by evento"
 
-    async def scene() -> None:
-        async with process(older, quick(database)) as shared:
-            runner = Runner(shared, "principal")
-            warm = tell(conn)
-            batch = await runner.claim()
-            assert batch
-            assert await runner.run(batch, lambda: 0) is None  # it has read the subscriptions
-            before = tell(conn)
-            batch = await runner.claim()
-            schema.migrate(conn, newer)
-            after = tell(conn)
-            assert batch
-            assert batch.ids == before
-            batch = await runner.run(batch, lambda: 10)
-            assert batch
-            assert batch.ids == after
-            assert column(conn, given_back) == []
-            await runner.run(batch, lambda: 0)
-            assert column(conn, given_back) == after
-            assert states(conn) == {"procesado": len(warm + before), "en_proceso": len(after)}
-
-    asyncio.run(scene())
+    async with process(older, quick(database)) as shared:
+        runner = Runner(shared, "principal")
+        warm = tell(conn)
+        batch = await runner.claim()
+        assert batch
+        assert await runner.run(batch, lambda: 0) is None  # it has read the subscriptions
+        before = tell(conn)
+        batch = await runner.claim()
+        schema.migrate(conn, newer)
+        after = tell(conn)
+        assert batch
+        assert batch.ids == before
+        batch = await runner.run(batch, lambda: 10)
+        assert batch
+        assert batch.ids == after
+        assert column(conn, given_back) == []
+        await runner.run(batch, lambda: 0)
+        assert column(conn, given_back) == after
+        assert states(conn) == {"procesado": len(warm + before), "en_proceso": len(after)}
 
 
 def test_a_claim_that_began_before_a_migrate_tells_of_it(conn: Conn, connect: Callable[..., Conn]) -> None:
