@@ -65,7 +65,7 @@ def test_every_phase_is_measured_beside_its_floor(run: tuple[str, Mapping[str, A
 
     A delay is finite, no more: on a busy machine a handler may begin before the publisher hears that it has committed.
     So is the growth of a process: a hundred bodies may fit into what it had. An idle worker
-    shall write nothing, and its sessions may not have told yet what they did. A failed retry leaves one dead row.
+    must write nothing, and its sessions may not have reported yet what they did. A failed retry leaves one dead row.
     """
     _, phases = run
     assert set(phases) == PHASES

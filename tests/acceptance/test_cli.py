@@ -369,7 +369,7 @@ def test_what_a_bad_deploy_left_dead_is_retried_and_dismissed_in_one_call(db: Da
 
 
 def test_many_ids_are_told_apart(db: Database) -> None:
-    """Those that were mended, those that had nothing to mend, those that do not exist, and a page that has a next."""
+    """Events with something to retry, without, events that do not exist, and a page with a next one."""
     give_up(db, 3)
     done = cauce("retry", "3", "1", "3", "8", "9", dsn=db.dsn, ok=False)
     assert done.stdout == "2 deliveries of 2 events due now\n"

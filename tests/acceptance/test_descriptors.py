@@ -36,7 +36,7 @@ main()
 
 @pytest.mark.parametrize("missing", [(), ("httptools", "uvloop")], ids=["httptools on uvloop", "h11 on asyncio"])
 def test_half_requests_do_not_close_the_door(tmp_path: Path, db: Database, missing: tuple[str, ...]) -> None:
-    """More of them than descriptors: whoever comes then is served, and no descriptor was ever wanting."""
+    """More of them than descriptors: new clients are served, and the process never runs out of descriptors."""
     code = SERVE.format(descriptors=DESCRIPTORS, missing=missing, folder=str(Path(__file__).parent))
     log = tmp_path / "log"
     with ExitStack() as stack:

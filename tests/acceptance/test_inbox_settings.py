@@ -1,4 +1,4 @@
-"""Secrets with windows and the public address, as whoever runs ``cauce`` meets them: real commands, real HTTP."""
+"""Secrets with periods and the public address, as users of ``cauce`` see them: real commands, real HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks of a provider of one's own, as docs/webhooks.md has it: real commands, real HTTP."""
+"""Webhooks of a self-made provider, as in docs/webhooks.md: real commands, real HTTP."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class PgBouncer:
             taken.bind(("127.0.0.1", 0))
             self._port = taken.getsockname()[1]
         self.dsn = make_conninfo("", host="127.0.0.1", port=self._port, user=to["user"], dbname=to["dbname"])
-        # it refuses to run as root; whoever owns the server's sockets may use them
+        # it refuses to run as root; the owner of the server's sockets may use them
         owner = Path(host).stat() if os.geteuid() == 0 and host.startswith("/") else None
         self._user = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if owner else {}
         login = " ".join(f"{name}={to[name]}" for name in ("host", "port", "user", "password") if name in to)

@@ -1,4 +1,4 @@
-"""Refused deliveries as an operator meets them: a real server refuses, the command explains, mends and forgets."""
+"""Refused deliveries for operators: a real server refuses, the command explains, reverifies and dismisses."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_an_old_capture_is_judged_as_of_its_signature(tmp_path: Path, here: Here
 
 
 def test_a_refused_request_is_explained(tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that was written anew, a wrong secret, an empty one, another moment; exit code 1 and what to do."""
+    """A rewritten body, a wrong secret, an empty one, another time; exit code 1 and what to do."""
     printed = webhook("send", "stripe", "invoice.paid", "--print").encode()
     longer, rewritten = tmp_path / "longer.http", tmp_path / "rewritten.http"
     longer.write_bytes(printed + b"\x1b[31m\n")

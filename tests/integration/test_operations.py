@@ -97,12 +97,12 @@ def claim(conn: psycopg.Connection[Any], grupo: str = "principal") -> None:
 
 
 def journey(conn: psycopg.Connection[Any], evento: int) -> dict[tuple[str, str], str]:
-    """What has become of an event, by group and subscriber."""
+    """The state of an event, by group and subscriber."""
     return {(step.grupo, step.suscriptor): step.estado for step in operations.show(conn, evento).camino}
 
 
 def test_status_of_a_new_bus(conn: psycopg.Connection[Any]) -> None:
-    """Nothing waits, nothing is dead, nobody works."""
+    """Nothing waits, nothing is dead, no worker runs."""
     status = operations.status(conn)
     assert status.estados == operations.States(0, 0, 0, 0)
     assert (status.retraso, status.trabajadores, status.tope) == ([], [], 10_000)
@@ -313,7 +313,7 @@ def test_show_counts_the_failures_before_a_success(conn: psycopg.Connection[Any]
 
 
 def test_show_tells_what_a_younger_group_never_had(conn: psycopg.Connection[Any]) -> None:
-    """A group begins at now: what was published before is not due to it."""
+    """A group begins at the present: earlier events are not due to it."""
     evento = publish(conn)
     schema.migrate(conn, WIDER)
     assert journey(conn, evento)["paneles", "panel"] == "anterior"
@@ -332,7 +332,7 @@ def test_retry_makes_the_dead_due_again(conn: psycopg.Connection[Any], cauce_db:
 
 
 def test_dismiss_gives_up_and_says_so(conn: psycopg.Connection[Any], cauce_db: Database) -> None:
-    """The event is done with, as ignored; what failed stays to be read, with who ended it."""
+    """The event is `procesado` and `ignorado`; its failures are kept, with a row for the dismissal."""
     evento = publish(conn, mal="correo")
     drain(BUS, cauce_db.settings, check=False)
     assert operations.dismiss(conn, evento) == 1
@@ -399,7 +399,7 @@ def test_an_event_that_is_not_there(conn: psycopg.Connection[Any]) -> None:
 
 
 def test_a_database_without_tables(dsn: str) -> None:
-    """Every operation says what to run."""
+    """Every operation raises an error that says what to run."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         for operation in (
             lambda: operations.status(conn),

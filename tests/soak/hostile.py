@@ -1,6 +1,6 @@
 """What attackers send: deliveries that were good until something was done to them, and requests that never were.
 
-Beside that, what each provider says that it signs, read out of a request here anew and not by the verifiers' own code:
+Beside that, what each provider says that it signs, read from a request by code of its own and not by the verifiers:
 whatever is still accepted must have that in common with a delivery that was signed.
 """
 

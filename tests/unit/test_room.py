@@ -19,7 +19,7 @@ def batch(deaths: int) -> Batch:
 
 
 def company(deaths: Iterable[int]) -> list[tuple[int, list[int]]]:
-    """Run batches at once; return, for each in the order they began, its deaths and those of whoever was there."""
+    """Run batches at once; return, for each in the order they began, its deaths and those of the batches beside it."""
     room = Room(LIMIT)
     inside: list[int] = []
     seen: list[tuple[int, list[int]]] = []

@@ -24,7 +24,7 @@ def test_the_table_is_that_of_the_code() -> None:
 
 
 def test_every_provider_stands_under_the_name_people_know() -> None:
-    """Each has a name of its own, with the origin beside it; a provider of one's own without a name has its origin."""
+    """Each has a name of its own, with the origin beside it; a self-made provider without a name has its origin."""
     titles = {origen: row_of(provider).title for origen, provider in PROVIDERS.items()}
     assert (titles["mercadopago"], titles["lemonsqueezy"]) == ("Mercado Pago", "Lemon Squeezy")
     assert [origen for origen, title in titles.items() if title == origen] == []

@@ -85,7 +85,7 @@ class Claimed(NamedTuple):
         return [row.id for row in self.rows if row.suscriptor is None]
 
     def __bool__(self) -> bool:
-        """Whether there was anything to claim."""
+        """Whether the claim got anything."""
         return bool(self.rows)
 
 
@@ -121,7 +121,7 @@ def settle(
 
 
 def outcome(evento: int, suscriptor: str, resultado: str, intento: int = 1, **more: object) -> dict[str, Any]:
-    """Say what became of a delivery, as `cauce.terminar` reads it."""
+    """Return the result of a delivery, as `cauce.terminar` reads it."""
     if resultado in ("reintentar", "muerta"):
         more = {"error": "ValueError: no", "traza": "...", **more}
     return {"evento": evento, "suscriptor": suscriptor, "resultado": resultado, "intento": intento, **more}
@@ -147,7 +147,7 @@ def states(conn: Conn) -> dict[str, int]:
 
 
 def until(fact: Callable[[], object], what: str = "what was awaited") -> None:
-    """Wait until it is a fact."""
+    """Wait until a condition holds."""
     ends = time.monotonic() + PATIENCE
     while not fact():
         assert time.monotonic() < ends, f"{what} did not happen within {PATIENCE:g} s"
@@ -155,7 +155,7 @@ def until(fact: Callable[[], object], what: str = "what was awaited") -> None:
 
 
 async def until_async(fact: Callable[[], object], what: str = "what was awaited") -> None:
-    """Wait until it is a fact, while the loop runs on."""
+    """Wait until a condition holds, while the loop runs."""
     ends = time.monotonic() + PATIENCE
     while not fact():
         assert time.monotonic() < ends, f"{what} did not happen within {PATIENCE:g} s"
@@ -187,7 +187,7 @@ def quick(dsn: str, **changes: object) -> Settings:
 def work(
     bus: Bus, settings: Settings, fact: Callable[[], object], *, workers: int = 1, groups: Sequence[str] = ()
 ) -> None:
-    """Run real workers until it is a fact; then stop them."""
+    """Run real workers until a condition holds; then stop them."""
     asyncio.run(working(bus, settings, lambda: until_async(fact), workers=workers, groups=groups))
 
 

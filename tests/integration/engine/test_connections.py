@@ -70,7 +70,7 @@ async def test_whoever_finds_none_for_a_while_gets_a_new_one(database: str) -> N
 
 
 async def test_one_that_comes_back_broken_takes_the_idle_ones_along(database: str, conn: Conn) -> None:
-    """The server has most likely restarted: nobody shall find that out one connection after the other."""
+    """The server has most likely restarted, so all idle connections are dropped at once."""
     pool = Connections(quick(database))
     async with pool.lend(), pool.lend():
         pass

@@ -83,7 +83,7 @@ def test_a_webhook_that_nobody_knows_is_ignored_and_says_so(conn: Conn, database
 def test_an_internal_event_that_nobody_knows_is_an_error_and_says_so(
     conn: Conn, database: str, cabeceras: str | None
 ) -> None:
-    """In no catalog and not from outside, whatever its headers: somebody forgot something."""
+    """In no catalog, and not a webhook: `error`, whatever its headers."""
     insert(conn, "quien sabe", cabeceras=cabeceras)
     work(bus(), quick(database), lambda: settled(conn))
     row = conn.execute("select estado::text, ignorado, ultimo_error from cauce.eventos").fetchone()
@@ -100,7 +100,7 @@ def test_headers_of_any_json_do_no_harm(conn: Conn, database: str, cabeceras: st
 
 @pytest.mark.parametrize("tipo", ["una", "quien sabe"])
 def test_a_webhook_kept_raw_stays_an_error(conn: Conn, database: str, tipo: str) -> None:
-    """A body that is no JSON is nothing that a handler could be given, whether or not its type is known."""
+    """No handler gets a body that is not JSON, whether its type is known or not."""
     conn.execute(
         "insert into cauce.eventos (origen, tipo, cuerpo, cabeceras, estado, ultimo_error)"
         " values ('prueba', %s, 'raw', %s, 'error', 'not JSON')",
@@ -111,13 +111,13 @@ def test_a_webhook_kept_raw_stays_an_error(conn: Conn, database: str, tipo: str)
 
 
 class Estricta(BaseModel):
-    """A payload with a mind of its own."""
+    """A payload whose validator may fail."""
 
     n: int
 
     @model_validator(mode="after")
     def _crash(self) -> Estricta:
-        """Have a bug."""
+        """Raise an error that pydantic does not expect."""
         if self.n == 13:
             raise KeyError("thirteen")
         return self
@@ -169,7 +169,7 @@ def test_a_delivery_of_a_subscriber_that_only_a_newer_deploy_has_waits(conn: Con
 
 
 def test_a_delivery_of_a_subscriber_that_is_gone_ends_in_error(conn: Conn, database: str) -> None:
-    """A deploy took the subscriber away: its waiting delivery does not wait for ever, and says whom it waited for."""
+    """A deploy removed the subscriber: its waiting delivery ends in error, with a message that names it."""
     schema.migrate(conn, bus(subscribers=[Subscriber("viejo", PruebaEvents.una.handled_by(quiet))]))
     (evento,) = tell(conn)
     settle(conn, claim(conn), [outcome(evento, "viejo", "reintentar", espera=0)])

@@ -33,7 +33,7 @@ class Sleeper:
 
 @pytest.fixture
 def sleeper(connect: Callable[..., Conn]) -> Sleeper:
-    """Somebody who sleeps."""
+    """A sleeping worker."""
     return Sleeper(connect())
 
 

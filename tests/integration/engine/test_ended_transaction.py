@@ -121,7 +121,7 @@ def check_that_it_is_noticed(conn: Conn, database: str, handler: Callable[..., A
 def test_a_handler_that_ends_the_settling_transaction_has_failed(
     conn: Conn, database: str, make: Callable[..., Any], statements: Sequence[str]
 ) -> None:
-    """Whether it begins another or not; and whoever ran in the same transaction is settled all the same."""
+    """Whether it begins another transaction or not. The other handlers of the batch are settled."""
     check_that_it_is_noticed(conn, database, make(statements))
 
 

@@ -16,7 +16,7 @@ LOTES = "select count(*) from cauce.lotes"
 
 
 class Gate:
-    """A handler that stays until it is let go."""
+    """A handler that waits until it is released."""
 
     def __init__(self) -> None:
         self.calls: Counter[int] = Counter()
@@ -24,7 +24,7 @@ class Gate:
         self.open = asyncio.Event()
 
     async def __call__(self, evento: Evento[Cosa]) -> None:
-        """Stay."""
+        """Wait."""
         self.calls[evento.id] += 1
         self.running += 1
         self.most = max(self.most, self.running)

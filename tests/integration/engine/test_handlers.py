@@ -205,12 +205,12 @@ def exits(_: Evento[Cosa]) -> None:
 
 
 def stops(_: Evento[Cosa]) -> None:
-    """Do what `next` does at the end of an iterator."""
+    """Raise StopIteration, as `next` does at the end of an iterator."""
     raise StopIteration
 
 
 def unspeakable(_: Evento[Cosa]) -> None:
-    """Raise what cannot be printed."""
+    """Raise an error whose `str` fails."""
     raise UnspeakableError
 
 
@@ -220,12 +220,12 @@ async def exits_async(_: Evento[Cosa]) -> None:
 
 
 async def cancels_itself(_: Evento[Cosa]) -> None:
-    """Let a cancellation of one's own escape."""
+    """Let a CancelledError of its own escape."""
     raise asyncio.CancelledError
 
 
 async def unspeakable_async(_: Evento[Cosa]) -> None:
-    """Raise what cannot be printed."""
+    """Raise an error whose `str` fails."""
     raise UnspeakableError
 
 
@@ -236,7 +236,7 @@ async def exits_inside(evento: Evento[Cosa], tx: AsyncConnection[Any]) -> None:
 
 
 async def cancels_itself_inside(evento: Evento[Cosa], tx: AsyncConnection[Any]) -> None:
-    """Let a cancellation of one's own escape in the middle of a transaction."""
+    """Let a CancelledError of its own escape in the middle of a transaction."""
     await effect(evento, tx)
     raise asyncio.CancelledError
 
@@ -267,7 +267,7 @@ def closes_sync(evento: Evento[Cosa], tx: Connection[Any]) -> None:
 
 
 def stops_inside(evento: Evento[Cosa], tx: Connection[Any]) -> None:
-    """Do what `next` does at the end of an iterator."""
+    """Raise StopIteration, as `next` does at the end of an iterator."""
     sync_effect(evento, tx)
     raise StopIteration
 
@@ -363,7 +363,7 @@ def test_a_sync_handler_that_takes_too_long_loses_its_connection_at_once(
 
 
 def test_a_handler_whose_connection_always_dies_fails_alone(conn: Conn, database: str) -> None:
-    """A statement that kills its own server process is a failure like any other, not a worker that tries for ever."""
+    """A statement that kills its own server process is an ordinary failure; the worker does not retry it forever."""
     make_effects(conn)
 
     async def kills(evento: Evento[Cosa], tx: AsyncConnection[Any]) -> None:
@@ -533,7 +533,7 @@ def test_quiet_is_quiet(conn: Conn, database: str) -> None:
 
 
 def test_after_a_lost_connection_the_next_claims_are_careful(conn: Conn, database: str) -> None:
-    """Until a batch is settled: what is claimed next may be what killed the server, and must be counted."""
+    """Until a batch is settled: the next claimed events may have killed the server, and must be counted."""
     application, settings = bus(quiet), quick(database)
     with psycopg.connect(database, autocommit=True) as other:
         schema.migrate(other, application)

@@ -1,4 +1,4 @@
-"""A worker with nothing to do: how often it looks, that it writes nothing, and how others know that it is alive."""
+"""An idle worker: how often it polls, that it writes nothing, and how others know that it is alive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASLEEP = "select count(*) from pg_locks where locktype = 'advisory' and classid 
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The groups whose logs were looked at, and `-` for every time the bell let somebody look."""
+    """The groups that were polled, and `-` for every ring that woke a runner."""
     seen: list[str] = []
     claim, wake = claims.claim, Doorbell.wake
 
@@ -55,7 +55,7 @@ def records(conn: Conn, since: str) -> list[tuple[object, ...]]:
 def test_an_idle_group_is_looked_at_once_an_interval_whatever_the_slots(
     conn: Conn, database: str, looks: list[str]
 ) -> None:
-    """Of three groups with four slots each, one slot looks at a time."""
+    """Of three groups with four slots each, one slot polls at a time."""
     listeners = [Subscriber(f"s{n}", PruebaEvents.una.handled_by(quiet), grupo=f"g{n}") for n in range(2)]
 
     slots = 4
@@ -72,7 +72,7 @@ def test_an_idle_group_is_looked_at_once_an_interval_whatever_the_slots(
 
 
 def test_an_idle_worker_writes_nothing(cauce_server: Server, monkeypatch: pytest.MonkeyPatch, looks: list[str]) -> None:
-    """Hundreds of looks, every chore again and again: not a byte of WAL."""
+    """Hundreds of polls, and every chore repeatedly: not a byte of WAL."""
     if cauce_server.embedded is None:
         pytest.skip("nobody else may write on that server, so it must be our own")
     monkeypatch.setattr(upkeep, "CHORES_SECONDS", 0.0)
@@ -154,7 +154,7 @@ def test_a_worker_that_is_gone_is_remembered_for_an_hour(conn: Conn) -> None:
 async def test_behind_a_pooler_a_worker_writes_that_it_is_alive(
     conn: Conn, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seldom; and it holds no lock, which would be another session's the next moment."""
+    """Seldom; and it holds no lock, which behind a pooler another client's session would keep."""
     monkeypatch.setattr(upkeep, "PRESENT_SECONDS", 0.0)
     seen = "select max(visto_en)::text from cauce.trabajadores"
 

@@ -11,7 +11,7 @@ from tests.integration.engine.kit import Conn, claim, column, drain, outcome, pu
 
 
 def test_every_lane_of_every_group_has_a_position(conn: Conn) -> None:
-    """A lane without a position would swallow its events without a word."""
+    """Events of a lane without a position would never be delivered, and no error would say so."""
     conn.execute("select cauce.crear_grupo('otro'), cauce.crear_grupo('otro')")
     lanes = conn.execute(
         "select grupo, array_agg(carril::integer order by carril) from cauce.posiciones group by 1 order by 1"
@@ -142,7 +142,7 @@ def test_no_lane_starves_whatever_lies_in_the_others(conn: Conn) -> None:
 
 
 def test_no_lot_is_drawn_in_a_group_that_has_hardly_begun(conn: Conn) -> None:
-    """Nothing can starve yet, so an application's tests find the urgent events first, every time."""
+    """Nothing can starve yet, so an application's tests always get the urgent events first."""
     publish(conn, prioridad=9)
     urgent = publish(conn, prioridad=0)
     conn.execute("begin")
@@ -154,7 +154,7 @@ def test_no_lot_is_drawn_in_a_group_that_has_hardly_begun(conn: Conn) -> None:
 
 
 def test_no_retry_starves_below_a_lane_that_is_never_empty(conn: Conn) -> None:
-    """An urgent delivery fails again and again, and is due at once: the other's turn comes all the same."""
+    """An urgent delivery fails again and again, and is due at once: the other one is claimed nevertheless."""
     (late,), urgent = publish(conn, prioridad=9), publish(conn, prioridad=0)
     batch = claim(conn)
     for _ in range(2000):  # one claim in 22 begins at a lane from 1 to 9, once the lane's marks have moved 20 times
@@ -226,7 +226,7 @@ def test_a_group_gets_what_its_own_making_transaction_publishes(conn: Conn, conn
 
 
 def test_only_principal_writes_the_state_of_an_event(conn: Conn) -> None:
-    """Another group's success, failure or lease is its own affair (review A7)."""
+    """Another group's success, failure or lease does not change the state (review A7)."""
     conn.execute("select cauce.crear_grupo('otro')")
     good, bad, dead = publish(conn, 3)
     batch = claim(conn, grupo="otro")
@@ -241,7 +241,7 @@ def test_only_principal_writes_the_state_of_an_event(conn: Conn) -> None:
 
 
 def test_operating_on_another_groups_delivery_leaves_the_event_alone(conn: Conn) -> None:
-    """To dismiss what a side group could not do says nothing of the event in `principal`."""
+    """Dismissing a delivery of a side group does not change the event's state."""
     conn.execute("select cauce.crear_grupo('otro')")
     (evento,) = publish(conn)
     settle(conn, claim(conn))

@@ -25,7 +25,7 @@ from tests.integration.engine.kit import (
 
 
 def run_alone(conn: Conn, batch: Claimed) -> None:
-    """Note that nothing runs beside it."""
+    """Record that nothing runs beside it."""
     assert value(conn, "select cauce.correr_a_solas(%s, %s)", batch.lote, batch.ficha)
 
 
@@ -46,7 +46,7 @@ def renew(conn: Conn, *batches: Claimed, ficha: int | None = None, lease: str = 
 
 
 def expire(conn: Conn, *batches: Claimed) -> None:
-    """Let leases lie in the past."""
+    """Make leases expire."""
     conn.execute(
         "update cauce.lotes set arriendo_hasta = clock_timestamp() - interval '1 s' where id = any(%s)",
         ([b.lote for b in batches],),
@@ -104,7 +104,7 @@ def test_a_settlement_may_name_only_events_of_its_lote(conn: Conn) -> None:
 
 
 def test_a_settlement_of_vanished_events_is_refused(conn: Conn) -> None:
-    """Somebody deleted a row by hand: the worker hears of it."""
+    """A row was deleted by hand: the worker gets an error."""
     publish(conn, 2)
     batch = claim(conn)
     conn.execute("delete from cauce.eventos where id = %s", (batch.ids[0],))
@@ -161,7 +161,7 @@ def test_an_expired_lote_is_handed_out_again_in_single_events(conn: Conn) -> Non
 
 
 def test_a_lote_that_cannot_be_taken_over_stops_no_other(conn: Conn) -> None:
-    """It is left with a warning that names it; those of its group and of others are taken over."""
+    """It stays, with a warning that names it; other batches of all groups are taken over."""
     conn.execute("select cauce.crear_grupo('otro')")
     bad, good = publish(conn, 2)
     conn.execute("""
@@ -182,7 +182,7 @@ def test_a_lote_that_cannot_be_taken_over_stops_no_other(conn: Conn) -> None:
 
 
 def test_a_live_lease_is_nobody_elses(conn: Conn) -> None:
-    """What has not expired is not taken over."""
+    """A lease that has not expired is not taken over."""
     publish(conn)
     claim(conn)
     assert rescue(conn) == 0
@@ -213,7 +213,7 @@ def test_a_stale_worker_can_neither_settle_nor_renew_what_was_taken_over(conn: C
 
 
 def test_a_lote_being_settled_is_not_taken_over_though_it_has_expired(conn: Conn, connect: Callable[..., Conn]) -> None:
-    """Rescue passes by a lote whose settlement is under way: whoever came first wins."""
+    """Rescue skips a lote that is being settled: the settlement came first and wins."""
     publish(conn)
     batch = claim(conn)
     expire(conn, batch)
@@ -307,7 +307,7 @@ def test_a_payload_that_kills_its_worker_ends_in_error_after_the_limit(conn: Con
 
 
 def test_the_death_that_decides_counts_only_if_nothing_ran_beside(conn: Conn) -> None:
-    """The guilty one may have been the batch next to it; and of a lease that is lost nothing is noted."""
+    """Another batch of that worker may have caused it; for a lost lease nothing is recorded."""
     (evento,) = publish(conn)
     for _ in range(6):
         batch = claim(conn)
@@ -350,7 +350,7 @@ def test_a_claim_waits_for_the_disk_only_if_it_is_careful(conn: Conn) -> None:
 
 
 def test_an_event_deleted_by_hand_takes_its_deliveries_along(conn: Conn) -> None:
-    """They are dropped with a warning; the group goes on with all others."""
+    """They are dropped with a warning; the group continues with all others."""
     gone, kept, new = *publish(conn, 2), 3
     batch = claim(conn)
     settle(conn, batch, [outcome(evento, "manejador", "reintentar", espera=0) for evento in (gone, kept)])
@@ -400,7 +400,7 @@ def test_several_lotes_are_settled_in_one_transaction_in_any_order(conn: Conn) -
 
 
 def test_two_suspects_are_never_in_the_hands_of_one_worker(conn: Conn) -> None:
-    """What may kill a process is handed out alone: a neighbour would be blamed for the death as well."""
+    """A delivery that may kill a process is claimed alone: a neighbour would be blamed for the death too."""
     publish(conn, 3)
     expire(conn, claim(conn))
     rescue(conn)
@@ -427,7 +427,7 @@ def test_a_delivery_whose_worker_died_need_not_wait_for_all_others(conn: Conn) -
 
 
 def test_what_was_kept_in_hand_comes_again_when_its_worker_dies(conn: Conn) -> None:
-    """It was out of the claims' way as long as its batch held it."""
+    """Claims did not find it while its batch held it."""
     (event,) = publish(conn)
     batch = claim(conn)
     settle(conn, batch, [outcome(event, "s", "retenida")])

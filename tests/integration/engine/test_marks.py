@@ -1,4 +1,4 @@
-"""Marks: a claim of retries begins where the last one ended, and what it passed by is found."""
+"""Marks: a claim of retries begins where the last one ended, and missed retries are found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ select l.id lote, l.grupo, u.evento, u.suscriptor, l.trabajador, l.tomado_en, l.
  union all
 select 0, 'principal', 0, '', '', now(), now() from pg_advisory_xact_lock_shared(1) v where v::text = 'never'
 """
-"""Has whoever asks what is in hand wait for advisory lock 1, with the snapshot in which it asked."""
+"""Makes every query of en_mano wait for advisory lock 1, with its snapshot already taken."""
 
 
 def failed(conn: Conn, count: int = 1) -> list[int]:
@@ -32,12 +32,12 @@ def failed(conn: Conn, count: int = 1) -> list[int]:
 
 
 def look_back(conn: Conn) -> int:
-    """Go over what lies before the marks."""
+    """Look for missed retries before the marks."""
     return int(value(conn, "select cauce.repasar_reintentos('principal')"))
 
 
 def test_a_retry_whose_settlement_commits_late_is_found(conn: Conn, connect: Callable[..., Conn]) -> None:
-    """A claim goes past its due time meanwhile; upkeep brings it back, and only it."""
+    """A claim moves past its due time meanwhile; upkeep makes it due again, and nothing else."""
     (late,) = publish(conn)
     batch = claim(conn)
     other = connect()
@@ -177,7 +177,7 @@ def test_what_was_passed_by_long_ago_is_found_by_lot(conn: Conn) -> None:
 
 
 def test_a_look_back_does_not_wait_for_an_operator(conn: Conn, connect: Callable[..., Conn]) -> None:
-    """What he has in hand is left to him."""
+    """A row that an operator has locked is skipped."""
     (passed, _) = failed(conn, 2)
     assert claim(conn, 2).ids == [passed]
     conn.execute("delete from cauce.lotes")

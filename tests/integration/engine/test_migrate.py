@@ -1,6 +1,6 @@
 """Migrations: idempotent, safe side by side, never backwards; and the schema they make is the one that was agreed on.
 
-After a change of the schema write the snapshot anew, and read the difference:
+After a change of the schema write the snapshot again, and read the difference:
 `CAUCE_WRITE_SCHEMA=1 make test ARGS='tests/integration/engine/test_migrate.py'`
 """
 
@@ -71,7 +71,7 @@ def test_an_older_schema_is_refused_until_it_is_migrated(dsn: str) -> None:
 
 
 def test_a_migration_that_fails_leaves_nothing(dsn: str) -> None:
-    """Each is a transaction: what it had done is undone, and the next try begins there again."""
+    """Each is a transaction: a failed one is rolled back, and the next run starts with it."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("create schema cauce; create table cauce.catalogo (n int)")
         with pytest.raises(psycopg.errors.DuplicateTable):

@@ -34,7 +34,7 @@ UNREADABLE = {
 
 
 class PanicError(BaseException):
-    """Like pyo3's PanicException, which a fault in an extension written in Rust raises: no Exception."""
+    """Like pyo3's PanicException, which an extension in Rust raises when it panics: not an `Exception`."""
 
 
 async def verbose(_: Evento[Any]) -> None:
@@ -118,17 +118,17 @@ def test_whatever_a_validator_raises_ends_one_event_in_error(
 
 
 async def panics(_: Evento[Cosa]) -> None:
-    """Meet a fault in an extension."""
+    """Raise a PanicError."""
     raise PanicError
 
 
 def panics_sync(_: Evento[Cosa]) -> None:
-    """Meet a fault in an extension, in a thread."""
+    """Raise a PanicError in a thread."""
     raise PanicError
 
 
 async def panics_inside(evento: Evento[Cosa], tx: AsyncConnection[Any]) -> None:
-    """Meet a fault in an extension, in a transaction."""
+    """Raise a PanicError in a transaction."""
     await effect(evento, tx)
     raise PanicError
 

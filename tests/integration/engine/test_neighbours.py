@@ -63,7 +63,7 @@ def mailer(handler: Callable[..., Any], grupo: str = "principal") -> Bus:
 
 
 def work_together(database: str, fact: Callable[[], object], *buses: Bus) -> None:
-    """Run a worker of each bus until it is a fact."""
+    """Run a worker of each bus until a condition holds."""
 
     async def scene() -> None:
         workers = [Worker(each, quick(database)) for each in buses]
@@ -167,7 +167,7 @@ def test_a_deploy_of_one_application_leaves_the_other_s_retries_alive(conn: Conn
 
 
 def test_a_delivery_that_reached_the_wrong_application_goes_on_to_the_owner(conn: Conn, database: str) -> None:
-    """Its subscriber has moved since: whoever is handed it looks up whose it is now."""
+    """Its subscriber has moved to another application since: the worker that claims it looks up the new owner."""
     heard = Note()
     shop, mail = owner(), mailer(heard)
     for each in (shop, mail):

@@ -1,4 +1,4 @@
-"""What people do to the bus while it runs: retry, dismiss, look at the lag."""
+"""What operators do while the bus runs: retry, dismiss, look at the lag."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_waiting_retry_is_made_due_at_once(conn: Conn) -> None:
 
 
 def test_a_dismissed_delivery_is_given_up_and_its_failures_stay(conn: Conn) -> None:
-    """`descartar`: `procesado`, `ignorado`, and the record says by whose hand."""
+    """`descartar`: `procesado`, `ignorado`, and a row in fallos that was dismissed by hand."""
     evento = dead(conn, "a", "b")
     assert value(conn, "select cauce.descartar(%s, 'principal', 'a')", evento) == 1
     assert state(conn, evento) == "error"
@@ -87,7 +87,7 @@ def test_what_there_is_not_is_not_touched(conn: Conn, verb: str) -> None:
 
 @pytest.mark.parametrize("verb", ["reintentar", "descartar"])
 def test_a_delivery_that_a_worker_holds_is_left_to_it(conn: Conn, verb: str) -> None:
-    """An operator does not pull a lease away; the worker's word counts."""
+    """A retry does not take a lease away; the worker's result counts."""
     (evento,) = publish(conn)
     settle(conn, claim(conn), [outcome(evento, "s", "reintentar", espera=0)])
     batch = claim(conn)
@@ -171,7 +171,7 @@ def test_an_ignored_event_stays_so_while_nobody_listens(conn: Conn) -> None:
 
 
 def test_what_a_person_gave_up_is_not_delivered_again(conn: Conn) -> None:
-    """An event is `ignorado` after `descartar` as well: that stands, whoever listens, and whatever failed before."""
+    """An event is `ignorado` after `descartar` too: that is final, also with new subscribers and earlier failures."""
     listen(conn, "a")
     given_up, retried = dead(conn, "a"), ignored(conn)
     conn.execute("select cauce.descartar(%s)", (given_up,))

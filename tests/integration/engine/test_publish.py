@@ -1,4 +1,4 @@
-"""Publishing: in the caller's transaction and by nobody else's rules (DESIGN section 3; review A11)."""
+"""Publishing: in the caller's transaction, in order, with every check (DESIGN section 3; review A11)."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_an_async_connection_publishes_as_well(database: str, conn: Conn) -> Non
 
 
 def test_an_event_of_no_catalog_is_refused(conn: Conn) -> None:
-    """Nobody would handle it."""
+    """An unknown event would have no handler."""
     with pytest.raises(UnknownEvent, match="no Catalog declares it"):
         publicar_evento(conn, stray, Nota(texto="a"), own_transaction=True)
     with pytest.raises(UnknownEvent):
@@ -297,7 +297,7 @@ def test_two_that_publish_many_at_once_get_their_own_ids(conn: Conn, connect: Ca
 
 
 def test_many_get_their_ids_where_sessions_take_them_in_advance(conn: Conn, connect: Callable[..., Conn]) -> None:
-    """Somebody gave the sequence a cache: as many were taken as were copied, and they are others."""
+    """The sequence has a cache: as many ids were taken as were copied, but different ones."""
     conn.execute("alter sequence cauce.eventos_id_seq cache 50")
     mine = connect()
     first = publicar_evento(mine, PruebaEvents.anotada, Nota(texto="a"), own_transaction=True)
@@ -306,7 +306,7 @@ def test_many_get_their_ids_where_sessions_take_them_in_advance(conn: Conn, conn
 
 
 def test_many_are_sent_while_they_are_made(conn: Conn) -> None:
-    """A generator of any length: what was sent is let go."""
+    """A generator of any length: sent events are not kept in memory."""
     alive: WeakValueDictionary[int, Nota] = WeakValueDictionary()
     most = 0
 
@@ -324,7 +324,7 @@ def test_many_are_sent_while_they_are_made(conn: Conn) -> None:
 
 @pytest.mark.parametrize("wrong", [Nota.model_construct(texto=5), "no note"])
 def test_a_wrong_payload_among_many_undoes_all_of_them(conn: Conn, wrong: Any) -> None:
-    """Wherever it stands; the connection is as good as before."""
+    """Wherever it is in the call; the connection remains usable."""
     many = [NuevoEvento(PruebaEvents.anotada, Nota(texto="a"))] * 250
     many.append(NuevoEvento(PruebaEvents.anotada, wrong))
     with pytest.raises(InvalidPayload):
@@ -404,7 +404,7 @@ def test_an_event_contradicts_itself_for_nobody(conn: Conn, statement: Any) -> N
 
 
 def test_a_row_that_brings_its_lane_may_not_be_empty(conn: Conn, plain_role: str) -> None:
-    """It spares the look into the catalog, not the rule that an event has some content; by INSERT or COPY."""
+    """It saves the lookup in the catalog, but an event still needs content; by INSERT or COPY."""
     conn.execute(sql.SQL("set role {}").format(sql.Identifier(plain_role)))
     with pytest.raises(psycopg.errors.CheckViolation) as refused:
         conn.execute("insert into cauce.eventos (origen, tipo, prioridad, carril) values ('p', 'x', 5, 5)")
@@ -415,7 +415,7 @@ def test_a_row_that_brings_its_lane_may_not_be_empty(conn: Conn, plain_role: str
 
 
 def test_a_row_without_a_payload_keeps_the_lane_that_it_brings(conn: Conn) -> None:
-    """A webhook that is kept raw."""
+    """A webhook that is stored raw."""
     conn.execute("insert into cauce.eventos (origen, tipo, prioridad, carril, cuerpo) values ('p', 'x', 4, 3, '\\x00')")
     assert conn.execute("select prioridad, carril from cauce.eventos").fetchone() == (4, 3)
 
@@ -444,7 +444,7 @@ def test_an_event_that_broke_a_rule_before_can_still_be_worked_on(conn: Conn) ->
 
 
 def test_nothing_of_many_is_stored_if_one_is_refused(conn: Conn) -> None:
-    """One statement, one fate."""
+    """One refused event fails the whole call, and none is stored."""
     many = [
         NuevoEvento(PruebaEvents.anotada, Nota(texto="a")),
         NuevoEvento(PruebaEvents.anotada, Nota(texto="a"), clave="x" * 501),
@@ -472,7 +472,7 @@ def test_a_bare_insert_is_found_and_prioritised(conn: Conn) -> None:
     ],
 )
 def test_a_forged_transaction_or_place_is_refused(conn: Conn, columns: str, values: str) -> None:
-    """It would never be delivered, or hold up what comes after it (review A11)."""
+    """Such an event would never be delivered, or would delay later ones (review A11)."""
     statement = "insert into cauce.eventos (origen, tipo, payload, {}) values ('prueba', 'x', '{{}}', {})"
     with pytest.raises(psycopg.DatabaseError, match="written by the database") as refused:
         conn.execute(statement.format(columns, values).encode())

@@ -52,7 +52,7 @@ def test_a_dead_delivery_at_the_front_holds_nothing_up(conn: Conn) -> None:
 
 
 def test_one_prunes_at_a_time(conn: Conn, connect: Callable[..., Conn]) -> None:
-    """Whoever comes meanwhile goes away with nothing."""
+    """A second call at the same time deletes nothing and returns."""
     publish(conn, 5)
     drain(conn)
     advance(conn, "principal")

@@ -32,7 +32,7 @@ def claimed(conn: Conn) -> tuple[int, Claimed]:
 
 
 def test_done(conn: Conn) -> None:
-    """An event of which there is nothing to say is `procesado`, at its first attempt, and leaves nothing behind."""
+    """An event without a report is `procesado`, at its first attempt, and leaves no rows."""
     _, batch = claimed(conn)
     settle(conn, batch)
     assert evento(conn) == ("procesado", 1, False, None)
@@ -113,7 +113,7 @@ def test_one_delivery_given_back(conn: Conn) -> None:
 
 
 def test_kept_in_hand(conn: Conn) -> None:
-    """`retenida`: a row of its own under the same lease, so that nobody else gets it and a crash frees it alone."""
+    """`retenida`: a row of its own under the same lease, so that no other worker gets it and a crash frees only it."""
     event, batch = claimed(conn)
     settle(conn, batch, [outcome(event, "a", "retenida"), outcome(event, "b", "retenida")])
     assert entrega(conn, "a") == entrega(conn, "b") == ("pendiente", 0, 0, True, False)

@@ -97,7 +97,7 @@ def test_what_a_claiming_transaction_publishes_later_is_delivered(conn: Conn, *,
         conn.execute("select pg_current_xact_id()")
         value(conn, "select count(*) from cauce.eventos")
         assert claim(conn, rung=rung).ids == first
-        # somebody else's transaction completes, so that the own id lies below the end of the window that is saved
+        # another session's transaction ends, so that the own id lies below the end of the window that is saved
         with psycopg.connect(conn.info.dsn, autocommit=True) as other:
             later = publish(other)
         assert claim(conn, rung=rung).ids == later

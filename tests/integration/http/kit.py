@@ -105,7 +105,7 @@ async def connected(address: tuple[str, int]) -> AsyncGenerator[tuple[asyncio.St
 
 
 def run(work: Coroutine[None, None, T]) -> T:
-    """Run a coroutine in the loop that ``cauce serve`` would have, and not for ever."""
+    """Run a coroutine in the loop that ``cauce serve`` would have, with a time limit."""
 
     async def limited() -> T:
         async with asyncio.timeout(SECONDS):

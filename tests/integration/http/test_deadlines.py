@@ -1,4 +1,4 @@
-"""A connection that waits for its client does not wait for ever, and there are never too many of them."""
+"""Connections that wait for their clients: they have deadlines, and their number has a limit."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_whoever_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch, closing: 
 
 
 def test_the_longest_to_wait_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half requests of whatever kind, one more than there may be: the first go, the last and whoever asks is served."""
+    """One half request more than the limit: the oldest are closed, and new requests are served."""
     monkeypatch.setattr(bounded, "max_connections", lambda: 4)
     starts = [b"", b"POST", REQUEST[:-6], REQUEST[:-1]] * 2
 

@@ -19,7 +19,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 def receive() -> Iterator[Callable[..., Receiver]]:
-    """Start receivers that answer by the script given, the last line of it for ever; they stop after the test."""
+    """Start receivers that answer by the given script and repeat its last line; they stop after the test."""
     with ExitStack() as stack:
 
         def start(*script: Answer, tls: ssl.SSLContext | None = None) -> Receiver:

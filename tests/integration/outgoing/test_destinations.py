@@ -40,7 +40,7 @@ def failing(webhook: Webhook) -> None:
 
 
 def test_a_destination_that_works_leaves_no_trace(receive: Receive, destinations: Destinations) -> None:
-    """Success is not written: a delivery costs one query."""
+    """A success writes nothing: a delivery costs one query."""
     webhook = Webhook(receive(OK).url(), SECRET, rules=OWN, destinations=destinations)
     deliver(webhook)
     assert destinations.find(webhook.destino) is None
@@ -116,7 +116,7 @@ def test_a_success_within_those_days_starts_them_anew(
 
 
 def test_unreachable_and_refused_receivers_count_as_failing(destinations: Destinations) -> None:
-    """No answer at all, and an address that deliveries must not go to, are failures as any other."""
+    """No answer, or a forbidden address, is a failure like any other."""
     for addresses, words in ((["127.0.0.1"], "loopback"), ([], "no address")):
         webhook = Webhook(
             "https://socio.example/",
@@ -165,7 +165,7 @@ def test_texts_are_cut(destinations: Destinations) -> None:
 
 
 def test_a_lost_connection_is_made_anew(destinations: Destinations, db: Database) -> None:
-    """A restarted server or a cut connection costs nobody a delivery."""
+    """A restarted server or a lost connection loses no delivery."""
     destinations.disable("socio", "x")
     with db.connect(autocommit=True) as conn:
         conn.execute(

@@ -1,4 +1,4 @@
-"""One request to a receiver that may be anybody: pinned, proved by name, bounded in time and size."""
+"""One request to an untrusted receiver: pinned address, verified name, limited time and size."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_receiver_that_cannot_prove_its_name_gets_nothing(
 def test_the_name_is_resolved_once_and_the_checked_address_connected_to(
     receive: Receive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody asks for the name a second time between check and connection: there is nothing to rebind."""
+    """The name is not resolved again between check and connection, so DNS rebinding cannot work."""
     receiver = receive(OK)
     asked: list[str] = []
     real = socket.getaddrinfo
@@ -156,7 +156,7 @@ def test_a_redirect_is_not_followed(receive: Receive) -> None:
     [(b"", b"H"), (b"HTTP/1.1 200 OK\r\nx: ", b"y"), (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")],
 )
 def test_a_receiver_that_drips_is_cut_at_the_deadline(receive: Receive, first: bytes, rest: bytes) -> None:
-    """A byte now and then keeps no worker: at the deadline the connection itself is ended."""
+    """A byte now and then blocks no worker: at the deadline the connection is closed."""
     receiver = receive(drip(first, rest))
     with pytest.raises(DeliveryFailed, match=r"no complete answer within 0\.2 s"):
         deliver(Webhook(receiver.url(), SECRET, rules=OWN, timeouts=quick(total=0.2)))
@@ -164,7 +164,7 @@ def test_a_receiver_that_drips_is_cut_at_the_deadline(receive: Receive, first: b
 
 
 def test_a_receiver_that_says_nothing_fails_after_the_read_timeout(receive: Receive) -> None:
-    """Silence ends the exchange before the deadline does, and the connection with it."""
+    """Silence ends the exchange and its connection before the deadline."""
     receiver = receive(silence)
     with pytest.raises(DeliveryFailed, match="did not answer in time"):
         deliver(Webhook(receiver.url(), SECRET, rules=OWN, timeouts=quick(read=0.05)))

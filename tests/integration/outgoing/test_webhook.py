@@ -31,14 +31,14 @@ def test_any_2xx_is_done(receive: Receive, code: int) -> None:
 
 @pytest.mark.parametrize("code", [301, 400, 401, 404, 409, 429, 500, 502, 503])
 def test_anything_else_is_a_failure_to_be_tried_again(receive: Receive, code: int) -> None:
-    """4xx too: a receiver that is being deployed or misconfigured answers so, and is mended."""
+    """4xx too: receivers answer so during a deploy or while misconfigured, and are corrected later."""
     receiver = receive(status(code, b"what went wrong"))
     with pytest.raises(DeliveryFailed, match=rf"http://127\.0\.0\.1:\d+ answered {code}.*: what went wrong$"):
         deliver(Webhook(receiver.url("/hush-hush"), SECRET, rules=OWN))
 
 
 def test_410_gives_the_delivery_up(receive: Receive) -> None:
-    """Gone is for good: no other attempt."""
+    """410 is permanent: there is no other attempt."""
     receiver = receive(status(410, b"moved out"))
     with pytest.raises(Discard, match="answered 410: moved out"):
         deliver(Webhook(receiver.url(), SECRET, rules=OWN))
@@ -61,7 +61,7 @@ def test_retry_after_does_not_count_elsewhere(receive: Receive) -> None:
 
 
 def test_retry_after_is_capped(receive: Receive) -> None:
-    """A receiver cannot put a delivery off for years."""
+    """A receiver cannot delay a delivery for years."""
     receiver = receive(status(503, retry_after="999999999"))
     with pytest.raises(RetryAfter) as caught:
         deliver(Webhook(receiver.url(), SECRET, rules=OWN, retry=AT_ONCE))

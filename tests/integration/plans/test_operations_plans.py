@@ -331,7 +331,7 @@ AVISOS: Final = {"suscriptor": "avisos", "grupo": None, "desde": FAILED - 1, "ma
     ids=["retry", "dismiss", "dismiss all of a subscriber"],
 )
 def test_what_workers_hold_is_read_once_for_all_events(year: str, look: Look) -> None:
-    """A statement that mends five hundred events does not go through all leases five hundred times."""
+    """A statement that retries five hundred events does not scan all leases five hundred times."""
     nodes = [node for ran in hear(year, look) for node in ran.nodes if node.get("Relation Name") == "lotes"]
     assert sum(node["Actual Loops"] for node in nodes) == 1
 

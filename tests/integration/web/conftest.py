@@ -31,7 +31,7 @@ class StripeEvents(Catalog, origen="stripe", prioridad=0):
 
 
 async def checkout_session_completed(evento: Evento[dict[str, Any]]) -> None:
-    """Fail if asked to."""
+    """Fail if the payload says so."""
     if evento.payload.get("fail"):
         raise ValueError("as asked")
 
@@ -63,7 +63,7 @@ class Inbox:
     def configure(
         self, *, providers: Iterable[Provider] = (), secrets: SecretSource | None = None, **settings: object
     ) -> None:
-        """Make the application anew, with other settings."""
+        """Create the application again, with other settings."""
         self.settings = Settings.model_validate({**self.settings.model_dump(), **settings})
         self.app = create_app(BUS, self.settings, providers=providers, secrets=secrets)
 

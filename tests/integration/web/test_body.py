@@ -131,7 +131,7 @@ def test_a_client_that_leaves(inbox: Inbox) -> None:
 
 @pytest.mark.parametrize("first", [[], [{"type": "http.request", "body": b"{", "more_body": True}]])
 def test_a_body_that_does_not_arrive(inbox: Inbox, monkeypatch: pytest.MonkeyPatch, first: list[Any]) -> None:
-    """408 after ``BODY_SECONDS``, be it the first byte or a later one that is waited for."""
+    """408 after ``BODY_SECONDS``, for the first byte and for later ones."""
     monkeypatch.setattr(reading, "BODY_SECONDS", 0.05)
     sent, _ = call(inbox, [], first)
     assert (sent[0]["status"], b"cuerpo_demasiado_lento" in sent[1]["body"]) == (408, True)

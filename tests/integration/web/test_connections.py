@@ -1,4 +1,4 @@
-"""The connections of the HTTP layer: what work leaves behind on one is nobody else's, and no work ends half done."""
+"""The connections of the HTTP layer: work leaves nothing behind for the next user, and no work ends half done."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_connection_is_kept_for_the_next(db: Database) -> None:
 
 
 def test_work_that_leaves_its_transaction_open_has_failed(db: Database) -> None:
-    """What is not committed is not reported as done, and nobody else's work joins that transaction."""
+    """Uncommitted work is not reported as done, and no other work joins that transaction."""
 
     async def forgets_to_commit(conn: AsyncConnection[Any]) -> int:
         await conn.execute("begin")

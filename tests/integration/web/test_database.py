@@ -135,7 +135,7 @@ def test_an_address_that_does_not_answer(inbox: Inbox, signed: Sign, monkeypatch
 def test_a_database_without_the_tables(
     dsn: str, make_inbox: Callable[[str], Inbox], signed: Sign, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """503 to the sender, for it can be mended; every answer says how, and so does the log."""
+    """503 to the sender, because it can be corrected; every answer and the log say how."""
     inbox = make_inbox(dsn)
     webhook, lote = inbox.deliver(signed()), inbox.request("GET", LOTE, headers=BEARER)
     for answer in (webhook, lote, inbox.request("GET", "/api/salud")):

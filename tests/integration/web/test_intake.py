@@ -204,7 +204,7 @@ def test_an_event_gets_the_lane_and_the_key_of_the_catalog(inbox: Inbox) -> None
 
 
 def test_an_event_loop_that_ends_in_the_middle_leaves_the_next_one_a_way_in(inbox: Inbox) -> None:
-    """It cancels the writer; whoever serves the application again is not kept waiting for that one."""
+    """It cancels the writer; a server that starts the application again does not wait for that one."""
     connections = HttpConnections(inbox.settings)
     into = Intake(connections)
 

@@ -88,7 +88,7 @@ def test_two_authorizations_are_none(inbox: Inbox) -> None:
 
 @pytest.mark.parametrize("secret", ["", "  "])
 def test_no_secret_is_no_access(inbox: Inbox, signed: Sign, secret: str) -> None:
-    """503 for everybody, who sends an empty secret included."""
+    """503 for every request, also with an empty secret."""
     inbox.deliver(signed())
     inbox.configure(cron_secret=secret)
     for headers in ({}, {"authorization": f"Bearer {secret}"}, BEARER):
@@ -120,7 +120,7 @@ def test_a_parameter_out_of_bounds(inbox: Inbox, signed: Sign, query: str, allow
 
 @pytest.mark.parametrize("query", ["limite=1&segundos=1", "limite=10000&segundos=300", "other=1"])
 def test_parameters_at_their_bounds(inbox: Inbox, query: str) -> None:
-    """The bounds themselves are allowed, and a parameter of somebody else's is passed over."""
+    """The limits themselves are allowed, and unknown parameters are ignored."""
     assert inbox.request("GET", f"{PATH}?{query}", headers=BEARER).status_code == 200
 
 

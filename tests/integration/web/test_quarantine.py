@@ -1,4 +1,4 @@
-"""Refused deliveries: kept with the reason, within bounds, and verified again once the cause is mended."""
+"""Refused deliveries: kept with the reason, within bounds, and verified again once the cause is corrected."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_a_long_url_is_cut_and_the_body_left_out(inbox: Inbox) -> None:
 
 
 def test_a_large_body_is_not_diagnosed_at_once(inbox: Inbox, signed: Sign) -> None:
-    """Trying its rewritings takes long; whoever looks at it has the time."""
+    """Trying its rewritings takes long; it is done when an operator looks at it."""
     for size in (gate.DIAGNOSED_BYTES, gate.DIAGNOSED_BYTES + 1):
         inbox.deliver(signed(body="x" * size, secrets=["whsec_other"]))
     assert [row["causa"] is None for row in rejected(inbox)] == [False, True]
@@ -365,7 +365,7 @@ def test_two_that_verify_one_at_once_store_it_once(inbox: Inbox, signed: Sign) -
 
 
 def test_no_more_than_so_many_are_kept(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one origin and reason, eight writers at once notwithstanding; the oldest go, and nobody else's."""
+    """Of one origin and reason, also with eight writers at once; only the oldest of these are deleted."""
     keep(inbox, 8, Reason.STALE)
     keep(inbox, 8, Reason.BAD_SIGNATURE, PROVIDERS["github"])
     monkeypatch.setattr(quarantine, "ROWS", 20)

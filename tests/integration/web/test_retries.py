@@ -35,7 +35,7 @@ class Refusing(HmacProvider):
 
 @pytest.mark.parametrize("reason", Reason)
 def test_a_refusal_is_a_5xx_only_when_a_retry_can_help(inbox: Inbox, reason: Reason) -> None:
-    """What is wrong with the request stays wrong, and is a 400; what is wrong here can be mended, and is a 503."""
+    """Faults of the request are a 400; faults here can be corrected, and are a 503."""
     inbox.configure(providers=[Refusing(reason=reason)])
     answer = inbox.request("POST", "/api/webhooks/acme", content=b"{}")
     assert answer.status_code == (503 if reason in OURS else 400)

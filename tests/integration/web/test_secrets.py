@@ -53,7 +53,7 @@ def test_a_secret_out_of_its_window(inbox: Inbox, signed: Sign, caplog: pytest.L
 
 
 def test_no_secret_that_counts_is_our_fault(inbox: Inbox, signed: Sign) -> None:
-    """A genuine delivery may be signed with one that is not configured yet: the provider shall try again."""
+    """A genuine delivery may be signed with one that is not configured yet: the provider must try again."""
     inbox.configure(stripe_webhook_secret=f"old;until={iso(datetime.now(UTC) - HOUR)}")
     answer = inbox.deliver(signed(secrets=["new"]))
     detalle = "STRIPE_WEBHOOK_SECRET has no secret that is accepted now"

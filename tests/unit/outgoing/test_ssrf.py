@@ -134,7 +134,7 @@ def test_own_receivers_are_admitted_on_request(text: str) -> None:
     ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "169.254.0.1", "0.1.2.3", "224.0.0.1", "::ffff:127.0.0.1"],
 )
 def test_metadata_is_never_admitted(text: str) -> None:
-    """``allow_private`` opens no way to a cloud's metadata, nor to what no receiver of one's own has."""
+    """``allow_private`` allows neither a cloud's metadata nor networks without receivers of your own."""
     assert forbidden(ip_address(text), allow_private=True) is not None
 
 

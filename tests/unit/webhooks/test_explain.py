@@ -1,4 +1,4 @@
-"""What is told to whoever asks why a delivery is refused: each cause is made, and has to be found."""
+"""The explanations of refused deliveries: each test makes a cause, which must be found."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_another_provider_is_recognized() -> None:
 def test_a_url_that_a_proxy_changed_is_recognized(
     origen: str, called: str, seen: str, forwarded: dict[str, str], todo: str
 ) -> None:
-    """By the verifier itself, or by what the proxy says; told with the setting that mends it."""
+    """By the verifier itself, or by the proxy's headers; the explanation has the setting that corrects it."""
     provider, path = PROVIDERS[origen], f"/api/webhooks/{origen}"
     secret = Secret(keys_of(origen).verify)
     request = sample(origen, called := called.format(path))

@@ -238,7 +238,7 @@ def test_an_attempt_of_linear_has_the_identity_of_the_first() -> None:
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'{"webhookTimestamp":[]}', b"\xff"])
 def test_linear_without_its_timestamp_is_refused(body: bytes) -> None:
-    """A signed body that does not say when it was signed could be repeated for ever."""
+    """A signed body without the time of its signature could be replayed forever."""
     assert reason(PROVIDERS["linear"], signed("linear", body)) is Reason.MALFORMED_BODY
 
 

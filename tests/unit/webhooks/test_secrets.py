@@ -73,7 +73,7 @@ def test_no_secret_of_a_provider_is_taken_for_several_or_for_a_window(origen: st
     ],
 )
 def test_a_window_that_cannot_be_read_is_an_error(setting: str, problem: str) -> None:
-    """It names the secret by its position; a slip of the pen never makes a secret that counts for ever."""
+    """It names the secret by its position; a typo never makes a secret that does not expire."""
     with pytest.raises(ValueError, match=problem):
         Secret.several(setting)
 

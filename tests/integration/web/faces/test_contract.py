@@ -89,7 +89,7 @@ def test_an_unknown_origin(face: Face) -> None:
 
 @pytest.mark.parametrize("path", ["/api/webhooks", STRIPE + "/", STRIPE + "/x", "/api/nothing"])
 def test_an_address_that_is_none(face: Face, signed: Sign, path: str) -> None:
-    """404, in the manner of whoever owns the address; no redirection, which no sender of webhooks would follow."""
+    """404, from the inbox or from the framework; no redirection, which no sender of webhooks would follow."""
     delivery = signed()
     assert face.request("POST", path, content=delivery.body, headers=delivery.headers).status_code == 404
 

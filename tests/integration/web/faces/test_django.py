@@ -89,7 +89,7 @@ def test_a_body_that_a_middleware_has_read_on_asgi(
 
 
 def test_a_body_that_a_middleware_has_lost(signed: Sign, caplog: pytest.LogCaptureFixture) -> None:
-    """500, and a log that says whose fault it is; not the accusation of a bad signature."""
+    """500, and a log entry that explains the mistake; not a misleading bad signature."""
     body = b"--x--\r\n"
     delivery = signed(body=body.decode())
     middleware = [f"{__name__}.reads_form", *settings.MIDDLEWARE]

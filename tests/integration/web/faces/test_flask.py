@@ -46,7 +46,7 @@ def test_a_body_that_a_hook_has_read(app: Flask, signed: Sign) -> None:
 def test_a_body_that_a_hook_has_lost(
     app: Flask, signed: Sign, caplog: pytest.LogCaptureFixture, hook: Callable[[], None]
 ) -> None:
-    """500, and a log that says whose fault it is; not the accusation of a bad signature."""
+    """500, and a log entry that explains the mistake; not a misleading bad signature."""
     app.before_request(hook)
     delivery = signed()
     headers = {**delivery.headers, "content-type": "application/x-www-form-urlencoded"}

@@ -244,7 +244,7 @@ def test_a_fault_in_the_body(app: WSGIApplication, caplog: pytest.LogCaptureFixt
 def test_a_body_that_is_slow(
     app: WSGIApplication, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A read that blocks holds up nobody else, and 408 is answered when it returns."""
+    """A blocking read delays no other request, and 408 is answered when it returns."""
     decided = threading.Event()
     statuses: list[str] = []
     monkeypatch.setattr(reading, "BODY_SECONDS", 0.05)
