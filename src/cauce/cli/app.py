@@ -58,6 +58,12 @@ app.command(
     group=Group("Webhooks", sort_key=len(COMMANDS)),
     help="Try an inbox without the provider, explain deliveries, and verify refused ones again.",
 )
+app.command(
+    "cauce.cli.catalog:app",
+    name="catalog",
+    group=Group("Events", sort_key=len(COMMANDS) + 1),
+    help="Describe a bus's events, compare them with an older version, and check what is stored.",
+)
 app.meta.group_parameters = Group("Always")
 
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from cauce import sql
-from cauce.database import inbox, operations, quarantine
+from cauce.database import inbox, operations, quarantine, retained
 from cauce.database.operations import COUNT_CAP, FAILURES_SHOWN, REACH
 from cauce.errors import NotFound
 from cauce.testing import Server
@@ -209,6 +209,14 @@ LOOKS: Final = {
         )
     ),
     "what was received": undone(lambda conn: psycopg.RawCursor(conn).execute(inbox.select_of(1), ("prueba", "a"))),
+    "the ends of what is stored": Look(retained.ends, 2),
+    "a page of what is stored": undone(
+        lambda conn: conn.execute(
+            sql.query("retained"),
+            {"despues": 0, "limite": retained.PAGE, "origen": None, "tipo": None, "desde": None},
+        ),
+        retained.PAGE,
+    ),
     "health": Look(lambda conn: conn.execute(sql.query("health")), 0),
     "a destination": undone(lambda conn: conn.execute(sql.query("destination"), {"destino": "d"})),
     "publish": undone(lambda conn: operations.publish(conn, "prueba", "prueba.hecha", "{}", id_externo="a")),
