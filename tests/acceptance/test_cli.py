@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from cauce.testing import Database, wait_for
+from tests.acceptance.commands import run_command
 
 TOP = Path(__file__).parents[2]
 EXAMPLE = TOP / "examples" / "reservas" / "src"
@@ -24,10 +25,7 @@ CAUCE = [str(Path(sys.executable).with_name("cauce"))]
 
 def cauce(*arguments: str, dsn: str = "", cwd: Path = TOP, ok: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    done = subprocess.run(
-        [*CAUCE, *arguments], env={**os.environ, "DATABASE_URL": dsn}, cwd=cwd, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_command(arguments, {**os.environ, "DATABASE_URL": dsn}, cwd=cwd)
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done
 
@@ -345,10 +343,7 @@ def give_up(db: Database, count: int) -> None:
 
 def piped(command: str, dsn: str, text: str) -> subprocess.CompletedProcess[str]:
     """Run a command with something on its standard input."""
-    return subprocess.run(
-        [*CAUCE, *command.split()], env={**os.environ, "DATABASE_URL": dsn}, input=text, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+    return run_command(command.split(), {**os.environ, "DATABASE_URL": dsn}, stdin=text.encode())
 
 
 def test_what_a_bad_deploy_left_dead_is_retried_and_dismissed_in_one_call(db: Database) -> None:

@@ -18,6 +18,7 @@ import pytest
 from twilio.request_validator import RequestValidator
 
 from cauce.testing import Database, wait_for
+from tests.acceptance.commands import run_command
 
 CAUCE: Final = str(Path(sys.executable).with_name("cauce"))
 SERVE: Final = ["serve", "cli_app:bus", "--app-dir", str(Path(__file__).parent), "--port", "0"]
@@ -38,10 +39,7 @@ def settings_of(**settings: str) -> dict[str, str]:
 
 def failed(*arguments: str, settings: dict[str, str] | None = None, code: int = 1) -> str:
     """Run a command that does not do what it is asked; return what it says."""
-    done = subprocess.run(
-        [CAUCE, *arguments], env=settings_of(**settings or {}), stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
+    done = run_command(arguments, settings_of(**settings or {}))
     assert done.returncode == code, done.stdout + done.stderr
     return done.stderr + done.stdout
 
@@ -137,7 +135,7 @@ def test_the_simulator_signs_the_public_address_too(server: Server, provider: st
     server.start(CAUCE_PUBLIC_URL=PUBLIC)
     send = ["webhook", "send", provider, tipo, "--url", server.url]
     for settings, code in (({"CAUCE_PUBLIC_URL": PUBLIC}, 0), ({}, 1)):
-        done = subprocess.run([CAUCE, *send], env=settings_of(**settings), capture_output=True, check=False)
+        done = run_command(send, settings_of(**settings))
         assert done.returncode == code, done.stdout
 
 
@@ -166,8 +164,9 @@ def test_a_capture_is_explained_with_the_setting_that_mends_it(tmp_path: Path) -
     capture.write_bytes((head + forwarded + "\r\nMessageSid=SM1&MessageStatus=delivered").encode())
     assert f"Set CAUCE_PUBLIC_URL={PUBLIC}," in failed("webhook", "verify", str(capture))
     environment = settings_of(CAUCE_PUBLIC_URL=f"{PUBLIC}/", TWILIO_AUTH_TOKEN=f"{TOKEN};until=2100-01-01T00:00:00Z")
-    done = subprocess.run([CAUCE, "webhook", "verify", str(capture)], env=environment, capture_output=True, check=True)
-    assert b"it is accepted until 2100-01-01T00:00:00Z" in done.stdout
+    done = run_command(["webhook", "verify", str(capture)], environment)
+    assert done.returncode == 0, done.stderr
+    assert "it is accepted until 2100-01-01T00:00:00Z" in done.stdout
     environment["TWILIO_AUTH_TOKEN"] = f"{TOKEN};until=2020-01-01T00:00:00Z"
     told = failed("webhook", "verify", str(capture), settings=environment)
     assert "expired_secret, answered 400: it is signed with the secret in TWILIO_AUTH_TOKEN" in told

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ import pytest
 from cauce.testing import Server, wait_for
 from cauce.webhooks import PROVIDERS, Secret
 from cauce.webhooks.provider import Draft
-from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, serving, settings_of
+from tests.acceptance.commands import run_command
+from tests.acceptance.webhook_app import Here, command_here, keys_of, serving, settings_of
 
 KEYS: Final = keys_of(("stripe", "square", "gitlab_token", "paypal"))
 SETTINGS: Final = settings_of(KEYS)
@@ -84,10 +84,7 @@ def kept(service: tuple[str, str]) -> Quarantine:
 
 def webhook(kept: Quarantine, *arguments: str, code: int = 0, **settings: str) -> str:
     """Run the command in a process of its own; return what it printed, after what it complained about."""
-    done = subprocess.run(
-        [*CAUCE, *arguments], env={**os.environ, **SETTINGS, "DATABASE_URL": kept.dsn, **settings},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_command(["webhook", *arguments], {**os.environ, **SETTINGS, "DATABASE_URL": kept.dsn, **settings})
     output = done.stderr + done.stdout
     assert done.returncode == code, output
     assert "Traceback" not in output

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +21,8 @@ from cauce.testing import Server
 from cauce.webhooks import PROVIDERS
 from cauce.webhooks.raw import read_request, write_request
 from cauce.webhooks.trying.samples import samples_of
-from tests.acceptance.webhook_app import CAUCE, Here, command_here, keys_of, serving, settings_of
+from tests.acceptance.commands import run_command
+from tests.acceptance.webhook_app import Here, command_here, keys_of, serving, settings_of
 
 KEYS: Final = keys_of(PROVIDERS)
 SETTINGS: Final = settings_of(KEYS)
@@ -62,11 +62,8 @@ def inbox(service: tuple[str, str]) -> Inbox:
 
 def webhook(*arguments: str, said: str = "", code: int = 0, stdin: bytes = b"", **settings: str) -> str:
     """Run a command in a process of its own; return what it printed, after what it complained about."""
-    done = subprocess.run(
-        [*CAUCE, *arguments], env={**os.environ, **SETTINGS, **settings}, input=stdin, capture_output=True,
-        timeout=60, check=False,
-    )  # fmt: skip
-    output = done.stderr.decode() + done.stdout.decode()
+    done = run_command(["webhook", *arguments], {**os.environ, **SETTINGS, **settings}, stdin=stdin)
+    output = done.stderr + done.stdout
     assert done.returncode == code, output
     assert said in output
     assert "Traceback" not in output
