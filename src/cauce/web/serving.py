@@ -147,7 +147,6 @@ def serve(*parts: Part) -> None:
 
 async def _serve(parts: tuple[Part, ...]) -> None:
     loop = asyncio.get_running_loop()
-    logger.info("on the event loop of %s", name_of(loop))
     told: list[int] = []
 
     def stop() -> None:
@@ -164,6 +163,7 @@ async def _serve(parts: tuple[Part, ...]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    logger.info("on the event loop of %s", name_of(loop))
     tasks = [asyncio.create_task(part.run()) for part in parts]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

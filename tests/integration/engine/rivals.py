@@ -23,6 +23,7 @@ class Rivals:
     def __init__(self, conn: Conn, dsn: str, seed: int = 0) -> None:
         self.conn, self.dsn, self.seed = conn, dsn, seed
         self.committed: list[int] = []
+        self.publishing = PUBLISHERS
         self.seen: dict[str, Counter[int]] = {"principal": Counter(), "aparte": Counter()}
 
     def play(self, rounds: int) -> None:
@@ -74,11 +75,18 @@ class Rivals:
                     prioridad = dice.choice([None, 0, 9])
                     published.append(await publicar_evento(mine, tipo, Cosa(n=n), prioridad=prioridad))
                     if dice.random() < 0.3:
-                        await asyncio.sleep(dice.random() * 0.02)  # transactions that overlap, in any order
+                        # chance itself is wanted: transactions that overlap, in any order
+                        await asyncio.sleep(dice.random() * 0.02)
                 if number == 0 and n % 40 == 0:
-                    await asyncio.sleep(0.3)  # one that stays open while hundreds come and go
+                    await self._others_commit(200)
                 if dice.random() < 0.2:
                     await mine.rollback()
                 else:
                     await mine.commit()
                     self.committed += published
+        self.publishing -= 1
+
+    async def _others_commit(self, events: int) -> None:
+        """Let so many events be committed by the others, or all that they have."""
+        before = len(self.committed)
+        await until_async(lambda: len(self.committed) >= before + events or self.publishing == 1, "others commit")

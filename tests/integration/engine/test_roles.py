@@ -15,7 +15,7 @@ from cauce.database import claims, operations, schema
 from cauce.database.claims import Claim
 from cauce.engine.connections import connect as connect_async
 from cauce.engine.cron import procesar_lote
-from tests.integration.engine.kit import Conn, claim, column, quick, role, value, work
+from tests.integration.engine.kit import Conn, claim, column, quick, role, state, until_async, value, work
 from tests.integration.engine.scenery import (
     Cosa,
     PruebaEvents,
@@ -63,7 +63,7 @@ def test_a_worker_works(conn: Conn, database: str, worker: str, monkeypatch: pyt
 
     async def slow(evento: Evento[Cosa]) -> None:
         if evento.payload.n == 0:
-            await asyncio.sleep(1.5)  # longer than the heartbeat waits before it renews and shows
+            await until_async(lambda: state(conn, evento.id) == "en_proceso", "the heartbeat renews and shows")
         if evento.payload.n == 3:
             raise ValueError("never")
 
