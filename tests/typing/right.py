@@ -216,3 +216,17 @@ async def test(conn: Connection[Any], aconn: AsyncConnection[Any], settings: Set
     assert_type(eventos(conn)[0].intentos, int)
     assert_type(wait_for(lambda: 1), int)
     assert_type(await wait_for_async(lambda: 1), int)
+
+
+# an upcaster stays the function that it is, and an old payload is read as the newest type
+dated = EventType("reserva.fechada", ReservaCreada, version=2)
+
+
+@dated.upcast(1)
+def rename(payload: dict[str, Any]) -> dict[str, Any]:
+    """Bring a payload to version 2."""
+    return {"reserva_id": payload["id"]}
+
+
+assert_type(rename({"id": 1}), dict[str, Any])
+assert_type(dated.load("{}", 1), ReservaCreada)

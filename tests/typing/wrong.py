@@ -110,3 +110,18 @@ async def test(conn: Connection[Any], aconn: AsyncConnection[Any]) -> None:
     call(sync_tx, creada, tx=aconn)  # type: ignore[arg-type]
     await call_async(sync_tx, creada, tx=conn)  # type: ignore[arg-type]
     call_async(reserva_creada, creada)  # type: ignore[unused-coroutine]
+
+
+@ReservaEvents.reserva_creada.upcast("1")  # type: ignore[arg-type]
+def by_name(payload: dict[str, Any]) -> dict[str, Any]:
+    """Take a version that is no number."""
+    return payload
+
+
+@ReservaEvents.reserva_creada.upcast(1)  # type: ignore[type-var]
+def of_nothing() -> dict[str, Any]:
+    """Take no payload."""
+    return {}
+
+
+EventType("reserva.fechada", ReservaCreada, version="2")  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ class Dos(BaseModel):
     importe: int
 
 
-class OldEvents(Catalog, origen="tienda"):
+class OldEvents(Catalog, origen="tienda", prioridad=4):
     """What the old program declares."""
 
     fijado = EventType("precio.fijado", Uno)
