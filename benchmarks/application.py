@@ -121,7 +121,7 @@ async def handle(evento: Evento[Payment]) -> None:
 async def pause(evento: Evento[Payment]) -> None:
     """Wait as for an answer over the network."""
     seen.tell(evento.payload.seq)
-    await asyncio.sleep(seen.seconds)
+    await asyncio.sleep(seen.seconds)  # the wait is what is measured
 
 
 def pause_sync(evento: Evento[Payment]) -> None:

@@ -185,7 +185,7 @@ def until_done(conn: psycopg.Connection[Any], pending: LiteralString, workers: C
             workers.check()
         if monotonic() > deadline:
             raise BenchError(f"{left} are still left after {LIMIT:g} s: {pending}")
-        sleep(LOOK)
+        sleep(LOOK)  # between looks: an event to await would cost the workers a notification each
     return monotonic()
 
 

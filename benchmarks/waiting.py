@@ -73,7 +73,7 @@ async def bare(kind: Kind, events: int, at_once: int) -> float:
                 if kind.handler == "sync":
                     await loop.run_in_executor(threads, time.sleep, kind.seconds)
                 else:
-                    await asyncio.sleep(kind.seconds)
+                    await asyncio.sleep(kind.seconds)  # the handler's work
 
         began = time.monotonic()
         await asyncio.gather(*(executor() for _ in range(at_once)))

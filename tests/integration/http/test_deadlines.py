@@ -157,7 +157,7 @@ def test_whoever_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch, closing: 
                 with suppress(ConnectionError):
                     while True:  # fails as soon as the server has cut the connection
                         await loop.sock_sendall(deaf, b"\r\n")
-                        await asyncio.sleep(SOON / 10)
+                        await asyncio.sleep(SOON / 10)  # a drip: the client's own pace
                 received = 0
                 with suppress(ConnectionError):
                     while piece := await loop.sock_recv(deaf, 1_048_576):
