@@ -39,18 +39,23 @@ async def exchange(app: ASGIApp, raw: bytes) -> bytes:
         return await rest(reader)
 
 
-def receive(pieces: Sequence[bytes], count: int = 1) -> list[Request]:
-    """Return what an application is given of these, and check that it answered."""
+def receive(*deliveries: Sequence[bytes], count: int = 1) -> list[Request]:
+    """Return what an application is given of these, and check that it answered.
+
+    Each delivery comes in its pieces on a connection of its own; they are of ``count`` requests each.
+    """
 
     async def work() -> list[Request]:
         app = Recorder()
-        async with serving(app) as address, connected(address) as (reader, writer):
-            for piece in pieces:
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(0)  # lets the server read this piece by itself, mostly; it must not matter
-            for _ in range(count):
-                assert (await reader.readuntil(END)).startswith(b"HTTP/1.1 200 ")
+        async with serving(app) as address:
+            for pieces in deliveries:
+                async with connected(address) as (reader, writer):
+                    for piece in pieces:
+                        writer.write(piece)
+                        await writer.drain()
+                        await asyncio.sleep(0)  # lets the server read this piece by itself, mostly; it must not matter
+                    for _ in range(count):
+                        assert (await reader.readuntil(END)).startswith(b"HTTP/1.1 200 ")
         return app.requests
 
     return run(work())
@@ -62,8 +67,10 @@ def test_an_offer_to_upgrade_costs_no_body(offer: str, framed: str) -> None:
     """Declined without a word: the request is served in HTTP/1.1, whole, in whatever pieces it comes."""
     raw = LINE + OFFERS[offer] + FRAMED[framed]
     head = raw.index(b"\r\n\r\n") + 4
-    for pieces in ([raw], [raw[:head], raw[head:]], [raw[: head + 5], raw[head + 5 :]], [bytes([one]) for one in raw]):
-        (request,) = receive(pieces)
+    bytewise = [bytes([one]) for one in raw]
+    requests = receive([raw], [raw[:head], raw[head:]], [raw[: head + 5], raw[head + 5 :]], bytewise)
+    assert len(requests) == 4
+    for request in requests:
         assert (request.body, request.path) == (BODY, "/api/webhooks/gitlab_token")
         assert (b"x-token", b"t") in request.headers
 
@@ -73,7 +80,7 @@ def test_pipelined_requests_keep_their_bodies(framed: str) -> None:
     """Whether they offer to upgrade or not, and sent all at once."""
     raw = b"".join(LINE + b"X-Number: %s\r\n" % name.encode() + OFFERS[name] + FRAMED[framed] for name in OFFERS)
     for pieces in ([raw], [raw[:300], raw[300:]], [raw[start : start + 100] for start in range(0, len(raw), 100)]):
-        requests = receive(pieces, len(OFFERS))
+        requests = receive(pieces, count=len(OFFERS))
         assert [request.body for request in requests] == [BODY] * len(OFFERS)
         numbers = [dict(request.headers)[b"x-number"].decode() for request in requests]
         assert numbers == [*OFFERS]
@@ -82,7 +89,7 @@ def test_pipelined_requests_keep_their_bodies(framed: str) -> None:
 def test_an_upgrade_without_a_body() -> None:
     """Such a request is served as well, and what follows it."""
     raw = b"GET /one HTTP/1.1\r\nHost: x\r\n" + OFFERS["curl --http2"] + b"\r\nGET /two HTTP/1.1\r\nHost: x\r\n\r\n"
-    assert [(request.path, request.body) for request in receive([raw], 2)] == [("/one", b""), ("/two", b"")]
+    assert [(request.path, request.body) for request in receive([raw], count=2)] == [("/one", b""), ("/two", b"")]
 
 
 @pytest.mark.parametrize("offer", OFFERS)
@@ -92,7 +99,7 @@ def test_trailers_are_no_header_fields(offer: str) -> None:
     raw = LINE + OFFERS[offer] + CHUNKS[:-2] + late + b"\r\n"
     end = len(raw) - len(late) - 2
     for pieces in ([raw], [raw[:end], raw[end:]]):
-        requests = receive([*pieces, LINE + LENGTH], 2)
+        requests = receive([*pieces, LINE + LENGTH], count=2)
         assert [request.body for request in requests] == [BODY, BODY]
         for request in requests:
             names = [name for name, _ in request.headers]
