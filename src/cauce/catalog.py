@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cauce.evento import Evento
     from cauce.outcome import Attempt
+    from cauce.transactions import AsyncOrm, SyncOrm
 
 PRINCIPAL = "principal"
 """The consumer group of the catalog's handlers; the only group that updates an event's ``estado``."""
@@ -33,7 +34,8 @@ TODOS = "*"
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    # Any: psycopg's connections are generic over the row type, which each handler chooses
+    # Any: psycopg's connections are generic over the row type, which each handler chooses. A session's class is a type
+    # variable: a function that takes a Session would not take whatever fits a protocol.
     Handler: TypeAlias = (
         Callable[[Evento[T]], Awaitable[None]]
         | Callable[[Evento[T], AsyncConnection[Any]], Awaitable[None]]
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
         | Callable[[Evento[T]], None]
         | Callable[[Evento[T], Connection[Any]], None]
         | Callable[[Evento[T], Attempt], None]
+        | Callable[[Evento[T], AsyncOrm], Awaitable[None]]
+        | Callable[[Evento[T], SyncOrm], None]
     )
 AnyHandler = Callable[..., Any]
 """A handler whose payload type has been checked already."""
@@ -76,7 +80,12 @@ class EventType(PayloadType[T]):
         super().__init__(payload, version)
 
     def handled_by(
-        self, handler: Handler[T], /, *, retry: RetryPolicy | None = None, timeout: float | None = None
+        self,
+        handler: Handler[T, AsyncOrm, SyncOrm],
+        /,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
     ) -> Binding:
         """Bind a handler to this event. Type checkers and the bus check that the handler takes this event's payload.
 

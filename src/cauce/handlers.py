@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import typing
 from dataclasses import dataclass
 from enum import StrEnum
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Connection
 
 from cauce.evento import Evento
 from cauce.outcome import Attempt
+from cauce.transactions import ONLY_TYPED, Orm, orm_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,8 @@ class Shape:
 
     is_async: bool
     takes: Takes
+    orm: Orm | None = None
+    """What ``tx`` is, unless it is psycopg's connection."""
 
 
 def shape_of(handler: AnyHandler) -> Shape:
@@ -45,7 +49,8 @@ def shape_of(handler: AnyHandler) -> Shape:
 
     Raises:
         TypeError: its parameters are not (evento), (evento, tx) or (evento, attempt), a sync handler asks for an async
-            connection or an async handler for a sync one, or it is a generator, which a call would not run.
+            connection or session or an async handler for a sync one, ``tx`` is annotated with a class that cannot be
+            in the bus's transaction, or it is a generator, which a call would not run.
     """
     if any(asks(_body(handler)) for asks in (inspect.isgeneratorfunction, inspect.isasyncgenfunction)):
         raise TypeError("is a generator, so calling it would not run its body; remove the yield")
@@ -58,8 +63,10 @@ def shape_of(handler: AnyHandler) -> Shape:
     if len(parameters) != 2:  # noqa: PLR2004 - the event and one more
         raise TypeError(f"takes {len(parameters)} parameters; give it (evento), (evento, tx) or (evento, attempt)")
     second = parameters[1]
-    hint = _hints(handler).get(second.name)
+    hint, extras = _without_extras(_hints(handler).get(second.name))
     kind = typing.get_origin(hint) or hint
+    if kind is None:
+        _refuse_only_typed(second)
     if kind is Attempt or (kind is None and second.name == "attempt"):
         return Shape(is_async, Takes.ATTEMPT)
     if kind in (AsyncConnection, Connection) or (kind is None and second.name == "tx"):
@@ -67,7 +74,7 @@ def shape_of(handler: AnyHandler) -> Shape:
             wanted = "AsyncConnection" if is_async else "Connection"
             raise TypeError(f"is {'async' if is_async else 'sync'}: its {second.name} must be a psycopg.{wanted}")
         return Shape(is_async, Takes.TX)
-    raise TypeError(f"has a parameter {second.name!r} that is neither a psycopg connection nor a cauce.Attempt")
+    return Shape(is_async, Takes.TX, orm_of(kind, extras, is_async=is_async, parameter=second.name))
 
 
 def shape_for(handler: AnyHandler, tipo: EventType[Any]) -> Shape:
@@ -86,7 +93,7 @@ def shape_for(handler: AnyHandler, tipo: EventType[Any]) -> Shape:
 def takes_payload(handler: AnyHandler, tipo: EventType[Any]) -> bool:
     """Whether the handler's annotation accepts the event's payload; True if the annotation cannot be read."""
     parameters = _parameters(handler)
-    hint = _hints(handler).get(parameters[0].name) if parameters else None
+    hint, _ = _without_extras(_hints(handler).get(parameters[0].name) if parameters else None)
     if hint is None:
         return True
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
@@ -133,8 +140,38 @@ def _only_named(handler: AnyHandler) -> list[str]:
 
 
 def _hints(handler: AnyHandler) -> Mapping[str, Any]:
-    """Resolve annotations; return none if a name exists only for type checkers."""
+    """Resolve annotations; leave out those with a name that exists only for type checkers."""
+    body = _body(handler)
     try:
-        return typing.get_type_hints(_body(handler))
+        return typing.get_type_hints(body, include_extras=True)
     except (NameError, TypeError):
-        return {}
+        pass
+    hints: dict[str, Any] = {}
+    names = getattr(inspect.unwrap(body), "__globals__", {})
+    for name, annotation in getattr(body, "__annotations__", {}).items():
+        alone = SimpleNamespace(__annotations__={name: annotation})
+        with contextlib.suppress(NameError, TypeError):
+            hints |= typing.get_type_hints(alone, names, include_extras=True)
+    return hints
+
+
+def _without_extras(hint: object) -> tuple[Any, tuple[object, ...]]:
+    """Take ``Annotated`` apart."""
+    if typing.get_origin(hint) is not typing.Annotated:
+        return hint, ()
+    annotated, *extras = typing.get_args(hint)
+    return annotated, tuple(extras)
+
+
+def _refuse_only_typed(parameter: inspect.Parameter) -> None:
+    """Refuse an ORM's session whose class is imported for type checkers alone.
+
+    Raises:
+        TypeError: the bus could not make one.
+    """
+    annotation = parameter.annotation
+    if isinstance(annotation, str) and annotation.rpartition(".")[2] in ONLY_TYPED:
+        raise TypeError(
+            f"has a parameter {parameter.name!r}, annotated {annotation}, and that name does not exist at run time:"
+            " import it outside `if TYPE_CHECKING:`, so that the bus can make one"
+        )

@@ -45,8 +45,8 @@ OVER = "select bool_and(estado in ('procesado', 'error')) from cauce.eventos"
 class Workers:
     """Workers as processes of their own."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, app: Path = APP) -> None:
+        self._dsn, self._app = dsn, app
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
@@ -58,7 +58,7 @@ class Workers:
             "CAUCE_BATCH_SIZE": "20",
         }
         process = subprocess.Popen(
-            [sys.executable, APP],
+            [sys.executable, self._app],
             env={**os.environ, **settings, **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

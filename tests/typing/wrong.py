@@ -54,7 +54,7 @@ async def no_event() -> None:
 StripeEvents.checkout_session_completed.handled_by(reserva_creada)  # type: ignore[arg-type]
 StripeEvents.checkout_session_completed.handled_by(sync_tx)  # type: ignore[arg-type]
 StripeEvents.checkout_session_completed.handled_by(the_object_alone)  # type: ignore[arg-type]
-ReservaEvents.reserva_creada.handled_by(sync_with_async_tx)  # type: ignore[arg-type]
+ReservaEvents.reserva_creada.handled_by(sync_with_async_tx)  # type: ignore[type-var]
 ReservaEvents.reserva_creada.handled_by(extra)  # type: ignore[arg-type]
 ReservaEvents.reserva_creada.handled_by(no_event)  # type: ignore[arg-type]
 Subscriber("x", ReservaEvents.reserva_creada.handled_by(checkout_session_completed))  # type: ignore[arg-type]

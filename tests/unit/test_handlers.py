@@ -119,7 +119,7 @@ def test_a_handler_of_any_shape_is_understood(handler: Callable[..., Any], is_as
         (sync_connection, "is async"),
         (async_connection, "is sync"),
         (only_by_name, "takes tx by name only"),
-        (something_else, "neither a psycopg connection nor a cauce.Attempt"),
+        (something_else, "annotated int, which no handler can take; it can be psycopg's AsyncConnection"),
     ],
 )
 def test_a_handler_of_no_known_shape_is_refused(handler: Callable[..., Any], said: str) -> None:

@@ -20,19 +20,24 @@ from cauce.engine.causes import Causes, in_one_line
 from cauce.engine.deadlines import STOPS, GivenBack
 from cauce.engine.executors import Executors
 from cauce.engine.report import Alike, Delivery, Report
-from cauce.engine.threads import cut, lend, run_sync
+from cauce.engine.threads import cut, run_sync
+from cauce.engine.tx import async_tx, sync_tx
 from cauce.errors import ENDED, TransactionEnded
 from cauce.handlers import Takes
 from cauce.outcome import Attempt, Discard, RetryAfter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
 
     from psycopg import AsyncConnection
 
     from cauce.bus import Bus, Consumer
     from cauce.config import Settings
     from cauce.engine.deadlines import Executor, Watch
+    from cauce.evento import Evento
+
+    Hooks: TypeAlias = list[Callable[[], object]]
 
 logger = logging.getLogger("cauce.dispatch")
 
@@ -84,8 +89,10 @@ class Dispatcher:
 
         await self._executors.run(report.plain, run_one)
 
-    async def run_in(self, delivery: Delivery, conn: AsyncConnection[Any], executor: Executor) -> None:
+    async def run_in(self, delivery: Delivery, conn: AsyncConnection[Any], executor: Executor, hooks: Hooks) -> None:
         """Run a handler that takes ``tx``, inside the transaction the connection is in.
+
+        ``hooks`` gets what the handler leaves to be called after the commit.
 
         Raises:
             Exception: whatever the handler raises.
@@ -96,16 +103,22 @@ class Dispatcher:
         handling(delivery.evento)
         if consumer.shape.is_async:
             with executor.within(self._seconds(consumer)):
-                await consumer.handler(delivery.evento, conn)
+                if consumer.shape.orm is None:
+                    await consumer.handler(delivery.evento, conn)
+                else:
+                    async with async_tx(consumer.shape.orm, conn.pgconn) as tx:
+                        await consumer.handler(delivery.evento, tx)
         else:
-            await self._run_sync_in(delivery, conn, executor)
+            await self._run_sync_in(delivery, conn, executor, hooks)
         status = conn.pgconn.transaction_status
         if status == TransactionStatus.IDLE:
             raise TransactionEnded(ENDED)
         if status != TransactionStatus.INTRANS:
             raise RuntimeError("the handler left its transaction aborted: it must not suppress an SQL error")
 
-    async def _run_sync_in(self, delivery: Delivery, conn: AsyncConnection[Any], executor: Executor) -> None:
+    async def _run_sync_in(
+        self, delivery: Delivery, conn: AsyncConnection[Any], executor: Executor, hooks: Hooks
+    ) -> None:
         """Run a sync handler with ``tx`` in a thread, on the same connection.
 
         A thread cannot be stopped. After its time limit its connection is cut and closed, so that its transaction rolls
@@ -114,7 +127,7 @@ class Dispatcher:
         consumer = delivery.consumer
         loop = asyncio.get_running_loop()
         call = loop.run_in_executor(
-            self._threads, run_sync, copy_context(), consumer.handler, delivery.evento, lend(conn)
+            self._threads, run_sync, copy_context(), _call_in, consumer, delivery.evento, conn, hooks
         )
         try:
             with executor.within(self._seconds(consumer)):
@@ -126,6 +139,18 @@ class Dispatcher:
                 call.add_done_callback(lambda call: call.cancelled() or call.exception())
                 conn.pgconn.finish()
             raise
+
+    async def run_hooks(self, hooks: Hooks) -> None:
+        """Call what handlers left to be called after the commit, in a thread, for as long as a handler may take."""
+        if not hooks:
+            return
+        call = asyncio.get_running_loop().run_in_executor(self._threads, _run_hooks, hooks)
+        _, unfinished = await asyncio.wait([call], timeout=self._settings.handler_timeout_seconds)
+        if unfinished:
+            logger.error(
+                "on_commit hooks of handlers run for more than %g s; the worker goes on without waiting for them",
+                self._settings.handler_timeout_seconds,
+            )
 
     def failed(self, delivery: Delivery, error: BaseException, report: Report) -> None:
         """Note a failure: due again by the policy, or dead."""
@@ -196,3 +221,19 @@ class Dispatcher:
                 raise
             except BaseException:
                 logger.exception("on_error raised; the failure of event %s is recorded", delivery.evento.id)
+
+
+def _call_in(consumer: Consumer, evento: Evento[Any], conn: AsyncConnection[Any], hooks: Hooks) -> object:
+    """Call a sync handler with its ``tx``."""
+    with sync_tx(consumer.shape.orm, conn.pgconn, hooks) as tx:
+        returned: object = consumer.handler(evento, tx)
+    return returned
+
+
+def _run_hooks(hooks: Hooks) -> None:
+    """Call each hook; a failure is logged, because the effects are committed."""
+    for hook in hooks:
+        try:
+            hook()
+        except BaseException:
+            logger.exception("an on_commit hook of a handler raised; the handler's effects are committed")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cauce.database.claims import Batch
     from cauce.engine.claiming import Claiming
     from cauce.engine.deadlines import Executor
-    from cauce.engine.dispatch import Dispatcher
+    from cauce.engine.dispatch import Dispatcher, Hooks
     from cauce.engine.report import Delivery
 
 logger = logging.getLogger("cauce.runner")
@@ -97,12 +97,13 @@ class Settling:
         report = self.report
         said, done = len(report.entregas), report.done
         delivery: Delivery | None = None
+        hooks: Hooks = []
         async with self._connections.lend() as conn:
             try:
                 causes = [lineage_of(delivery.evento) for delivery in report.transactional]
                 async with claims.transaction(conn, self._batch, causes) as effects:
                     for delivery, cause in zip(report.transactional, causes, strict=True):
-                        await self._dispatcher.run_in(delivery, conn, executor)
+                        await self._dispatcher.run_in(delivery, conn, executor, hooks)
                         effects.note(cause)
                         report.succeeded(delivery)
                     unknown = await claims.settle(conn, self._batch, report.entregas, self._batch.ids, effects=effects)
@@ -112,6 +113,7 @@ class Settling:
                 self._weigh(error, conn)
                 return error
         self._learn(unknown)
+        await self._dispatcher.run_hooks(hooks)
         return None
 
     def _learn(self, unknown: Collection[int]) -> None:
@@ -140,13 +142,14 @@ class Settling:
     async def _alone(self, delivery: Delivery, executor: Executor) -> None:
         """Second pass: one ``tx`` delivery in a transaction of its own."""
         single = Report()
+        hooks: Hooks = []
         if self._dispatcher.stopping:
             single.give_back(delivery)
         else:
             async with self._connections.lend() as conn:
                 try:
                     async with claims.transaction(conn, self._batch, [lineage_of(delivery.evento)]) as effects:
-                        await self._dispatcher.run_in(delivery, conn, executor)
+                        await self._dispatcher.run_in(delivery, conn, executor, hooks)
                         single.succeeded(delivery)
                         await claims.settle(conn, self._batch, single.entregas, ids=[], effects=effects)
                 except BaseException as error:  # noqa: BLE001 - _weigh raises it again unless a handler raised it
@@ -155,6 +158,7 @@ class Settling:
                     self._judge(error, delivery, single)
                 else:
                     self.report.done += 1
+                    await self._dispatcher.run_hooks(hooks)
                     return
         await self._settle(single, ids=[])
         self.report.entregas += single.entregas

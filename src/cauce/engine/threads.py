@@ -1,4 +1,4 @@
-"""Sync handlers: how one runs in a thread, and uses the connection that the event loop lends it."""
+"""Sync handlers: how one runs in a thread, and how its connection is cut."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import inspect
 import os
 import socket
 from typing import TYPE_CHECKING, Any
-
-from psycopg import Connection
 
 from cauce.engine.deadlines import STOPS
 
@@ -17,37 +15,6 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from cauce.catalog import AnyHandler
-
-
-class _TxView(Connection[Any]):
-    """A sync face of an async connection that is in a transaction of ours: a handler may use it, not end it.
-
-    The libpq connection is the same; the event loop does not touch it while the handler's thread runs.
-    """
-
-    def commit(self) -> None:
-        """Refuse.
-
-        Raises:
-            RuntimeError: always.
-        """
-        raise RuntimeError("a handler must not end its transaction: return to commit, raise to roll back")
-
-    rollback = commit
-
-    def close(self) -> None:
-        """Refuse, as ``commit``."""
-        self.commit()
-
-    def __del__(self, *_: object) -> None:
-        """Leave the connection open: it is only lent."""
-
-
-def lend(conn: AsyncConnection[Any]) -> _TxView:
-    """Return a sync face, which prepares nothing: the names of prepared statements are the async face's to give."""
-    view = _TxView(conn.pgconn)
-    view.prepare_threshold = None
-    return view
 
 
 def cut(conn: AsyncConnection[Any]) -> None:

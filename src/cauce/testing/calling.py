@@ -11,6 +11,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 
 from cauce.catalog import MANEJADOR, PRINCIPAL, AnyHandler, EventType
+from cauce.engine.tx import async_tx, sync_tx
 from cauce.evento import Evento
 from cauce.handlers import Shape, Takes, shape_of
 from cauce.outcome import Attempt
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
     from cauce.catalog import Handler
+    from cauce.transactions import AsyncOrm, Orm, SyncOrm
 
 
 T = TypeVar("T")
@@ -31,7 +33,7 @@ MADE_UP: Final = "prueba"
 
 
 def call(  # noqa: PLR0913 - the event's columns, by name
-    handler: Handler[T],
+    handler: Handler[T, AsyncOrm, SyncOrm],
     payload: T,
     /,
     *,
@@ -47,9 +49,10 @@ def call(  # noqa: PLR0913 - the event's columns, by name
     Args:
         handler: a handler of any shape, async or sync.
         payload: the event's payload; with ``tipo`` it is written as JSON and read back first.
-        tx: the test's connection, for a handler that takes ``tx``, be it async or sync. It runs inside a transaction as
-            in a worker, or inside a savepoint if the connection is in a transaction: kept if the handler returns,
-            undone if it raises.
+        tx: the test's connection of psycopg, for a handler that takes ``tx``, be it async or sync; one that takes an
+            ORM gets it on this connection, as in a worker. It runs inside a transaction, or inside a savepoint if the
+            connection is in a transaction: kept if the handler returns, undone if it raises. Hooks of Django's
+            ``on_commit`` are not called.
         attempt: the number of the attempt, 1 the first time.
         tipo: the event's type; without it origin and name are "prueba".
         clave: the event's key.
@@ -65,9 +68,9 @@ def call(  # noqa: PLR0913 - the event's columns, by name
         if tx is None:
             raise _no_tx(function, "cauce_db.connect()")
         if shape.is_async:
-            run(_in_async(_lend(_LentAsync, tx.pgconn), function, *arguments), "call")
+            run(_in_async(_lend(_LentAsync, tx.pgconn), function, shape.orm, *arguments), "call")
         else:
-            _in(tx, function, *arguments)
+            _in(tx, function, shape.orm, *arguments)
     elif shape.is_async:
         run(function(*arguments), "call")
     else:
@@ -75,7 +78,7 @@ def call(  # noqa: PLR0913 - the event's columns, by name
 
 
 async def call_async(  # noqa: PLR0913 - the event's columns, by name
-    handler: Handler[T],
+    handler: Handler[T, AsyncOrm, SyncOrm],
     payload: T,
     /,
     *,
@@ -103,9 +106,9 @@ async def call_async(  # noqa: PLR0913 - the event's columns, by name
         if tx is None:
             raise _no_tx(function, "an AsyncConnection")
         if shape.is_async:
-            await _in_async(tx, function, *arguments)
+            await _in_async(tx, function, shape.orm, *arguments)
         else:
-            await asyncio.to_thread(_in, _lend(_Lent, tx.pgconn), function, *arguments)
+            await asyncio.to_thread(_in, _lend(_Lent, tx.pgconn), function, shape.orm, *arguments)
     elif shape.is_async:
         await function(*arguments)
     else:
@@ -134,7 +137,7 @@ def _lend(face: type[L], pgconn: PGconn) -> L:
 
 
 def _lay_out(
-    handler: Handler[T],
+    handler: Handler[T, AsyncOrm, SyncOrm],
     payload: T,
     attempt: int,
     tipo: EventType[T] | None,
@@ -164,15 +167,23 @@ def _lay_out(
     return handler, shape, (evento, Attempt(attempt, last, MANEJADOR, PRINCIPAL, key))
 
 
-def _in(tx: Connection[Any], handler: AnyHandler, evento: object) -> None:
+def _in(tx: Connection[Any], handler: AnyHandler, orm: Orm | None, evento: object) -> None:
     with tx.transaction():
-        handler(evento, tx)
+        if orm is None:
+            handler(evento, tx)
+        else:
+            with sync_tx(orm, tx.pgconn, hooks=[]) as own:
+                handler(evento, own)
         _check(tx.pgconn)
 
 
-async def _in_async(tx: AsyncConnection[Any], handler: AnyHandler, evento: object) -> None:
+async def _in_async(tx: AsyncConnection[Any], handler: AnyHandler, orm: Orm | None, evento: object) -> None:
     async with tx.transaction():
-        await handler(evento, tx)
+        if orm is None:
+            await handler(evento, tx)
+        else:
+            async with async_tx(orm, tx.pgconn) as own:
+                await handler(evento, own)
         _check(tx.pgconn)
 
 

@@ -13,15 +13,12 @@ from types import ModuleType
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-import django
 import httpx
 import psycopg
 import pytest
 import uvicorn
-from django.conf import settings as django_settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
-from django.http import HttpRequest, HttpResponse
 from django.test.utils import override_settings
 from django.urls import include, path
 from fastapi import FastAPI
@@ -38,6 +35,7 @@ from cauce.web.django import create_urls
 from cauce.web.fastapi import create_router
 from cauce.web.flask import create_blueprint
 from cauce.web.wsgi import create_wsgi_app
+from tests import django_settings
 
 CAP: Final = 200_000
 """Bytes of a body at most, more than are read at a time."""
@@ -52,34 +50,7 @@ SECRETS: Final = {
 }
 
 
-def anonymous(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Give Django's ``LoginRequiredMiddleware`` the user it asks for: nobody."""
-
-    def middleware(request: HttpRequest) -> HttpResponse:
-        from django.contrib.auth.models import AnonymousUser  # noqa: PLC0415 - needs Django's settings
-
-        request.user = AnonymousUser()
-        return get_response(request)
-
-    return middleware
-
-
-if not django_settings.configured:  # whatever would stand in the way of a webhook is switched on
-    django_settings.configure(
-        ALLOWED_HOSTS=["*"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.dummy", "ATOMIC_REQUESTS": True}},
-        DATA_UPLOAD_MAX_MEMORY_SIZE=10,
-        INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
-        MIDDLEWARE=[
-            "django.middleware.security.SecurityMiddleware",
-            "django.middleware.common.CommonMiddleware",
-            "django.middleware.csrf.CsrfViewMiddleware",
-            f"{__name__}.anonymous",
-            "django.contrib.auth.middleware.LoginRequiredMiddleware",
-        ],
-        SECRET_KEY="of tests",
-    )
-    django.setup()
+django_settings.configure()
 
 
 @dataclass(frozen=True)
