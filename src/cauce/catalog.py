@@ -171,8 +171,9 @@ def _check_priority(where: str, prioridad: int | None) -> None:
 class Catalog:
     """The events of one origin; subclass it and declare each event once.
 
-    The subclass names its ``origen``, such as ``stripe`` or the name of a part of the application, and may give a
-    ``prioridad`` from 0 (first) to 9 (last) to the events that declare none; it is 5 by default.
+    Args:
+        origen: the name of the origin, such as ``stripe`` or a part of the application.
+        prioridad: from 0 (first) to 9 (last), for the events that declare none.
 
     Examples:
         >>> class ReservaEvents(Catalog, origen="reserva"):
