@@ -183,6 +183,9 @@ LOOKS: Final = {
             sql.query("dismiss_subscriber"), {"suscriptor": "nadie", "grupo": None, "desde": LEASED, "maximo": 10}
         )
     ),
+    "begin to settle": undone(
+        lambda conn: conn.execute(sql.query("settle_begin"), {"asiento": "0", "causa": "?", "correlacion": ""})
+    ),
     "settle with effects": undone(
         lambda conn: conn.execute(
             sql.query("settle_effects"),
@@ -282,9 +285,11 @@ RETRIES: Final = {
     # ... and locked, changed; its event too, whose state is told by all its deliveries; its cause is looked up
     "settle failures": undone(partial(fail, grupo="principal"), 20 * BATCH // 2),
     "settle failures of another group": undone(partial(fail, grupo="paneles"), 20 * BATCH // 2),
-    "look for retries that were passed by": undone(look_again, 8 * BATCH // 2),
+    "look for retries that were passed by": undone(look_again, 8 * BATCH // 2, 2 * CATALOGS),
     "look after the clock was set back": undone(
-        look_after_the_clock_was_set_back, 2 * 1_000 * (HELD + 1), 15 * 1_000 * (HELD + 1)
+        look_after_the_clock_was_set_back,
+        12 * 1_000 * (HELD + 1),  # PostgreSQL 15 reads ten times what 18 does
+        15 * 1_000 * (HELD + 1),
     ),
     "rescue": undone(
         lambda conn: (
