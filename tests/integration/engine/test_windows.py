@@ -31,6 +31,20 @@ def test_a_commit_is_delivered_once_and_a_rollback_never(conn: Conn) -> None:
     assert drain(conn) == []
 
 
+def test_a_straggler_comes_while_another_transaction_is_in_progress(conn: Conn, connect: Callable[..., Conn]) -> None:
+    """It commits behind the position of its lane, which cannot be brought up to date yet."""
+    late, longer = connect(), connect()
+    for publisher in (late, longer):
+        publisher.execute("begin")
+    (straggler,) = publish(late)
+    publish(longer)
+    published = publish(conn)
+    assert drain(conn) == published
+    late.execute("commit")
+    assert drain(conn) == [straggler]
+    longer.execute("rollback")
+
+
 def test_an_event_that_commits_after_later_ones_were_consumed_still_comes(
     conn: Conn, connect: Callable[..., Conn]
 ) -> None:
