@@ -28,6 +28,7 @@ COMMANDS: Final = {
         "status": ("cauce.cli.looking:status", "Count waiting, in-flight and dead deliveries; list workers."),
         "events": ("cauce.cli.looking:events", "List events, newest first."),
         "show": ("cauce.cli.looking:show", "Show one event, its deliveries and failed attempts."),
+        "why": ("cauce.cli.families:why", "Show what an event came from and what came of it."),
         "docs": ("cauce.cli.docs:docs", "Read the documents: guides, settings, commands."),
     },
     "Do": {

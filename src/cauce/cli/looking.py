@@ -33,6 +33,7 @@ def events(
     ignored: bool = False,
     dead: bool = False,
     grupo: str | None = None,
+    family: int | None = None,
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=10_000))] = 20,
     before: int | None = None,
     json: bool = False,
@@ -47,19 +48,25 @@ def events(
         ignored: Only those without a handler; cauce retry delivers them once there is one.
         dead: Only those with a dead letter, in any group, however old they are.
         grupo: With --dead, only those with a dead letter in this group.
+        family: Only the family of this event: what it came from and what came of it.
         limit: The largest number of events to list.
         before: Only those with a lower id.
         json: Print JSON.
     """
     filters = {"--estado": estado, "--origen": origen, "--tipo": tipo, "--clave": clave, "--ignored": ignored or None}
-    wrong = (
-        [name for name, value in filters.items() if value is not None] if dead else ["--grupo"] * (grupo is not None)
-    )
-    if wrong:
-        return tables.complain(f"{', '.join(wrong)} {'cannot go with' if dead else 'goes with'} --dead")
+    if grupo is not None and not dead:
+        return tables.complain("--grupo goes with --dead")
+    if (kind := "--dead" if dead else "" if family is None else "--family") and (
+        wrong := [
+            name for name, value in (filters | {"--family": family if dead else None}).items() if value is not None
+        ]
+    ):
+        return tables.complain(f"{', '.join(wrong)} cannot go with {kind}")
     with connect(load_settings()) as conn:
         if dead:
             page = operations.dead(conn, grupo=grupo, before=before, limit=limit)
+        elif family is not None:
+            page = operations.family(conn, family, before=before, limit=limit)
         else:
             page = operations.events(
                 conn, estado=estado and estado.value, origen=origen, tipo=tipo, clave=clave, ignorado=ignored,

@@ -176,7 +176,7 @@ def of_detail(detail: Detail) -> RenderableType:
     """Lay out everything known about an event."""
     evento = detail.evento
     facts = Table.grid(padding=(0, 2))
-    for name in ("prioridad", "clave", "id_externo", "intentos", "ultimo_error"):
+    for name in ("prioridad", "clave", "id_externo", "causa", "correlacion", "intentos", "ultimo_error"):
         value = getattr(evento, name)
         if value is not None:
             facts.add_row(Text(name, style="dim"), clean(str(value)))

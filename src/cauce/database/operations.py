@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -37,6 +37,10 @@ DISMISS_BATCH: Final = 1_000
 """Deliveries that ``dismiss_subscriber`` looks at in one transaction."""
 FAILURES_SHOWN: Final = 50
 """Failed attempts of an event that ``show`` reads: the last ones."""
+FAMILY_SHOWN: Final = 200
+"""Events of a family that ``why`` reads, if it is not told otherwise: the oldest."""
+GENERATIONS: Final = 100
+"""Causes of causes that ``why`` follows."""
 CHUNK: Final = 500
 """Events retried or dismissed in one statement, so that none holds locks for long."""
 ALIVE_SECONDS: Final = 30.0
@@ -144,6 +148,10 @@ class EventRow:
     creado_en: datetime
     procesado_en: datetime | None
     ultimo_error: str | None
+    causa: int | None
+    """The event whose handler published it."""
+    correlacion: int | None
+    """The root of its family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +236,29 @@ class Detail:
 
 
 @dataclass(frozen=True, slots=True)
+class Relative(EventRow):
+    """An event of a family, and what became of it at each subscriber."""
+
+    nivel: int
+    """How many events lie between it and the first that is known, its cause's cause and so on; 0: its cause is not."""
+    camino: list[Step]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What an event came from and what came of it."""
+
+    evento: int
+    """The event that was asked for."""
+    raiz: int
+    """The first event of the family. Retention may have deleted it."""
+    eventos: list[Relative]
+    """Each behind its cause."""
+    hay_mas: bool
+    """The family has more events than were asked for; ``family`` lists them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mended:
     """What was done to an event by ``retry_many`` or ``dismiss_many``."""
 
@@ -308,6 +339,71 @@ def dead(conn: Connection[Any], *, grupo: str | None = None, before: int | None 
     with look(conn):
         found = _all(conn, EventRow, "events_dead", {"grupo": grupo, "antes": before, "limite": limit + 1})
     return EventPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+
+def family(conn: Connection[Any], evento: int, *, before: int | None = None, limit: int = 20) -> EventPage:
+    """List the newest events of the family that an event belongs to.
+
+    Args:
+        conn: a connection in autocommit.
+        evento: the id of any event of the family; the root's need not be stored any more.
+        before: only those with a lower id.
+        limit: how many.
+
+    Raises:
+        SchemaError: the tables are missing, older or newer.
+    """
+    with look(conn):
+        found = _all(conn, EventRow, "family_page", {"id": evento, "antes": before, "limite": limit + 1})
+    return EventPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+
+def why(conn: Connection[Any], evento: int, *, limit: int = FAMILY_SHOWN) -> Family:
+    """Read what an event came from and what came of it: its family, and what became of each of its events.
+
+    Args:
+        conn: a connection in autocommit.
+        evento: the id of any event of the family; the root's need not be stored any more.
+        limit: how many events of the family, the oldest first. The causes of ``evento`` come in addition, up to
+            ``GENERATIONS``.
+
+    Raises:
+        NotFound: neither the event nor any of its family is stored.
+        SchemaError: the tables are missing, older or newer.
+    """
+    with look(conn):
+        causes = _all(conn, EventRow, "event_causes", {"id": evento, "limite": GENERATIONS})
+        found = _all(conn, EventRow, "family", {"id": evento, "limite": limit + 1})
+        if not causes and not found:
+            raise _no_event(evento)
+        members = {event.id: event for event in (*causes, *found[:limit])}
+        root = causes[0].correlacion if causes else None
+        return Family(
+            evento=evento,
+            raiz=evento if root is None else root,
+            eventos=[
+                Relative(**asdict(event), nivel=level, camino=_all(conn, Step, "event_journey", {"id": event.id}))
+                for event, level in in_tree(members)
+            ],
+            hay_mas=len(found) > limit,
+        )
+
+
+def in_tree(events: Mapping[int, EventRow]) -> list[tuple[EventRow, int]]:
+    """Put each event behind its cause, with its depth. One whose cause is not among them, or is itself, has depth 0."""
+    effects: dict[int, list[int]] = {}
+    for number in sorted(events, reverse=True):
+        effects.setdefault(events[number].causa or 0, []).append(number)
+    ordered: dict[int, int] = {}
+    tops = sorted(events, key=lambda number: (events[number].causa in events, number))
+    for top in tops:
+        ahead = [(top, 0)]
+        while ahead:
+            number, level = ahead.pop()
+            if number not in ordered:
+                ordered[number] = level
+                ahead += [(effect, level + 1) for effect in effects.get(number, ())]
+    return [(events[number], level) for number, level in ordered.items()]
 
 
 def show(conn: Connection[Any], evento: int) -> Detail:

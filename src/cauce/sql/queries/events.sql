@@ -2,7 +2,7 @@
 -- Order   newest first
 -- Index   eventos_pkey, backward; with `ignorado`, also eventos_pkey and fallos_evento once for each ignored event
 select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.intentos, e.ignorado,
-       e.creado_en, e.procesado_en, e.ultimo_error
+       e.creado_en, e.procesado_en, e.ultimo_error, e.causa, e.correlacion
   from (select q.* from cauce.eventos q
          where q.id < coalesce(%(antes)s::bigint, 9223372036854775807) order by q.id desc limit %(alcance)s) e
  where (%(estado)s::text is null or e.estado = %(estado)s::cauce.estado)

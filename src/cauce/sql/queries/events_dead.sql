@@ -2,7 +2,7 @@
 -- Order   newest first
 -- Index   entregas_muertas, backward in each group, eventos_pkey
 select e.id, e.origen, e.tipo, e.clave, e.id_externo, e.prioridad, e.estado, e.intentos, e.ignorado,
-       e.creado_en, e.procesado_en, e.ultimo_error
+       e.creado_en, e.procesado_en, e.ultimo_error, e.causa, e.correlacion
   from (select distinct m.evento
           from cauce.grupos g
          cross join lateral (
