@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+from cauce.causing import current
 from cauce.database.refusals import unpublished
 from cauce.errors import NotInTransaction
 from cauce.publishing.statements import (
@@ -52,7 +53,7 @@ async def send_all(link: Link, eventos: Iterable[NuevoEvento[Any]], *, own_trans
                     ids += await _copy(link, run)
                 else:
                     for document in documents(run):
-                        ids += await link.fetch(PUBLICAR_VARIOS, (document,))
+                        ids += await link.fetch(PUBLICAR_VARIOS, (document, *current()))
     except Exception as error:
         _translate(link, error, EVENTS)
         raise

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeAlias, TypeVar, cast
 
 from cauce.arguments import CHANGING, PUBLISHING, expect_names, wrong
 from cauce.catalog import NuevoEvento, expect_event
+from cauce.causing import current
 from cauce.database.refusals import MAX_TEXT
 from cauce.errors import PublishError, UnknownEvent, WrongArgument
 from cauce.payloads import VERSION
@@ -47,15 +48,17 @@ PUBLICAR_CON_CABECERAS: LiteralString = (
     "insert into cauce.eventos (origen, tipo, payload, prioridad, carril, cabeceras)"
     " values ($1, $2, $3::jsonb, $4, $5, $6::jsonb) returning id, cauce.avisar()"
 )
-PUBLICAR_CON_TODO: LiteralString = "select cauce.publicar_evento($1, $2, $3::jsonb, $4, $5::smallint, $6, $7::jsonb)"
-PUBLICAR_VARIOS: LiteralString = "select cauce.publicar_eventos($1::jsonb)"
+PUBLICAR_CON_TODO: LiteralString = (
+    "select cauce.publicar_evento($1, $2, $3::jsonb, $4, $5::smallint, $6, $7::jsonb, $8::bigint, $9::bigint)"
+)
+PUBLICAR_VARIOS: LiteralString = "select cauce.publicar_eventos($1::jsonb, $2::bigint, $3::bigint)"
 # An id that is lower than all ids of the COPY. If the sequence has a cache, sessions reserve ids in advance, and only
 # the session's own next id is certain to be lower.
 ANTES_DE_COPIAR: LiteralString = (
     "select case when s.seqcache = 1 then coalesce(pg_sequence_last_value(s.seqrelid), 0) else nextval(s.seqrelid) end,"
     " cauce.avisar() from pg_sequence s where s.seqrelid = 'cauce.eventos_id_seq'::regclass"
 )
-COLUMNS: Final = ("origen", "tipo", "payload", "clave", "prioridad", "carril", "cabeceras")
+COLUMNS: Final = ("origen", "tipo", "payload", "clave", "prioridad", "carril", "cabeceras", "causa", "correlacion")
 COPIAR: LiteralString = f"copy cauce.eventos ({', '.join(COLUMNS)}) from stdin"
 # Null if the sequence has a cache: sessions then reserve ids in advance.
 ULTIMO_ID: LiteralString = (
@@ -94,12 +97,13 @@ def statement_of(  # noqa: PLR0913, PLR0917 - the event's columns, in the order 
     _check_catalog(tipo)
     nivel, carril = _levels(tipo, prioridad, clave)
     headers = _headers(tipo, cabeceras)
-    if clave is None and id_externo is None:
+    cause = current()
+    if clave is None and id_externo is None and cause.causa is None:
         plain = (tipo.origen, tipo.tipo, tipo.dump(payload), nivel, carril)
         return (PUBLICAR, plain) if headers is None else (PUBLICAR_CON_CABECERAS, (*plain, headers))
     expect_names(clave=clave, id_externo=id_externo)
     _check_texts(tipo, clave=clave, id_externo=id_externo)
-    return PUBLICAR_CON_TODO, (tipo.origen, tipo.tipo, tipo.dump(payload), clave, nivel, id_externo, headers)
+    return PUBLICAR_CON_TODO, (tipo.origen, tipo.tipo, tipo.dump(payload), clave, nivel, id_externo, headers, *cause)
 
 
 def runs(
@@ -208,7 +212,12 @@ def _line(evento: NuevoEvento[Any], payload: str) -> str:
     headers = _headers(tipo, evento.cabeceras)
     written = NULL if headers is None else _escaped(headers)
     lane = NULL if carril is None else carril
-    return f"{_head(tipo.origen, tipo.tipo)}{text}\t{clave}\t{nivel}\t{lane}\t{written}\n"
+    return f"{_head(tipo.origen, tipo.tipo)}{text}\t{clave}\t{nivel}\t{lane}\t{written}{_cause(*current())}\n"
+
+
+@lru_cache(maxsize=1000)
+def _cause(causa: int | None, correlacion: int | None) -> str:
+    return f"\t{NULL if causa is None else causa}\t{NULL if correlacion is None else correlacion}"
 
 
 @cache

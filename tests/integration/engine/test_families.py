@@ -6,14 +6,15 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg
 import pytest
 from psycopg import Rollback
 
-from cauce import Subscriber
+from cauce import NuevoEvento, Subscriber, publicar_evento, publicar_eventos
 from cauce.database import schema
 from cauce.engine.cron import procesar_lote
 from tests.integration.engine.kit import publish, quick, value, work
-from tests.integration.engine.scenery import PruebaEvents, bus, make_effects, quiet, settled, tell
+from tests.integration.engine.scenery import Cosa, PruebaEvents, bus, make_effects, quiet, settled, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from cauce import Bus, Evento
     from tests.integration.engine.kit import Conn
-    from tests.integration.engine.scenery import Cosa
 
 BY_FUNCTION = "select cauce.publicar_evento('prueba', 'otra', jsonb_build_object('n', 0, 'by', %(by)s::bigint))"
 BY_INSERT = (
@@ -237,3 +237,24 @@ def test_a_deleted_cause_leaves_its_children(conn: Conn, database: str) -> None:
     ((child, *_),) = stored(conn)
     value(conn, "select cauce.publicar_evento('prueba', 'una', '{}', causa => %s)", child)
     assert [event.correlacion for event in stored(conn)] == [root, root]
+
+
+def test_python_publishes_with_the_cause_of_its_handler(conn: Conn, database: str) -> None:
+    """With tx or without, one or many: the context tells."""
+
+    async def handler(_: Evento[Cosa], tx: AsyncConnection[Any]) -> None:
+        await publicar_evento(tx, PruebaEvents.otra, Cosa())
+        await publicar_eventos(tx, [NuevoEvento(PruebaEvents.otra, Cosa()), NuevoEvento(PruebaEvents.otra, Cosa())])
+
+    def plain(evento: Evento[Cosa]) -> None:
+        with psycopg.connect(database) as own:
+            publicar_evento(own, PruebaEvents.otra, Cosa(), clave="k")
+            publicar_eventos(own, [NuevoEvento(PruebaEvents.otra, Cosa(), id_externo=str(evento.id))])
+
+    application = bus(handler, subscribers=[Subscriber("plain", PruebaEvents.una.handled_by(plain))])
+    schema.migrate(conn, application)
+    roots = tell(conn, 3)
+    once(application, database)
+    born = [event for event in stored(conn) if event.causa is not None]
+    assert sorted(event.causa or 0 for event in born) == sorted(roots * 5)
+    assert all(event.correlacion == event.causa for event in born)
