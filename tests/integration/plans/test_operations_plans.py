@@ -186,6 +186,8 @@ LOOKS: Final = {
     "begin to settle": undone(
         lambda conn: conn.execute(sql.query("settle_begin"), {"asiento": "0", "causa": "?", "correlacion": ""})
     ),
+    "a family": Look(partial(operations.why, evento=WAITING), 20),
+    "the events of a family": Look(partial(operations.family, evento=WAITING), 21),
     "settle with effects": undone(
         lambda conn: conn.execute(
             sql.query("settle_effects"),
