@@ -59,7 +59,7 @@ create table cauce.eventos (
     payload       jsonb,
     cabeceras     jsonb,
     cuerpo        bytea,
-    -- both null: nothing in this bus caused it. No defaults: each would take 2 us of every INSERT (docs/adr/0022-families.md)
+    -- both null: nothing in this bus caused it. No defaults: each would take 2 us of every INSERT (docs/adr/0021-families.md)
     causa         bigint,                     -- the event whose handler published this one
     correlacion   bigint                      -- the root of their family: the first event, which nothing caused
 ) with (fillfactor = 50);
