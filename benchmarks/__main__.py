@@ -23,6 +23,7 @@ from benchmarks import (
     inbox,
     kept,
     latency,
+    libraries,
     profiling,
     publishing,
     straggler,
@@ -50,9 +51,22 @@ PHASES: Final[dict[str, Callable[[Server, Plan], Iterator[Comparison]]]] = {
     "straggler": straggler.run,
     "kept": kept.run,
     "inbox": inbox.run,
+    "libraries": libraries.run,
 }
 """By name. A phase may give several lines of the table."""
-PACKAGES: Final = ("cauce", "psycopg", "psycopg-binary", "pydantic", "uvloop", "asyncpg", "starlette", "uvicorn")
+PACKAGES: Final = (
+    "cauce",
+    "psycopg",
+    "psycopg-binary",
+    "pydantic",
+    "uvloop",
+    "asyncpg",
+    "starlette",
+    "uvicorn",
+    "psycopg2-binary",
+    "sqlalchemy",
+    "django",
+)
 
 
 def main() -> int:

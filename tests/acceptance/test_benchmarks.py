@@ -33,6 +33,7 @@ PHASES = {
     ),
     *("open_p50", "open_max", "straggler_p50", "straggler_max", "kept", "waiting"),
     *("inbox", "inbox_p99", "inbox_bare", "inbox_bare_p99", "inbox_mem"),
+    *(f"L{number}" for number in range(1, 10)),
 }
 
 

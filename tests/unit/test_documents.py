@@ -15,12 +15,16 @@ from cauce import arguments
 from cauce.cli.app import COMMANDS
 from cauce.config import Settings
 from cauce.database.look import LOOK_SECONDS
+from cauce.publishing import links
 from cauce.webhooks import limits
 
 TOP = Path(__file__).parents[2]
 TRANSLATED = {
     "first-steps": "primeros-pasos",
     "publishing": "publicar",
+    "sqlalchemy": "con-sqlalchemy",
+    "django": "con-django",
+    "asyncpg": "con-asyncpg",
     "handlers": "manejadores",
     "groups": "grupos",
     "changing": "cambiar",
@@ -80,6 +84,15 @@ def test_every_limit_of_the_inbox_is_documented() -> None:
     """docs/webhooks.md has each of them in its table, by its name."""
     text = (TOP / "docs/webhooks.md").read_text()
     assert [name for name in vars(limits) if name.startswith("MAX_") and f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", ["guides/publishing.md", "es/guias/publicar.md"])
+def test_the_table_of_libraries_has_whatever_publishes(page: str) -> None:
+    """The types that publishing recognizes and those in the table are the same, library by library."""
+    rows = re.findall(r"^\| ([\w ]+) \| (`.*?) \| COPY \|", (TOP / "docs" / page).read_text(), re.MULTILINE)
+    told = {(row[0].split()[0].lower(), name) for row in rows for name in re.findall(r"`(\w+)`", row[1])}
+    known = {(name.split(".")[0], name.split(".")[-1]) for name in links.RECOGNIZED}
+    assert told == known | {("sqlmodel", "Session"), ("sqlmodel", "AsyncSession")}, "SQLModel's are SQLAlchemy's"
 
 
 def test_the_limit_of_a_look_is_documented() -> None:

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     Face: TypeAlias = Callable[[Any, Work[Any]], Any]
     """Do some work on a connection. The result is returned on a sync connection, and awaited on an async one."""
 
-_FACES: Final[Mapping[str, str]] = {
+RECOGNIZED: Final[Mapping[str, str]] = {
     "psycopg.Connection": "psycopg3.publish",
     "psycopg.AsyncConnection": "psycopg3.publish_async",
     "psycopg2.extensions.connection": "psycopg2.publish",
@@ -113,7 +113,7 @@ def driver_of(conn: object, where: str) -> Link:
 
 @cache
 def _found(kind: type, what: str) -> Any:  # noqa: ANN401 - a Face or a class of links
-    table = _FACES if what == "face" else _DRIVERS
+    table = RECOGNIZED if what == "face" else _DRIVERS
     for name in names_of(kind):
         if name in table:
             module, _, attribute = table[name].partition(".")
