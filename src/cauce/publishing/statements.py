@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeAlias, TypeVar, cast
 
@@ -111,12 +111,13 @@ def runs(
 ) -> Iterator[tuple[bool, Iterator[NuevoEvento[Any]]]]:
     """Group neighbouring events that are published the same way; True means by COPY.
 
-    ``copies`` tells whether the connection can copy when an event's turn comes.
+    ``copies`` tells whether the connection can run a COPY now.
     """
+    possible = copies()
 
     def by_copy(evento: NuevoEvento[Any]) -> bool:
         try:
-            return evento.id_externo is None and copies()
+            return evento.id_externo is None and possible
         except AttributeError:
             hint = "put a single event in a list, too" if isinstance(eventos, NuevoEvento) else ""
             raise wrong("one of the events of publicar_eventos", evento, "a NuevoEvento", PUBLISHING, hint) from None
@@ -148,8 +149,9 @@ class Pieces:
 
     def __iter__(self) -> Iterator[str]:
         """Write the next events, one line each."""
+        end = f"{_cause(*current())}\n"
         while chunk := list(islice(self._eventos, COPY_LINES)):
-            yield "".join(_written(_line, chunk))
+            yield end.join(_written(_line, chunk)) + end
             self.made += len(chunk)
 
 
@@ -202,7 +204,7 @@ def _document(evento: NuevoEvento[Any], payload: str) -> str:
 
 
 def _line(evento: NuevoEvento[Any], payload: str) -> str:
-    """Return the event as a line of COPY's text format (PostgreSQL, COPY, "Text Format")."""
+    """Return the event as a line of COPY's text format (PostgreSQL, COPY, "Text Format"), up to its cause."""
     tipo = evento.tipo
     nivel, carril = _levels(tipo, evento.prioridad, evento.clave)
     if evento.clave is not None:
@@ -212,10 +214,9 @@ def _line(evento: NuevoEvento[Any], payload: str) -> str:
     headers = _headers(tipo, evento.cabeceras)
     written = NULL if headers is None else _escaped(headers)
     lane = NULL if carril is None else carril
-    return f"{_head(tipo.origen, tipo.tipo)}{text}\t{clave}\t{nivel}\t{lane}\t{written}{_cause(*current())}\n"
+    return f"{_head(tipo.origen, tipo.tipo)}{text}\t{clave}\t{nivel}\t{lane}\t{written}"
 
 
-@lru_cache(maxsize=1000)
 def _cause(causa: int | None, correlacion: int | None) -> str:
     return f"\t{NULL if causa is None else causa}\t{NULL if correlacion is None else correlacion}"
 
