@@ -47,7 +47,7 @@ def session(pgconn: PGconn, wanted: type[Session]) -> Generator[Session]:
         wanted: the session's class.
 
     Raises:
-        RuntimeError: the block has left the transaction rolled back.
+        RuntimeError: the block has left the transaction rolled back, or a savepoint open.
         Exception: the flush failed.
     """
     with lent(pgconn, OrmView) as view:
@@ -62,6 +62,7 @@ def session(pgconn: PGconn, wanted: type[Session]) -> Generator[Session]:
             one = _owned(wanted)(bind=connection, join_transaction_mode=JOINS)
             try:
                 yield one
+                _check_savepoints(one)
                 one.flush()
                 view.check()
             finally:
@@ -84,10 +85,24 @@ async def async_session(pgconn: PGconn, wanted: type[AsyncSession]) -> AsyncGene
             one = wanted(bind=connection, sync_session_class=_owned(sync_class), join_transaction_mode=JOINS)
             try:
                 yield one
+                _check_savepoints(one)
                 await one.flush()
                 view.check()
             finally:
                 await one.run_sync(sync_class.close)
+
+
+def _check_savepoints(session: Session | AsyncSession) -> None:
+    """Check that no savepoint is open: closing the session would undo it, and the event would be settled all the same.
+
+    Raises:
+        RuntimeError: one is.
+    """
+    if session.in_nested_transaction():
+        raise RuntimeError(
+            "the handler left a savepoint open, so what it wrote there would be lost: use `with tx.begin_nested():`"
+            " (`async with` on an AsyncSession), or commit what begin_nested() returns"
+        )
 
 
 def _own(wanted: type[Session]) -> type[Session]:

@@ -251,7 +251,14 @@ def swallows_an_error(evento: Evento[Cosa], session: Session) -> None:
         session.execute(text("select 1 / 0"))
 
 
+def leaves_a_savepoint_open(evento: Evento[Cosa], session: Session) -> None:
+    """Begin a savepoint and forget to commit it."""
+    session.begin_nested()
+    adds(evento, session)
+
+
 ABORTS: Final = {
+    "savepoint": (leaves_a_savepoint_open, "left a savepoint open"),
     "rollback": (rolls_back_the_connection, "left its transaction rolled back"),
     "flush": (swallows_a_flush, "rolled back"),
     "statement": (swallows_an_error, "it must not suppress an SQL error"),
