@@ -72,8 +72,9 @@ def test_one_claim_of_a_group_runs_at_a_time_and_those_of_others_beside_it(
     with conn.transaction():
         assert not claim(conn)
         assert value(conn, "select pg_current_xact_id_if_assigned() is null")
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            claim(other)
+        for rung in (False, True):
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                claim(other, rung=rung)
         assert claim(other, grupo="otro").ids == published
     assert not claim(other)
 
