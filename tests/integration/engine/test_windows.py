@@ -240,6 +240,7 @@ def test_a_claim_that_a_ring_woke_takes_the_first_lane_that_may_have_anything(
     late.execute("commit")
     more = publish(conn, 3, prioridad=1)
     assert claim(conn, 2, rung=True).ids == more[:2]
+    more += publish(conn, prioridad=1)
     assert claim(conn, 2, rung=True).ids == more[2:]
     assert claim(conn, 2, rung=True).ids == straggler
     assert claim(conn, 2, rung=True).ids == rest[:2]

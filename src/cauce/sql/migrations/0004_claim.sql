@@ -450,7 +450,8 @@ end $$;
 
 -- Claims as cauce.tomar does, for a worker that the doorbell has just woken: new events come first, and mostly one statement
 -- finds them and returns them. It takes events of the first lane that may have any, if that lane is up to date and nothing
--- is in progress. Otherwise cauce.tomar decides.
+-- is in progress. Otherwise cauce.tomar decides. The caller's own transaction counts: PostgreSQL leaves its id out of the
+-- snapshot's list, but not out of the snapshot's xmin.
 --
 -- It knows neither retries nor the draw of lanes. They wait for one batch at most: the claim that settles it is an ordinary one.
 -- Locks, Index, Owner, Isolation, Disk   as cauce.tomar
@@ -470,8 +471,7 @@ set jit = off
 as $$
 #variable_conflict use_column
 begin
-    if current_setting('transaction_isolation') = 'read committed' and current_setting('cauce.comprobada', true) = 'si'
-       and pg_current_xact_id_if_assigned() is null then
+    if current_setting('transaction_isolation') = 'read committed' and current_setting('cauce.comprobada', true) = 'si' then
         perform cauce.tomar_turno($1);
         return query
         with elegida as materialized (
