@@ -55,7 +55,7 @@ def measure(server: Server, side: Side, events: int, idle: float) -> list[float]
         publisher = application.Publisher(dsn) if side == "cauce" else floor.RingingPublisher(dsn)
         with crew("cauce" if side == "cauce" else "listen", dsn, Options(numbers=events + 1)) as workers:
             workers.go()
-            sleep(idle)  # the worker shall be idle when the first event comes
+            sleep(idle)  # the worker is to be idle when the first event comes
             committed = asyncio.run(_ring(publisher, events))
             seen: dict[str, Any] = workers.expect("seen", LIMIT)["at"]
         publisher.close()

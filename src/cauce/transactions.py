@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 class AsyncSessionLike(Protocol):
     """SQLAlchemy's ``AsyncSession``, for type checkers that may not have the library."""
 
-    async def commit(self) -> None: ...  # noqa: D102
-    async def flush(self) -> None: ...  # noqa: D102
-    def in_nested_transaction(self) -> bool: ...  # noqa: D102
+    async def commit(self) -> None: ...  # noqa: D102 - the library's
+    async def flush(self) -> None: ...  # noqa: D102 - the library's
+    def in_nested_transaction(self) -> bool: ...  # noqa: D102 - the library's
 
 
 class SessionLike(Protocol):
     """SQLAlchemy's ``Session``."""
 
-    def commit(self) -> None: ...  # noqa: D102
-    def flush(self) -> None: ...  # noqa: D102
-    def in_nested_transaction(self) -> bool: ...  # noqa: D102
+    def commit(self) -> None: ...  # noqa: D102 - the library's
+    def flush(self) -> None: ...  # noqa: D102 - the library's
+    def in_nested_transaction(self) -> bool: ...  # noqa: D102 - the library's
 
 
 class DjangoLike(Protocol):
     """Django's ``DatabaseWrapper``."""
 
-    def savepoint_commit(self, sid: str, /) -> object: ...  # noqa: D102
-    def validate_no_atomic_block(self) -> object: ...  # noqa: D102
+    def savepoint_commit(self, sid: str, /) -> object: ...  # noqa: D102 - the library's
+    def validate_no_atomic_block(self) -> object: ...  # noqa: D102 - the library's
 
 
 AsyncOrm = TypeVar("AsyncOrm", bound=AsyncSessionLike)

@@ -36,20 +36,20 @@ class CaidaEvents(Catalog, origen="caida"):
 async def with_async_session(evento: Evento[Cosa], tx: AsyncSession) -> None:
     """Leave a row."""
     await tx.execute(text("insert into efectos values (:evento, 'async session')"), {"evento": evento.id})
-    await asyncio.sleep(WORK)
+    await asyncio.sleep(WORK)  # the work during which it may be killed
 
 
 def with_session(evento: Evento[Cosa], tx: Session) -> None:
     """Leave a row."""
     tx.execute(text("insert into efectos values (:evento, 'session')"), {"evento": evento.id})
-    time.sleep(WORK)
+    time.sleep(WORK)  # the work during which it may be killed
 
 
 def with_django(evento: Evento[Cosa], _tx: BaseDatabaseWrapper) -> None:
     """Leave a row."""
     with connection.cursor() as cursor:
         cursor.execute("insert into efectos values (%s, 'django')", [evento.id])
-    time.sleep(WORK)
+    time.sleep(WORK)  # the work during which it may be killed
 
 
 bus = Bus(

@@ -49,7 +49,7 @@ def call(  # noqa: PLR0913 - the event's columns, by name
     Args:
         handler: a handler of any shape, async or sync.
         payload: the event's payload; with ``tipo`` it is written as JSON and read back first.
-        tx: the test's connection of psycopg, for a handler that takes ``tx``, be it async or sync; one that takes an
+        tx: the test's connection of psycopg, for a handler that takes ``tx``, async or sync; one that takes an
             ORM gets it on this connection, as in a worker. It runs inside a transaction, or inside a savepoint if the
             connection is in a transaction: kept if the handler returns, undone if it raises. Hooks of Django's
             ``on_commit`` are not called.

@@ -76,7 +76,7 @@ class Rivals:
                     published.append(await publicar_evento(mine, tipo, Cosa(n=n), prioridad=prioridad))
                     if dice.random() < 0.3:
                         # chance itself is wanted: transactions that overlap, in any order
-                        await asyncio.sleep(dice.random() * 0.02)
+                        await asyncio.sleep(dice.random() * 0.02)  # a pace that varies, so that transactions overlap
                 if number == 0 and n % 40 == 0:
                     await self._others_commit(200)
                 if dice.random() < 0.2:

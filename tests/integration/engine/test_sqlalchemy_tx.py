@@ -207,7 +207,7 @@ async def commits_async(evento: Evento[Cosa], tx: AsyncSession) -> None:
 
 
 async def begins_async(_: Evento[Cosa], tx: AsyncSession) -> None:
-    """Begin, as one does with a session of one's own."""
+    """Begin, as an application does with its own session."""
     async with tx.begin():
         pass
 
@@ -441,7 +441,7 @@ def test_sessions_in_many_event_loops_share_the_engine(conn: Conn, database: str
     """A process may run one loop after another, as tests do."""
 
     async def handler(evento: Evento[Cosa], tx: AsyncSession) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets the loop run other tasks in between
         tx.add(Pedido(evento=evento.id, nota=NOTA))
 
     for _ in range(3):
